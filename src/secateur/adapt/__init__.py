@@ -1,0 +1,1 @@
+"""What a model looks like, as data: families, blocks, stages."""

@@ -1,0 +1,109 @@
+"""Adapter, Block, Layer: find a model's family by its config, with a readable refusal."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from secateur.adapt.families import FAMILIES, Family
+from secateur.core.errors import ModelError
+from secateur.core.shapes import Weight
+
+__all__ = ["Adapter", "Block", "Layer", "family_of"]
+
+
+def family_of(config: PretrainedConfig) -> Family:
+    """The table row of a config's model_type.
+
+    Raises ModelError naming the known families and how to add one, and refuses
+    quantised checkpoints.
+    """
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(
+            "the checkpoint is quantised, and pruning needs plain floating-point weights: "
+            "start from the unquantised model"
+        )
+    if config.model_type not in FAMILIES:
+        raise ModelError(
+            f"architecture {config.model_type!r} is not in the table of families "
+            f"({', '.join(sorted(FAMILIES))}): add a row with its module names to "
+            "secateur/adapt/families.py, see docs/adapt.md"
+        )
+    return FAMILIES[config.model_type]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One weight-bearing module of a block, seen as `[out, in]` however it is stored."""
+
+    name: str
+    module: nn.Module
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the module stores `[in, out]` (GPT-2's Conv1D)."""
+        return isinstance(self.module, Conv1D)
+
+    @property
+    def weight(self) -> Weight:
+        """The weight as `[out, in]`."""
+        stored = self.module.get_parameter("weight").detach()
+        return stored.T if self.transposed else stored
+
+    def set_weight(self, weight: Weight) -> None:
+        """Overwrite the module's weight from `[out, in]`, in its own dtype and layout."""
+        self.module.get_parameter("weight").data.copy_(weight.T if self.transposed else weight)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One transformer block: its name in the model, its module, its family's names."""
+
+    name: str
+    module: nn.Module
+    family: Family
+
+    def layer(self, name: str) -> Layer:
+        """A layer by its name inside the block."""
+        return Layer(f"{self.name}.{name}", self.module.get_submodule(name))
+
+    def stages(self) -> Sequence[Sequence[Layer]]:
+        """Layers in forward order, grouped where they read the same tensor."""
+        family = self.family
+        groups = (family.attention_in, (family.attention_out,), family.ffn_in, (family.ffn_out,))
+        return [[self.layer(name) for name in group] for group in groups]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every parameter of the block by its name in the model."""
+        return {f"{self.name}.{name}": value for name, value in self.module.named_parameters()}
+
+
+class Adapter:
+    """A model seen as a sequence of blocks."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Find the family. Raises ModelError when a named part is missing."""
+        self.model = model
+        self.family = family_of(model.config)
+        try:
+            self.modules = model.get_submodule(self.family.blocks)
+            for block in self.blocks():
+                block.stages()
+        except AttributeError as error:
+            raise ModelError(
+                f"{type(model).__name__} does not look like its family {model.config.model_type!r}: {error}"
+            ) from error
+
+    def blocks(self) -> list[Block]:
+        """All blocks, in forward order."""
+        return [
+            Block(f"{self.family.blocks}.{index}", module, self.family)
+            for index, module in enumerate(self.modules.children())
+        ]
+
+    @property
+    def body(self) -> nn.Module:
+        """The model without its head: what turns token ids into hidden states."""
+        return self.model.get_submodule(self.model.base_model_prefix)

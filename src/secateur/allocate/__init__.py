@@ -1,0 +1,1 @@
+"""How much where: names and a ratio to an allocation."""

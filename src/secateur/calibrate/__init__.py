@@ -1,0 +1,1 @@
+"""Calibration samples and statistics, streamed block by block in bounded memory."""

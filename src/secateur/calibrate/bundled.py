@@ -1,0 +1,32 @@
+"""The bundled corpus: Wikipedia articles that gensim ships, split by article."""
+
+import bz2
+import json
+import re
+from pathlib import Path
+from typing import Literal
+
+from secateur.core.cache import cached, package_file
+
+__all__ = ["Split", "bundled_text"]
+
+Split = Literal["calibration", "evaluation"]
+_DUMP = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+
+
+def bundled_text(split: Split) -> str:
+    """Wikipedia articles (CC BY-SA) shipped by gensim: even ones calibrate, odd ones evaluate."""
+    path = cached("wikipedia.json", _extract)
+    articles: list[list[str]] = json.loads(path.read_text(encoding="utf-8"))
+    offset = 0 if split == "calibration" else 1
+    return "\n\n".join(text for _, text in articles[offset::2])
+
+
+def _extract(target: Path) -> None:
+    dump = package_file("gensim", _DUMP, "the bundled text")
+    from gensim.corpora.wikicorpus import extract_pages, filter_wiki  # slow to import, only needed once
+
+    with bz2.open(dump) as file:
+        pages = [(title, filter_wiki(text)) for title, text, _ in extract_pages(file, ("0",))]
+    articles = [[title, re.sub(r"\n{3,}", "\n\n", text.replace("'''", "").replace("''", "")).strip()] for title, text in pages]
+    target.write_text(json.dumps([article for article in articles if len(article[1]) > 2000]), encoding="utf-8")

@@ -1,0 +1,83 @@
+"""Load a model's parameters from its checkpoint for as long as they are needed."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from secateur.adapt.adapter import Adapter
+from secateur.calibrate.shards import Checkpoint
+from secateur.core.errors import ModelError, NumericalError
+
+__all__ = ["Weights"]
+
+
+class Weights:
+    """The names a model gives its parameters, matched to those of its checkpoint.
+
+    Some hub checkpoints were saved from the body alone and lack its prefix.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, adapter: Adapter, dtype: torch.dtype) -> None:
+        """Match the blocks' names. Raises ModelError naming the first one missing."""
+        self.checkpoint = checkpoint
+        self.adapter = adapter
+        self.dtype = dtype
+        self.prefix = f"{adapter.model.base_model_prefix}."
+        for block in adapter.blocks():
+            for name, tensor in block.tensors().items():
+                stored = checkpoint.info(self.stored_name(name))[1]
+                if stored != tuple(tensor.shape):
+                    raise ModelError(f"{name} is {list(stored)} in the checkpoint, but the config asks for {list(tensor.shape)}")
+
+    def stored_name(self, name: str) -> str:
+        """A parameter's name in the checkpoint. Raises ModelError when it has none."""
+        for candidate in (name, name.removeprefix(self.prefix)):
+            if candidate in self.checkpoint:
+                return candidate
+        raise ModelError(f"{self.checkpoint.folder} holds no tensor {name!r}: the checkpoint does not fit its config")
+
+    def model_name(self, stored: str) -> str:
+        """The model's name of a tensor in the checkpoint."""
+        return stored if stored.startswith(self.prefix) else self.prefix + stored
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """What the checkpoint stores a parameter as."""
+        return self.checkpoint.info(self.stored_name(name))[0]
+
+    def outside_blocks(self) -> list[str]:
+        """Parameters of the body that belong to no block: embeddings and norms."""
+        inside = {name for block in self.adapter.blocks() for name in block.tensors()}
+        body = self.adapter.body
+        return [
+            self.prefix + name for name, _ in body.named_parameters() if self.prefix + name not in inside
+        ]
+
+    @contextmanager
+    def loaded(self, names: Iterable[str]) -> Iterator[None]:
+        """Give these parameters their values, and let go of them afterwards."""
+        names = list(names)
+        try:
+            for name in names:
+                self._set(name, self._read(name))
+            yield
+        finally:
+            for name in names:
+                self._set(name, torch.empty_like(self._get(name), device="meta"))
+
+    def _read(self, name: str) -> Tensor:
+        tensor = self.checkpoint.read(self.stored_name(name))
+        if not tensor.is_floating_point():
+            raise ModelError(f"{name} is stored as {tensor.dtype}: pruning needs floating-point weights")
+        if not torch.isfinite(tensor).all():
+            raise NumericalError(f"{name} holds NaN or inf in the checkpoint")
+        return tensor.to(self.dtype)
+
+    def _get(self, name: str) -> Tensor:
+        return self.adapter.model.get_parameter(name)
+
+    def _set(self, name: str, value: Tensor) -> None:
+        owner, _, leaf = name.rpartition(".")
+        module = self.adapter.model.get_submodule(owner)
+        setattr(module, leaf, nn.Parameter(value, requires_grad=False))

@@ -1,0 +1,175 @@
+"""Commands: prune, evaluate, run, methods. Progress and errors go to stderr, results to stdout."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from secateur.core.errors import SecateurError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__import__("secateur").__doc__)
+_err = Console(stderr=True)
+_out = Console()
+Model = Annotated[str, typer.Argument(help="A folder, a hub name, a .gguf file, or bundled:smollm2.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command()
+def prune(
+    model: Model,
+    out: Annotated[str, typer.Option(help="Folder to write; must not exist yet.")],
+    method: Annotated[str, typer.Option(help="See `secateur methods`.")] = "sparsegpt",
+    ratio: Annotated[float | None, typer.Option(help="Share of the weights to remove; n:m patterns fix it.")] = None,
+    pattern: Annotated[str | None, typer.Option(help="unstructured, row, columns:UNIT, 2:4, 4:8, ...")] = None,
+    calibration: Annotated[str, typer.Option(help="A .txt or .jsonl file, datasets:NAME, or bundled.")] = "bundled",
+    samples: Annotated[int, typer.Option(help="Calibration samples.")] = 16,
+    length: Annotated[int, typer.Option(help="Tokens in a sample.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Fixes which samples are drawn.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Forward passes in auto, float32 or bfloat16.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prune MODEL and save a model that plain transformers loads."""
+    from secateur.run.recipe import parse_recipe  # torch takes seconds to import: not for --help
+
+    settings = {
+        "method": method,
+        "ratio": ratio,
+        "pattern": pattern,
+        "calibration": {"source": calibration, "samples": samples, "length": length, "seed": seed},
+        "dtype": dtype,
+    }
+    _prune(model, parse_recipe(settings), out, resume=resume, as_json=as_json)
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A YAML file; its keys are the recipe's fields.")],
+    out: Annotated[str | None, typer.Option(help="Folder to write, instead of the recipe's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prune as a recipe says."""
+    from secateur.core.errors import RecipeError
+    from secateur.run.recipe import load_recipe
+
+    settings = load_recipe(recipe)
+    target = out or settings.out
+    if settings.model is None or target is None:
+        raise RecipeError(f"recipe {recipe} needs a model and an out folder (out may also be given by --out)")
+    _prune(settings.model, settings, target, resume=resume, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    perplexity: Annotated[str | None, typer.Option(help="A .txt or .jsonl file, or bundled.")] = None,
+    tasks: Annotated[list[Path] | None, typer.Option(help="A .jsonl file of questions; may be repeated.")] = None,
+    limit: Annotated[int | None, typer.Option(help="First rows of each task only.")] = None,
+    length: Annotated[int, typer.Option(help="Tokens in a perplexity window.")] = 1024,
+    stride: Annotated[int | None, typer.Option(help="Tokens between windows; default is no overlap.")] = None,
+    windows: Annotated[int | None, typer.Option(help="First perplexity windows only.")] = None,
+    dtype: Annotated[str, typer.Option(help="Compute in auto (float32 on a CPU), float32 or bfloat16.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure perplexity and zero-shot accuracy."""
+    from secateur.run.evaluate import evaluate as measure
+
+    with _progress("evaluating") as bar:
+        results = measure(
+            model, perplexity, tasks or [], limit=limit, dtype=dtype, window=(length, stride, windows), progress=bar
+        )
+    if as_json:
+        typer.echo(json.dumps(results, indent=2))
+        return
+    table = Table("measure", "value")
+    for name, value in _flat(results):
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
+    _out.print(table)
+
+
+@app.command()
+def methods(as_json: AsJson = False) -> None:
+    """List methods, scores, solvers and patterns with one line each."""
+    from secateur.run.methods import METHODS, PATTERNS, SCORES, SOLVERS
+
+    rows = {
+        "method": {name: method.line for name, method in METHODS.items()},
+        "score": {name: _first_line(make) for name, make in SCORES.items()},
+        "solver": {name: _first_line(make) for name, make in SOLVERS.items()},
+        "pattern": dict(PATTERNS),
+    }
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table("kind", "name", "what it does")
+    for kind, entries in rows.items():
+        for name, line in entries.items():
+            table.add_row(kind, name, line)
+    _out.print(table)
+
+
+def main() -> None:
+    """Run the command line; what the user can mend ends as one sentence and exit code 2."""
+    logging.basicConfig(level="WARNING", handlers=[RichHandler(console=_err, show_path=False)], format="%(message)s")
+    try:
+        app()
+    except SecateurError as error:
+        _err.print(f"[bold red]error:[/] {' '.join(str(error).split())}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _err.print("interrupted: finished blocks are kept, add --resume to go on")
+        sys.exit(130)
+
+
+def _prune(model: str, recipe: Any, out: str, *, resume: bool, as_json: bool) -> None:
+    from secateur.run.prune import prune as run_prune
+
+    with _progress("pruning blocks") as bar:
+        result = run_prune(model, recipe, out, resume=resume, progress=bar)
+    if as_json:
+        typer.echo(json.dumps(result.document(), indent=2))
+        return
+    resumed = f", {result.resumed_blocks} blocks resumed" if result.resumed_blocks else ""
+    _out.print(
+        f"{result.out}: {result.sparsity:.2%} of {sum(layer.weights for layer in result.layers):,} block weights removed "
+        f"in {result.seconds:.1f} s, peak memory {result.peak_memory_mb:,.0f} MB{resumed}",
+        soft_wrap=True,
+    )
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Any]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_err, transient=True) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _first_line(thing: Any) -> str:
+    return str(thing.__doc__).strip().splitlines()[0]
+
+
+def _flat(results: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in results.items():
+        if isinstance(value, dict):
+            yield from _flat(cast(dict[str, Any], value), f"{prefix}{key}.")
+        elif isinstance(value, int | float):
+            yield prefix + key, value

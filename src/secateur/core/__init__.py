@@ -1,0 +1,1 @@
+"""Words everybody uses: patterns, keep masks, cuts, budgets, errors, linear algebra."""

@@ -1,0 +1,37 @@
+"""A named set of kept indices per site: the plan of a physical shrink, as JSON."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from secateur.core.document import read_document, write_document
+from secateur.core.errors import InputError
+
+__all__ = ["Cut"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Kept indices by site name; every site keeps at least one unit."""
+
+    kept: Mapping[str, tuple[int, ...]]
+
+    def __post_init__(self) -> None:
+        """Refuse empty, negative, repeated or unsorted indices."""
+        for site, indices in self.kept.items():
+            rising = all(a < b for a, b in zip(indices, indices[1:], strict=False))
+            if not indices or indices[0] < 0 or not rising:
+                raise InputError(f"cut of site {site!r} must list rising, distinct indices, got {indices}")
+
+    def save(self, path: Path) -> None:
+        """Write the kept indices as JSON."""
+        write_document(path, {site: list(indices) for site, indices in self.kept.items()})
+
+    @classmethod
+    def load(cls, path: Path) -> "Cut":
+        """Read what `save` wrote; raises InputError on anything else."""
+        data = read_document(path)
+        for site, indices in data.items():
+            if not isinstance(indices, list) or not all(type(index) is int for index in indices):
+                raise InputError(f"{path}: site {site!r} should be a list of whole numbers")
+        return cls({site: tuple(indices) for site, indices in data.items()})

@@ -1,0 +1,77 @@
+"""Damped inverse factors, the layer loss, and the row-wise exact refit."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from secateur.core.errors import NumericalError
+from secateur.core.shapes import GramMatrix, Keep, Weight
+
+__all__ = ["damped", "inverse_factor", "layer_loss", "refit_rows"]
+
+_REFIT_BYTES = 256 << 20
+
+
+def damped(gram: GramMatrix, damp: float) -> GramMatrix:
+    """The Gram plus `damp` times its mean diagonal; dead inputs get a diagonal of one."""
+    matrix = gram.clone()
+    diagonal = matrix.diagonal()
+    diagonal[diagonal == 0] = 1.0
+    diagonal += damp * diagonal.mean()
+    return matrix
+
+
+def _cholesky(matrix: Float[Tensor, "*batch in in"], what: str) -> Float[Tensor, "*batch in in"]:
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if bool((info != 0).any()):
+        raise NumericalError(
+            f"{what} is singular (leading minor {int(info.max())} of {matrix.shape[-1]} is not positive): "
+            "use more calibration tokens or a larger damp"
+        )
+    return factor
+
+
+def inverse_factor(matrix: GramMatrix) -> GramMatrix:
+    """Upper triangular U with U^T U = H^-1, from one Cholesky factor and one inverse.
+
+    Reversing rows and columns turns a lower factor into H = R R^T with R upper, so
+    U = R^-1; U_ii^2 is the OBS conditional inverse diagonal [(H_{i:,i:})^-1]_00.
+    Raises NumericalError when H is not positive definite.
+    """
+    lower = _cholesky(matrix.flip(0, 1), "the Gram matrix")
+    eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    return torch.linalg.solve_triangular(lower, eye, upper=False).flip(0, 1).contiguous()
+
+
+def layer_loss(before: Weight, after: Weight, gram: GramMatrix) -> float:
+    """||(W - W') X||^2 / tokens, from the Gram 2/n sum x x^T."""
+    change = (before - after).to(gram.dtype)
+    return float(((change @ gram) * change).sum() / 2)
+
+
+def refit_rows(weight: Weight, keep: Keep, gram: GramMatrix) -> Weight:
+    """Exact least squares of every row on its kept inputs, rows in batches.
+
+    Solves H[S,S] w'_S = (H w)_S for each row's kept set S, in the Gram's dtype;
+    shorter sets are padded with identity rows. Raises NumericalError when some
+    H[S,S] is singular.
+    """
+    width = int(keep.sum(dim=1).max()) if keep.numel() else 0
+    if width == 0:
+        return torch.zeros_like(weight)
+    target = weight.to(gram.dtype) @ gram
+    order = torch.argsort(~keep, dim=1, stable=True)[:, :width]
+    rows = max(1, _REFIT_BYTES // (width * width * gram.element_size()))
+    solved = torch.zeros_like(weight, dtype=gram.dtype)
+    for start in range(0, len(weight), rows):
+        part = slice(start, start + rows)
+        index = order[part]
+        kept = keep[part].gather(1, index)
+        small = gram[index[:, :, None], index[:, None, :]]
+        small *= kept[:, :, None] & kept[:, None, :]
+        small.diagonal(dim1=1, dim2=2)[~kept] = 1.0
+        right = (target[part].gather(1, index) * kept)[:, :, None]
+        factor = _cholesky(small, "the Gram of a kept set")
+        values = torch.cholesky_solve(right, factor)[:, :, 0] * kept
+        solved[part] = torch.zeros_like(solved[part]).scatter_(1, index, values)
+    return solved.to(weight.dtype)

@@ -1,0 +1,67 @@
+"""A named set of keep masks: apply, count, save as packed bits, load."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from secateur.core.errors import InputError
+
+__all__ = ["Masks", "pack", "save_packed", "unpack"]
+
+
+def pack(keep: Tensor) -> Tensor:
+    """Eight mask entries a byte, the first in the highest bit."""
+    return torch.from_numpy(np.packbits(keep.cpu().numpy().reshape(-1)))
+
+
+def unpack(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The mask that `pack` packed."""
+    count = int(np.prod(shape))
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=count).astype(bool)).reshape(shape)
+
+
+def save_packed(path: Path, bits: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Write packed masks and their shapes to a safetensors file."""
+    save_file(dict(bits), path, {"shapes": json.dumps(shapes)})
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Keep masks by weight name."""
+
+    keep: Mapping[str, Tensor]
+
+    @property
+    def sparsity(self) -> float:
+        """The measured share removed over all masks."""
+        total = sum(mask.numel() for mask in self.keep.values())
+        return 1 - sum(int(mask.sum()) for mask in self.keep.values()) / total if total else 0.0
+
+    def apply(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights with removed entries set to zero; names without a mask pass through."""
+        return {
+            name: torch.where(self.keep[name].to(weight.device), weight, 0) if name in self.keep else weight
+            for name, weight in weights.items()
+        }
+
+    def save(self, path: Path) -> None:
+        """Write packed bits and shapes to a safetensors file."""
+        shapes = {name: tuple(mask.shape) for name, mask in self.keep.items()}
+        save_packed(path, {name: pack(mask) for name, mask in self.keep.items()}, shapes)
+
+    @classmethod
+    def load(cls, path: Path) -> "Masks":
+        """Read what `save` wrote; raises InputError on anything else."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                shapes = json.loads((file.metadata() or {})["shapes"])
+                return cls({name: unpack(file.get_tensor(name), tuple(shapes[name])) for name in file.keys()})
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise InputError(f"{path} is not a mask file of secateur: {error}") from error

@@ -1,0 +1,95 @@
+"""The roles methods play; anything with these members will do."""
+
+from typing import ClassVar, NamedTuple, Protocol, Self, TypeVar
+
+from torch import Tensor
+
+from secateur.core.shapes import Activations, Keep, ScoreMatrix, Weight
+
+__all__ = ["Pattern", "Score", "Solution", "Solver", "Statistic", "Stats"]
+
+S = TypeVar("S")
+
+
+class Statistic(Protocol):
+    """A summary of a layer's inputs, gathered batch by batch."""
+
+    def update(self, x: Activations) -> None:
+        """Add a batch of inputs."""
+        ...
+
+    def merge(self, other: Self) -> Self:
+        """The statistic of both sets of inputs; associative."""
+        ...
+
+    @property
+    def value(self) -> Tensor:
+        """The summary itself."""
+        ...
+
+
+class Stats(Protocol):
+    """The statistics of one layer, looked up by type."""
+
+    def __getitem__(self, kind: type[S], /) -> S:
+        """The gathered statistic of this type."""
+        ...
+
+
+class Score(Protocol):
+    """Importance of every weight: low is removed first."""
+
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """The statistics this score reads."""
+        ...
+
+    def __call__(self, weight: Weight, stats: Stats) -> ScoreMatrix:
+        """Score every weight of a matrix."""
+        ...
+
+
+class Pattern(Protocol):
+    """Which shapes of zeros are allowed."""
+
+    def check(self, shape: tuple[int, int], ratio: float) -> None:
+        """Raise PatternError or RatioError when this shape and ratio cannot be met."""
+        ...
+
+    def keep(self, score: ScoreMatrix, ratio: float) -> Keep:
+        """Keep the highest scores of a whole matrix."""
+        ...
+
+    def window(self, width: int) -> int:
+        """How many columns a sweep should choose together, near `width`."""
+        ...
+
+    def keep_window(self, score: ScoreMatrix, ratio: float, start: int) -> Keep:
+        """Keep the highest scores of the columns from `start`, as one window of a sweep."""
+        ...
+
+
+class Solution(NamedTuple):
+    """One solved matrix: new weight, keep mask, loss.
+
+    The loss is ||(W - W') X||^2 / tokens, or None when no Gram was gathered.
+    """
+
+    weight: Weight
+    keep: Keep
+    loss: float | None
+
+
+class Solver(Protocol):
+    """Chooses what to remove from a matrix and repairs what is left."""
+
+    name: ClassVar[str]
+
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """The statistics this solver reads."""
+        ...
+
+    def solve(self, weight: Weight, stats: Stats, pattern: Pattern, ratio: float) -> Solution:
+        """Remove `ratio` of the weights under the pattern."""
+        ...

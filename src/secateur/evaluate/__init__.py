@@ -1,0 +1,1 @@
+"""Measurements: a model to numbers."""

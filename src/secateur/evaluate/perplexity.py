@@ -1,0 +1,89 @@
+"""Perplexity of a causal language model on a text, strided, with its token count."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from secateur.calibrate.data import read_text, text_ids
+from secateur.core.errors import InputError
+
+__all__ = ["Perplexity", "token_losses"]
+
+_LOGIT_ROWS = 256  # positions whose vocabulary logits are held at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perplexity:
+    """exp of the mean loss of every scored token.
+
+    Windows of `length` tokens start every `stride` tokens (None: every `length`);
+    a token is scored once, in the first window that holds it, given all tokens of the
+    window before it. Every window starts with the tokenizer's BOS if it adds one.
+    `limit` stops after that many windows.
+    """
+
+    source: str = "bundled"
+    length: int = 1024
+    stride: int | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse windows that score nothing."""
+        if self.length < 2 or not 1 <= (self.stride or self.length) <= self.length or (self.limit or 1) < 1:
+            raise InputError(
+                f"perplexity needs length >= 2, 1 <= stride <= length and limit >= 1, got {self.length}, "
+                f"{self.stride}, {self.limit}"
+            )
+
+    def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+        """`perplexity` and the number of `tokens` scored. Raises InputError on a text of one token."""
+        ids, prefix = text_ids(read_text(self.source, "evaluation"), tokenizer)
+        total, count = 0.0, 0
+        for start, scored in self.windows(len(ids), len(prefix)):
+            window = torch.cat([torch.tensor(prefix, dtype=torch.long), ids[start : start + self.length - len(prefix)]])
+            losses = token_losses(model, window[None].to(model.device))[0, -scored:]
+            total += float(losses.double().sum())
+            count += len(losses)
+        if count == 0:
+            raise InputError(f"text {self.source!r} has {len(ids)} tokens, too few to score")
+        return {"perplexity": math.exp(min(total / count, 700.0)), "tokens": count}
+
+    def windows(self, tokens: int, prefix: int) -> list[tuple[int, int]]:
+        """(first token, tokens scored at the window's end) of every window."""
+        body = self.length - prefix
+        stride = min(self.stride or body, body)
+        found: list[tuple[int, int]] = []
+        reached = 0  # tokens before this one are scored
+        for start in range(0, tokens, stride):
+            end = min(start + body, tokens)
+            first = max(reached, start if prefix else start + 1)  # the first token has nothing before it
+            if end > first:
+                found.append((start, end - first))
+            reached = end
+            if end == tokens or len(found) == self.limit:
+                break
+        return found
+
+
+@torch.no_grad()
+def token_losses(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Negative log-likelihood of every token after the first, `[batch, seq - 1]`, float32.
+
+    The head runs on a few positions at a time, so that logits of a large vocabulary
+    never lie in memory together.
+    """
+    body = model.get_submodule(model.base_model_prefix)
+    hidden = body(ids, use_cache=False)[0][:, :-1]
+    head = model.get_output_embeddings()
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    flat, targets = hidden.reshape(-1, hidden.shape[-1]), ids[:, 1:].reshape(-1)
+    losses = torch.empty(len(targets), device=ids.device)
+    for start in range(0, len(targets), _LOGIT_ROWS):
+        part = slice(start, start + _LOGIT_ROWS)
+        logits = head(flat[part]).float()
+        logits = torch.tanh(logits / cap) * cap if cap else logits
+        losses[part] = torch.nn.functional.cross_entropy(logits, targets[part], reduction="none")
+    return losses.reshape(len(ids), -1)

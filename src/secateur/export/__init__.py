@@ -1,0 +1,1 @@
+"""Write a model in a format that others load."""

@@ -1,0 +1,41 @@
+"""A model folder that plain transformers loads: config, safetensors, tokenizer files."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from secateur.calibrate.shards import Checkpoint, write_checkpoint
+
+__all__ = ["copy_companions", "write_pruned"]
+
+_SHARD_BYTES = 5_000_000_000
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy config, tokenizer and generation files: everything small that is not weights or code."""
+    for file in sorted(source.iterdir()):
+        if file.is_file() and not file.name.startswith(".") and not _weights_or_code(file):
+            shutil.copyfile(file, target / file.name)
+
+
+def _weights_or_code(file: Path) -> bool:
+    ours = file.name in ("result.json", "README.md")
+    return ours or file.suffix in (*_WEIGHTS, ".py") or file.name.endswith(".index.json")
+
+
+def write_pruned(checkpoint: Checkpoint, target: Path, replacement: Callable[[str], Tensor | None]) -> None:
+    """Stream the checkpoint to `target`, with some tensors replaced; dtype and names are kept.
+
+    One tensor is held at a time, so memory does not grow with the model.
+    """
+    plan = {name: checkpoint.info(name) for name in checkpoint.names()}
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for name in plan:
+            changed = replacement(name)
+            yield name, checkpoint.read(name) if changed is None else changed
+
+    write_checkpoint(target, plan, tensors(), shard_bytes=_SHARD_BYTES)

@@ -1,0 +1,1 @@
+"""Recipes, checkpoints and the one function that prunes a model."""

@@ -1,0 +1,56 @@
+"""evaluate(model, ...) -> perplexity and accuracies under lm-eval's names."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from secateur.adapt.source import load_model, load_tokenizer, resolve
+from secateur.core.errors import InputError
+from secateur.evaluate.perplexity import Perplexity
+from secateur.evaluate.zeroshot import ZeroShot, read_questions
+from secateur.run.recipe import DTypeName
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    model: str | Path,
+    perplexity: str | None = None,
+    tasks: Sequence[Path] = (),
+    *,
+    limit: int | None = None,
+    dtype: str = "auto",
+    window: tuple[int, int | None, int | None] = (1024, None, None),
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Measure a model: keys `perplexity` and `tokens`, and `tasks.NAME.acc` and `acc_norm`.
+
+    window is (length, stride, limit) of the perplexity. Everything is checked before
+    the model is loaded. Raises InputError when nothing is asked for or cannot be read.
+    """
+    if perplexity is None and not tasks:
+        raise InputError("nothing to measure: give --perplexity TEXT, --tasks FILE.jsonl, or both")
+    if dtype not in get_args(DTypeName):
+        raise InputError(f"dtype {dtype!r} is unknown: use {', '.join(get_args(DTypeName))}")
+    length, stride, windows = window
+    text = Perplexity(source=perplexity or "bundled", length=length, stride=stride, limit=windows)
+    for path in tasks:
+        read_questions(path, limit)
+    folder = resolve(str(model))
+    tokenizer = load_tokenizer(folder)
+    if tokenizer is None:
+        raise InputError(f"{folder} has no tokenizer, and texts cannot be scored without one")
+    loaded = load_model(folder, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+    steps = (perplexity is not None) + len(tasks)
+    tell = progress or (lambda done, total: None)
+    tell(0, steps)
+    results: dict[str, Any] = {}
+    if perplexity is not None:
+        results |= text.measure(loaded, tokenizer)
+        tell(1, steps)
+    for done, path in enumerate(tasks, steps - len(tasks) + 1):
+        results.setdefault("tasks", {})[path.stem] = ZeroShot(path=path, limit=limit).measure(loaded, tokenizer)
+        tell(done, steps)
+    return results

@@ -1,0 +1,58 @@
+"""The tables: name to class, plus entry points of third parties."""
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple
+
+from secateur.core.roles import Score, Solver
+from secateur.score.magnitude import Magnitude
+from secateur.score.ria import RIA
+from secateur.score.wanda import Wanda
+from secateur.solve.refit import Refit
+from secateur.solve.sparsegpt import SparseGPT
+from secateur.solve.threshold import Threshold
+
+__all__ = ["METHODS", "PATTERNS", "SCORES", "SOLVERS", "Method", "find_method"]
+
+SCORES: Mapping[str, Callable[..., Score]] = {"magnitude": Magnitude, "ria": RIA, "wanda": Wanda}
+SOLVERS: Mapping[str, Callable[..., Solver]] = {"refit": Refit, "sparsegpt": SparseGPT, "threshold": Threshold}
+PATTERNS: Mapping[str, str] = {
+    "unstructured": "a share of each matrix, anywhere",
+    "row": "the same share of every output row",
+    "columns:UNIT": "whole groups of UNIT input columns",
+    "N:M": "N kept of every M consecutive inputs, such as 2:4 or 4:8",
+}
+
+
+class Method(NamedTuple):
+    """A named pair of solver and score, its usual pattern, and one line for people."""
+
+    solver: Callable[..., Solver]
+    defaults: Mapping[str, Any]
+    pattern: str
+    line: str
+
+
+METHODS: Mapping[str, Method] = {
+    "magnitude": Method(
+        Threshold, {"score": "magnitude"}, "unstructured", "smallest weights go; no calibration (Han et al. 2015)"
+    ),
+    "refit": Method(Refit, {"score": "wanda"}, "row", "any score, then exact least squares on what is kept; slow"),
+    "ria": Method(
+        Threshold, {"score": "ria"}, "unstructured", "weights relative to row and column, times inputs (Zhang et al. 2024)"
+    ),
+    "sparsegpt": Method(
+        SparseGPT, {}, "unstructured", "OBS sweep that repairs what is kept (Frantar & Alistarh 2023)"
+    ),
+    "wanda": Method(Threshold, {"score": "wanda"}, "row", "weights times the norm of their inputs (Sun et al. 2024)"),
+}
+
+
+def find_method(name: str) -> Method | None:
+    """A method of the table, or of an installed package's `secateur.methods` entry point."""
+    if name in METHODS:
+        return METHODS[name]
+    for entry in entry_points(group="secateur.methods"):
+        if entry.name == name:
+            return entry.load()
+    return None

@@ -1,0 +1,177 @@
+"""YAML to frozen dataclasses and back; an unknown key names the nearest known one."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from secateur.calibrate.data import Calibration
+from secateur.core.errors import RecipeError
+from secateur.core.pattern import NM, check_ratio, parse_pattern
+from secateur.core.roles import Pattern, Solver
+from secateur.run.methods import METHODS, SCORES, find_method
+
+__all__ = ["DTypeName", "Recipe", "load_recipe", "parse_recipe"]
+
+DTypeName = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to prune a model: every field is a YAML key.
+
+    method: a name, or a mapping with `name` and the solver's fields.
+    ratio: share to remove; n:m patterns fix it and may leave it out.
+    pattern: unstructured, row, columns:UNIT or n:m; None takes the method's usual one.
+    allocation: ratios by layer name, for layers that differ from `ratio`.
+    dtype: what forward passes compute in; results keep the checkpoint's own.
+    batch_tokens: calibration tokens run through a block at a time.
+    memory_gb: activations held before they spill to memory-mapped files.
+    """
+
+    method: str | Mapping[str, Any] = "sparsegpt"
+    ratio: float | None = None
+    pattern: str | None = None
+    allocation: Mapping[str, float] = field(default_factory=dict[str, float])
+    calibration: Calibration = field(default_factory=Calibration)
+    dtype: DTypeName = "auto"
+    batch_tokens: int = 2048
+    memory_gb: float = 4.0
+    model: str | None = None
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        """Build every part once, so that mistakes show before any work."""
+        self.solver()
+        check_ratio(self.target())
+        for ratio in self.allocation.values():
+            check_ratio(ratio)
+        if self.dtype not in get_args(DTypeName):
+            raise RecipeError(f"dtype {self.dtype!r} is unknown: use {', '.join(get_args(DTypeName))}")
+        if self.batch_tokens < 1 or self.memory_gb < 0:
+            raise RecipeError("batch_tokens must be at least 1 and memory_gb at least 0")
+
+    def target(self) -> float:
+        """The ratio, from the pattern where it fixes one. Raises RecipeError when none is given."""
+        pattern = self.shape()
+        if self.ratio is not None:
+            if isinstance(pattern, NM):
+                pattern.check((1, pattern.m), self.ratio)
+            return self.ratio
+        if isinstance(pattern, NM):
+            return 1 - pattern.n / pattern.m
+        raise RecipeError("no ratio given: say how much to remove, such as ratio: 0.5")
+
+    def shape(self) -> Pattern:
+        """The pattern object."""
+        return parse_pattern(self.pattern or self._method().pattern)
+
+    def solver(self) -> Solver:
+        """The solver object. Raises RecipeError on an unknown name or field."""
+        method = self._method()
+        given = {} if isinstance(self.method, str) else {k: v for k, v in self.method.items() if k != "name"}
+        settings = {**method.defaults, **given}
+        if "score" in settings:
+            settings["score"] = _score(settings["score"])
+        return _build(method.solver, settings, f"method {self._name()!r}")
+
+    def document(self) -> dict[str, Any]:
+        """Plain data: what YAML and result.json hold."""
+        data = asdict(self)
+        data["allocation"] = dict(self.allocation)
+        return data
+
+    def _name(self) -> str:
+        name = self.method if isinstance(self.method, str) else self.method.get("name", "sparsegpt")
+        return str(name)
+
+    def _method(self) -> Any:
+        found = find_method(self._name())
+        if found is None:
+            raise RecipeError(f"method {self._name()!r} is unknown{_nearest(self._name(), METHODS)}")
+        return found
+
+
+def load_recipe(path: Path) -> Recipe:
+    """A recipe from a YAML file. Raises RecipeError naming the file and the key."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"recipe {path} cannot be read: {' '.join(str(error).split())}") from error
+    try:
+        return parse_recipe(data)
+    except RecipeError as error:
+        raise RecipeError(f"recipe {path}: {error}") from error
+
+
+def parse_recipe(data: Any) -> Recipe:
+    """A recipe from plain data. Raises RecipeError on unknown keys and wrong kinds."""
+    if not isinstance(data, dict):
+        raise RecipeError(f"a recipe is a mapping of keys, found {type(data).__name__}")
+    settings = dict(data)
+    if "calibration" in settings:
+        part = settings["calibration"]
+        part = {"source": part} if isinstance(part, str) else part
+        settings["calibration"] = _build(Calibration, part, "calibration")
+    _check_kinds(settings)
+    return _build(Recipe, settings, "recipe")
+
+
+def _score(data: Any) -> Any:
+    if not isinstance(data, str | dict):
+        return data
+    settings = {"name": data} if isinstance(data, str) else dict(data)
+    name = settings.pop("name", None)
+    if name not in SCORES:
+        raise RecipeError(f"score {name!r} is unknown{_nearest(str(name), SCORES)}")
+    return _build(SCORES[name], settings, f"score {name!r}")
+
+
+def _build(make: Callable[..., Any], settings: Any, what: str) -> Any:
+    """Call a dataclass with named settings; complain about unknown and missing ones."""
+    if not isinstance(settings, Mapping):
+        raise RecipeError(f"{what} should be a mapping of keys, found {type(settings).__name__}")
+    known = list(inspect.signature(make).parameters)
+    for key, value in settings.items():
+        if key not in known:
+            raise RecipeError(f"{what} has no key {key!r}{_nearest(str(key), known)}")
+        annotation = inspect.signature(make).parameters[key].annotation
+        if annotation in (int, float, str) and not _fits(value, annotation):
+            raise RecipeError(f"{what}: {key} should be {annotation.__name__}, got {value!r}")
+    return make(**settings)
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "method": (str, dict),
+    "ratio": (int, float),
+    "pattern": (str,),
+    "allocation": (dict,),
+    "dtype": (str,),
+    "model": (str,),
+    "out": (str,),
+}
+
+
+def _check_kinds(settings: Mapping[str, Any]) -> None:
+    for key, kinds in _KINDS.items():
+        value = settings.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
+            raise RecipeError(f"recipe: {key} should be {' or '.join(k.__name__ for k in kinds)}, got {value!r}")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f": did you mean {close[0]!r}?" if close else f": known are {', '.join(sorted(names))}"
+
+

@@ -1,0 +1,51 @@
+"""What a run returns: layers, losses, times, versions, peak memory."""
+
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["LayerReport", "Result", "versions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReport:
+    """One pruned matrix: asked ratio, measured sparsity, loss per token, size, seconds."""
+
+    name: str
+    ratio: float
+    sparsity: float
+    loss: float | None
+    weights: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished run; `document()` is what result.json holds."""
+
+    out: Path
+    recipe: dict[str, Any]
+    layers: list[LayerReport]
+    seconds: float
+    peak_memory_mb: float
+    resumed_blocks: int
+    calibration_tokens: int
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+
+    @property
+    def sparsity(self) -> float:
+        """The measured share removed over all pruned matrices."""
+        total = sum(layer.weights for layer in self.layers)
+        return sum(layer.sparsity * layer.weights for layer in self.layers) / total if total else 0.0
+
+    def document(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "out": str(self.out), "sparsity": self.sparsity}
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    names = ("secateur", "torch", "transformers", "safetensors")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

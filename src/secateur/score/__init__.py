@@ -1,0 +1,1 @@
+"""What matters: a weight and its statistics to a score."""

@@ -1,0 +1,31 @@
+"""Relative importance and activations (Zhang et al. 2024, equation 4)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from secateur.calibrate.statistic import InputNorm
+from secateur.core.roles import Statistic, Stats
+from secateur.core.shapes import ScoreMatrix, Weight
+
+__all__ = ["RIA"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RIA:
+    """(|W_ij| / row sum + |W_ij| / column sum) ||X_j||^power.
+
+    A row or column of zeros adds nothing instead of dividing by zero.
+    """
+
+    power: float = 0.5
+    needs: ClassVar[tuple[type[Statistic], ...]] = (InputNorm,)
+
+    def __call__(self, weight: Weight, stats: Stats) -> ScoreMatrix:
+        """Score every weight by its share of its row and of its column."""
+        size = weight.abs()
+        smallest = torch.finfo(size.dtype).tiny
+        row = size / size.sum(dim=1, keepdim=True).clamp_min(smallest)
+        column = size / size.sum(dim=0, keepdim=True).clamp_min(smallest)
+        return (row + column) * stats[InputNorm].value.pow(self.power)

@@ -1,0 +1,1 @@
+"""Choose and repair: weight, statistics, pattern and ratio to a solution."""

@@ -1,0 +1,37 @@
+"""Any mask, then exact least squares on what is kept."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from secateur.calibrate.statistic import Gram
+from secateur.core.linalg import damped, layer_loss, refit_rows
+from secateur.core.roles import Pattern, Score, Solution, Statistic, Stats
+from secateur.core.shapes import Weight
+
+__all__ = ["Refit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refit:
+    """Choose by score, then solve every row exactly on its kept inputs.
+
+    With damp 0 no other weights on the same mask have a lower loss; the damp is
+    for Grams of few tokens, whose kept sets can be singular.
+    """
+
+    score: Score
+    damp: float = 0.0001
+    name: ClassVar[str] = "refit"
+
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """What the score reads, and the Gram."""
+        return tuple(dict.fromkeys((*self.score.needs, Gram)))
+
+    def solve(self, weight: Weight, stats: Stats, pattern: Pattern, ratio: float) -> Solution:
+        """Mask by score, then refit. Raises NumericalError on a singular kept set."""
+        keep = pattern.keep(self.score(weight, stats), ratio)
+        gram = stats[Gram].value
+        matrix = damped(gram, self.damp) if self.damp else gram
+        pruned = refit_rows(weight, keep, matrix)
+        return Solution(pruned, keep, layer_loss(weight, pruned, gram))
