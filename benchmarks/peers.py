@@ -51,19 +51,18 @@ def reference(args: argparse.Namespace, ids: Tensor) -> None:
     out.mkdir(parents=True)
     load_tokenizer(source)
     checkpoint = Checkpoint(source)
-    if True:
-        adapter = Adapter(skeleton(source))
-        weights = Weights(checkpoint, adapter, torch.float32)
-        stream = Stream(adapter, ids, StreamSettings(batch_tokens=ids.shape[1]))
-        with weights.loaded(weights.outside_blocks()):
-            stream.embed()
-        pruned: dict[str, Tensor] = {}
-        for number, block in enumerate(adapter.blocks()):
-            with weights.loaded(block.tensors()), contextlib.redirect_stdout(io.StringIO()):
-                _reference_block(stream, number, block, solver, args.pattern)
-                pruned |= {name: tensor.clone() for name, tensor in block.tensors().items()}
-        copy_companions(source, out)
-        write_pruned(checkpoint, out, lambda name: pruned.get(name))
+    adapter = Adapter(skeleton(source))
+    weights = Weights(checkpoint, adapter, torch.float32)
+    stream = Stream(adapter, ids, StreamSettings(batch_tokens=ids.shape[1]))
+    with weights.loaded(weights.outside_blocks()):
+        stream.embed()
+    pruned: dict[str, Tensor] = {}
+    for number, block in enumerate(adapter.blocks()):
+        with weights.loaded(block.tensors()), contextlib.redirect_stdout(io.StringIO()):
+            _reference_block(stream, number, block, solver, args.pattern)
+            pruned |= {name: tensor.clone() for name, tensor in block.tensors().items()}
+    copy_companions(source, out)
+    write_pruned(checkpoint, out, lambda name: pruned.get(name))
 
 
 def _reference_block(stream: Any, number: int, block: Any, solver: Any, pattern: str) -> None:
@@ -74,7 +73,7 @@ def _reference_block(stream: Any, number: int, block: Any, solver: Any, pattern:
         for name, module in layers.items()
     ]
     for index in range(len(stream.batches)):
-        stream._call(block, number, index)
+        stream.call(block, number, index)
     for handle in handles:
         handle.remove()
     n, m = (int(part) for part in pattern.split(":")) if ":" in pattern else (0, 0)
@@ -82,7 +81,7 @@ def _reference_block(stream: Any, number: int, block: Any, solver: Any, pattern:
         each.fasterprune(0.5, prunen=m - n, prunem=m, percdamp=0.01, blocksize=128)
         each.free()
     for index in range(len(stream.batches)):
-        stream.hidden[index] = stream._call(block, number, index)
+        stream.hidden[index] = stream.call(block, number, index)
 
 
 def llmcompressor(args: argparse.Namespace, ids: Tensor) -> None:

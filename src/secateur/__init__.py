@@ -1,1 +1,38 @@
-"""Prune trained models under a budget and get back a smaller model that loads anywhere."""
+"""Prune trained models under a budget and get back a smaller model that loads anywhere.
+
+>>> from secateur import Recipe
+>>> Recipe(method="wanda", pattern="2:4").target()
+0.5
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from secateur.calibrate.data import Calibration
+    from secateur.core.errors import SecateurError
+    from secateur.core.mask import Masks
+    from secateur.run.evaluate import evaluate
+    from secateur.run.prune import prune
+    from secateur.run.recipe import Recipe, load_recipe
+    from secateur.run.result import Result
+
+__all__ = ["Calibration", "Masks", "Recipe", "Result", "SecateurError", "evaluate", "load_recipe", "prune"]
+
+_HOME = {
+    "Calibration": "secateur.calibrate.data",
+    "Masks": "secateur.core.mask",
+    "Recipe": "secateur.run.recipe",
+    "Result": "secateur.run.result",
+    "SecateurError": "secateur.core.errors",
+    "evaluate": "secateur.run.evaluate",
+    "load_recipe": "secateur.run.recipe",
+    "prune": "secateur.run.prune",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch takes seconds, `--help` should not."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'secateur' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,6 +1,8 @@
 """MODEL as users write it (folder, hub name, .gguf, bundled:smollm2) to a folder."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,6 +15,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from secateur.adapt.adapter import family_of
 from secateur.core.cache import cached, package_file
@@ -53,12 +56,12 @@ def _converted(gguf: Path) -> Path:
     def convert(target: Path) -> None:
         try:
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        except (OSError, ValueError, KeyError, ImportError) as error:
+            with _quiet():
+                model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        except Exception as error:  # transformers raises many kinds for a broken or unknown file
             raise ModelError(f"{gguf} cannot be read by transformers: {error}") from error
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.hf_quantizer = None
+        vars(model.config).pop("quantization_config", None)  # the weights are plain numbers now
+        vars(model)["hf_quantizer"] = None
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
 
@@ -105,10 +108,23 @@ def skeleton(folder: Path) -> PreTrainedModel:
     return model.eval().requires_grad_(False)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' own progress bars away while it loads."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
 def load_model(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """The whole model in evaluation mode. Raises ModelError when transformers cannot load it."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", use_safetensors=True)
+        with _quiet():
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", use_safetensors=True)
     except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
         raise ModelError(f"{folder} cannot be loaded by transformers: {str(error).splitlines()[0]}") from error
     return model.eval().requires_grad_(False)

@@ -28,5 +28,7 @@ def _extract(target: Path) -> None:
 
     with bz2.open(dump) as file:
         pages = [(title, filter_wiki(text)) for title, text, _ in extract_pages(file, ("0",))]
-    articles = [[title, re.sub(r"\n{3,}", "\n\n", text.replace("'''", "").replace("''", "")).strip()] for title, text in pages]
+    articles = [
+        [title, re.sub(r"\n{3,}", "\n\n", text.replace("'''", "").replace("''", "")).strip()] for title, text in pages
+    ]
     target.write_text(json.dumps([article for article in articles if len(article[1]) > 2000]), encoding="utf-8")

@@ -91,7 +91,9 @@ def read_text(source: str, split: Split) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"text {source!r} cannot be read ({error}): give a .txt or .jsonl file, or 'bundled'") from error
+        raise InputError(
+            f"text {source!r} cannot be read ({error}): give a .txt or .jsonl file, or 'bundled'"
+        ) from error
     text = _jsonl_text(path, text) if path.suffix == ".jsonl" else text
     if not text.strip():
         raise CalibrationError(f"text {source!r} is empty")

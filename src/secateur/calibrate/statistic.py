@@ -1,7 +1,7 @@
 """InputNorm and Gram: running sums over a layer's inputs that merge exactly."""
 
 from collections.abc import Iterable, Mapping
-from typing import Self, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from secateur.core.shapes import Activations, GramMatrix
 __all__ = ["Gathered", "Gram", "InputNorm", "gather"]
 
 S = TypeVar("S")
-_PANEL = 256  # rows of the Gram computed at a time: only blocks on and below the diagonal
+_PANEL = 192  # rows of the Gram computed at a time: only blocks on and below the diagonal
 
 
 def _finite(total: Tensor, tokens: int) -> None:
@@ -28,7 +28,7 @@ def _finite(total: Tensor, tokens: int) -> None:
         raise CalibrationError("calibration activations hold NaN or inf: try --dtype float32")
 
 
-class InputNorm:
+class InputNorm(Statistic):
     """The root mean square of every input, `[in]`; what Wanda scales by."""
 
     def __init__(self) -> None:
@@ -40,9 +40,9 @@ class InputNorm:
         """Add a batch of inputs."""
         self._add(x.float().square().sum(dim=0), len(x))
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "InputNorm") -> "InputNorm":
         """The norm over both sets of inputs."""
-        both = type(self)()
+        both = InputNorm()
         for part in (self, other):
             if part.total is not None:
                 both._add(part.total, part.tokens)
@@ -62,7 +62,7 @@ class InputNorm:
         return (total / self.tokens).sqrt()
 
 
-class Gram:
+class Gram(Statistic):
     """2/n sum x x^T over a layer's inputs, `[in, in]` (the layer's Hessian).
 
     Sums are float32 and only the lower half is computed; the matrix and its inverse
@@ -89,9 +89,9 @@ class Gram:
         self._value = None
         self._factors.clear()
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "Gram") -> "Gram":
         """The Gram over both sets of inputs."""
-        both = type(self)()
+        both = Gram()
         for part in (self, other):
             if part.total is not None:
                 both.total = part.total.clone() if both.total is None else both.total + part.total
@@ -138,11 +138,9 @@ class Gathered:
             part.update(x)
 
 
-def gather(needs: Iterable[type[Statistic]], *batches: Activations) -> Gathered:
-    """Fresh statistics of these types, updated with the batches given."""
+def gather(needs: Iterable[type[Statistic]], *batches: Tensor) -> Gathered:
+    """Fresh statistics of these types, updated with the batches `[tokens, in]` given."""
     gathered = Gathered({kind: kind() for kind in needs})
     for batch in batches:
         gathered.update(batch)
     return gathered
-
-

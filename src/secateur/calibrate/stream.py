@@ -6,7 +6,7 @@ the block is run further. Only one block, its inputs and one stage's outputs are
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ Solve = Callable[[Sequence[Layer], Gathered], None]
 Forward = Callable[..., Any]
 
 
-class StopForward(Exception):
+class StopForward(Exception):  # noqa: N818 - no error: the way to end a forward pass early
     """Ends a forward pass once the wanted inputs were seen."""
 
 
@@ -60,6 +60,14 @@ class Stream:
         self.hidden = self._store()
         self._calls: dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]] = {}
 
+    def __enter__(self) -> "Stream":
+        """Use as a context that removes spill files."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Forget the hidden states and remove spill files."""
+        self.hidden.close()
+
     @torch.no_grad()
     def embed(self) -> None:
         """Run what comes before the first block; its parameters must be loaded."""
@@ -72,16 +80,20 @@ class Stream:
         number = int(block.name.rsplit(".", 1)[1])
         mixing, projecting, widening, narrowing = block.stages()
         solve(mixing, self._inputs(block, number, mixing[0], needs))
-        mixed = self._store()
-        solve(projecting, self._inputs(block, number, projecting[0], needs, into=mixed))
-        self._apply(projecting[0], mixed)
-        solve(widening, self._inputs(block, number, widening[0], needs, mixed=mixed))
-        inner = self._store()
-        solve(narrowing, self._inputs(block, number, narrowing[0], needs, mixed=mixed, into=inner))
-        if not last:
-            self._advance(block, number, mixed, inner)
-        mixed.close()
-        inner.close()
+        with closing(self._store()) as mixed, closing(self._store()) as inner:
+            solve(projecting, self._inputs(block, number, projecting[0], needs, into=mixed))
+            self._apply(projecting[0], mixed)
+            solve(widening, self._inputs(block, number, widening[0], needs, mixed=mixed))
+            solve(narrowing, self._inputs(block, number, narrowing[0], needs, mixed=mixed, into=inner))
+            if not last:
+                self._advance(block, number, mixed, inner)
+
+    def call(self, block: Block, number: int, index: int) -> Hidden:
+        """The block's output for one batch of hidden states."""
+        hidden = self.hidden[index]
+        args, kwargs = self._calls[number, len(hidden)]
+        out = block.module(hidden, *args, **kwargs)
+        return out[0] if isinstance(out, tuple) else out
 
     def _store(self) -> Store:
         return Store(len(self.batches), limit=self.settings.memory, folder=self.settings.folder)
@@ -108,12 +120,6 @@ class Stream:
             except StopForward:
                 pass
 
-    def _call(self, block: Block, number: int, index: int) -> Hidden:
-        hidden = self.hidden[index]
-        args, kwargs = self._calls[number, len(hidden)]
-        out = block.module(hidden, *args, **kwargs)
-        return out[0] if isinstance(out, tuple) else out
-
     def _inputs(
         self,
         block: Block,
@@ -125,17 +131,20 @@ class Stream:
     ) -> Gathered:
         """Run the block up to `layer` on every batch and gather the layer's inputs."""
         gathered = gather(needs)
-        for index in range(len(self.batches)):
 
+        def catching(index: int) -> Forward:
             def catch(x: Tensor) -> Tensor:
                 gathered.update(x.reshape(-1, x.shape[-1]))
                 if into is not None:
                     into[index] = x
                 raise StopForward
 
-            with replaced(layer.module, catch), _replay_attention(block, mixed, index):
+            return catch
+
+        for index in range(len(self.batches)):
+            with replaced(layer.module, catching(index)), _replay_attention(block, mixed, index):
                 try:
-                    self._call(block, number, index)
+                    self.call(block, number, index)
                 except StopForward:
                     pass
         return gathered
@@ -151,7 +160,7 @@ class Stream:
             out = narrowing.module(inner[index])
             inner.drop(index)
             with _replay_attention(block, mixed, index), _replay_ffn(block, out):
-                self.hidden[index] = self._call(block, number, index)
+                self.hidden[index] = self.call(block, number, index)
             mixed.drop(index)
 
 

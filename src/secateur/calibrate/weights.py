@@ -29,7 +29,9 @@ class Weights:
             for name, tensor in block.tensors().items():
                 stored = checkpoint.info(self.stored_name(name))[1]
                 if stored != tuple(tensor.shape):
-                    raise ModelError(f"{name} is {list(stored)} in the checkpoint, but the config asks for {list(tensor.shape)}")
+                    raise ModelError(
+                        f"{name} is {list(stored)} in the checkpoint, but the config asks for {list(tensor.shape)}"
+                    )
 
     def stored_name(self, name: str) -> str:
         """A parameter's name in the checkpoint. Raises ModelError when it has none."""
@@ -50,9 +52,7 @@ class Weights:
         """Parameters of the body that belong to no block: embeddings and norms."""
         inside = {name for block in self.adapter.blocks() for name in block.tensors()}
         body = self.adapter.body
-        return [
-            self.prefix + name for name, _ in body.named_parameters() if self.prefix + name not in inside
-        ]
+        return [self.prefix + name for name, _ in body.named_parameters() if self.prefix + name not in inside]
 
     @contextmanager
     def loaded(self, names: Iterable[str]) -> Iterator[None]:

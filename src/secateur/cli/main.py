@@ -128,24 +128,27 @@ def main() -> None:
     except SecateurError as error:
         _err.print(f"[bold red]error:[/] {' '.join(str(error).split())}", soft_wrap=True, highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        _err.print("interrupted: finished blocks are kept, add --resume to go on")
-        sys.exit(130)
 
 
 def _prune(model: str, recipe: Any, out: str, *, resume: bool, as_json: bool) -> None:
     from secateur.run.prune import prune as run_prune
 
-    with _progress("pruning blocks") as bar:
-        result = run_prune(model, recipe, out, resume=resume, progress=bar)
+    try:
+        with _progress("pruning blocks") as bar:
+            result = run_prune(model, recipe, out, resume=resume, progress=bar)
+    except KeyboardInterrupt:
+        _err.print("interrupted: finished blocks are kept, add --resume to go on")
+        raise typer.Exit(130) from None
     if as_json:
         typer.echo(json.dumps(result.document(), indent=2))
         return
+    total = sum(layer.weights for layer in result.layers)
     resumed = f", {result.resumed_blocks} blocks resumed" if result.resumed_blocks else ""
     _out.print(
-        f"{result.out}: {result.sparsity:.2%} of {sum(layer.weights for layer in result.layers):,} block weights removed "
-        f"in {result.seconds:.1f} s, peak memory {result.peak_memory_mb:,.0f} MB{resumed}",
+        f"{result.out}: {result.sparsity:.2%} of {total:,} block weights removed in {result.seconds:.1f} s, "
+        f"peak memory {result.peak_memory_mb:,.0f} MB{resumed}",
         soft_wrap=True,
+        highlight=False,
     )
 
 

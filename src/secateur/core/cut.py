@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from secateur.core.document import read_document, write_document
@@ -19,7 +20,7 @@ class Cut:
     def __post_init__(self) -> None:
         """Refuse empty, negative, repeated or unsorted indices."""
         for site, indices in self.kept.items():
-            rising = all(a < b for a, b in zip(indices, indices[1:], strict=False))
+            rising = all(a < b for a, b in pairwise(indices))
             if not indices or indices[0] < 0 or not rising:
                 raise InputError(f"cut of site {site!r} must list rising, distinct indices, got {indices}")
 

@@ -10,6 +10,7 @@ from secateur.core.shapes import GramMatrix, Keep, Weight
 __all__ = ["damped", "inverse_factor", "layer_loss", "refit_rows"]
 
 _REFIT_BYTES = 256 << 20
+_SMALL = 128  # below this a library's own triangular solve is faster
 
 
 def damped(gram: GramMatrix, damp: float) -> GramMatrix:
@@ -39,8 +40,21 @@ def inverse_factor(matrix: GramMatrix) -> GramMatrix:
     Raises NumericalError when H is not positive definite.
     """
     lower = _cholesky(matrix.flip(0, 1), "the Gram matrix")
-    eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    return torch.linalg.solve_triangular(lower, eye, upper=False).flip(0, 1).contiguous()
+    return _invert_lower(lower).flip(0, 1).contiguous()
+
+
+def _invert_lower(lower: GramMatrix) -> GramMatrix:
+    """Inverse of a lower triangle by halves: two small inverses and two products."""
+    size = len(lower)
+    if size <= _SMALL:
+        eye = torch.eye(size, dtype=lower.dtype, device=lower.device)
+        return torch.linalg.solve_triangular(lower, eye, upper=False)
+    half = size // 2
+    top, bottom = _invert_lower(lower[:half, :half]), _invert_lower(lower[half:, half:])
+    inverse = torch.zeros_like(lower)
+    inverse[:half, :half], inverse[half:, half:] = top, bottom
+    inverse[half:, :half] = -(bottom @ (lower[half:, :half] @ top))
+    return inverse
 
 
 def layer_loss(before: Weight, after: Weight, gram: GramMatrix) -> float:

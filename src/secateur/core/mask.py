@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,8 @@ class Masks:
     def load(cls, path: Path) -> "Masks":
         """Read what `save` wrote; raises InputError on anything else."""
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="pt") as opened:
+                file: Any = opened  # safetensors has no types
                 shapes = json.loads((file.metadata() or {})["shapes"])
                 return cls({name: unpack(file.get_tensor(name), tuple(shapes[name])) for name in file.keys()})
         except (SafetensorError, OSError, KeyError, ValueError) as error:

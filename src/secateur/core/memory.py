@@ -3,14 +3,24 @@
 import ctypes
 import resource
 import sys
+from pathlib import Path
 
-__all__ = ["give_back_freed", "peak_memory_mb"]
+__all__ = ["give_back_freed", "peak_memory_mb", "resident_memory_mb"]
 
 
 def peak_memory_mb() -> float:
     """The process's peak resident memory so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def resident_memory_mb() -> float:
+    """What the process holds now, in MB; its peak where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return peak_memory_mb()
+    return pages * resource.getpagesize() / (1 << 20)
 
 
 def give_back_freed() -> None:

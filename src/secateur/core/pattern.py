@@ -25,9 +25,7 @@ def check_ratio(ratio: float) -> None:
         raise RatioError(f"ratio {ratio} is outside 0..1: give the share to remove, such as 0.5")
 
 
-def keep_highest(
-    score: Float[Tensor, "rows columns"], removed: int
-) -> Bool[Tensor, "rows columns"]:
+def keep_highest(score: Float[Tensor, "rows columns"], removed: int) -> Bool[Tensor, "rows columns"]:
     """Drop exactly the `removed` lowest scores of every row; ties drop by index.
 
     Selection instead of a sort: O(columns) a row. Raises NumericalError on NaN.
@@ -194,6 +192,4 @@ def parse_pattern(text: str) -> Pattern:
         return Columns(unit=int(found[1] or 1))
     if found := re.fullmatch(r"(\d+):(\d+)", text):
         return NM(n=int(found[1]), m=int(found[2]))
-    raise PatternError(
-        f"pattern {text!r} is unknown: use unstructured, row, columns, columns:UNIT or n:m such as 2:4"
-    )
+    raise PatternError(f"pattern {text!r} is unknown: use unstructured, row, columns, columns:UNIT or n:m such as 2:4")

@@ -1,6 +1,7 @@
-"""The roles methods play; anything with these members will do."""
+"""The roles methods play; anything with a protocol's members will do."""
 
-from typing import ClassVar, NamedTuple, Protocol, Self, TypeVar
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -11,23 +12,24 @@ __all__ = ["Pattern", "Score", "Solution", "Solver", "Statistic", "Stats"]
 S = TypeVar("S")
 
 
-class Statistic(Protocol):
+class Statistic(ABC):
     """A summary of a layer's inputs, gathered batch by batch."""
 
+    @abstractmethod
     def update(self, x: Activations) -> None:
         """Add a batch of inputs."""
-        ...
 
-    def merge(self, other: Self) -> Self:
+    @abstractmethod
+    def merge(self: S, other: S) -> S:
         """The statistic of both sets of inputs; associative."""
-        ...
 
     @property
+    @abstractmethod
     def value(self) -> Tensor:
         """The summary itself."""
-        ...
 
 
+@runtime_checkable
 class Stats(Protocol):
     """The statistics of one layer, looked up by type."""
 
@@ -36,6 +38,7 @@ class Stats(Protocol):
         ...
 
 
+@runtime_checkable
 class Score(Protocol):
     """Importance of every weight: low is removed first."""
 
@@ -49,6 +52,7 @@ class Score(Protocol):
         ...
 
 
+@runtime_checkable
 class Pattern(Protocol):
     """Which shapes of zeros are allowed."""
 
@@ -80,6 +84,7 @@ class Solution(NamedTuple):
     loss: float | None
 
 
+@runtime_checkable
 class Solver(Protocol):
     """Chooses what to remove from a matrix and repairs what is left."""
 

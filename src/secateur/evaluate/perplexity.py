@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from secateur.calibrate.data import read_text, text_ids
@@ -32,7 +33,9 @@ class Perplexity:
 
     def __post_init__(self) -> None:
         """Refuse windows that score nothing."""
-        if self.length < 2 or not 1 <= (self.stride or self.length) <= self.length or (self.limit or 1) < 1:
+        stride = self.length if self.stride is None else self.stride
+        limit = 1 if self.limit is None else self.limit
+        if self.length < 2 or not 1 <= stride <= self.length or limit < 1:
             raise InputError(
                 f"perplexity needs length >= 2, 1 <= stride <= length and limit >= 1, got {self.length}, "
                 f"{self.stride}, {self.limit}"
@@ -77,7 +80,7 @@ def token_losses(model: PreTrainedModel, ids: Tensor) -> Tensor:
     """
     body = model.get_submodule(model.base_model_prefix)
     hidden = body(ids, use_cache=False)[0][:, :-1]
-    head = model.get_output_embeddings()
+    head = cast(nn.Module, model.get_output_embeddings())
     cap = getattr(model.config, "final_logit_softcapping", None)
     flat, targets = hidden.reshape(-1, hidden.shape[-1]), ids[:, 1:].reshape(-1)
     losses = torch.empty(len(targets), device=ids.device)
@@ -85,5 +88,5 @@ def token_losses(model: PreTrainedModel, ids: Tensor) -> Tensor:
         part = slice(start, start + _LOGIT_ROWS)
         logits = head(flat[part]).float()
         logits = torch.tanh(logits / cap) * cap if cap else logits
-        losses[part] = torch.nn.functional.cross_entropy(logits, targets[part], reduction="none")
+        losses[part] = nn.functional.cross_entropy(logits, targets[part], reduction="none")
     return losses.reshape(len(ids), -1)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from secateur.core.errors import InputError
 from secateur.evaluate.perplexity import token_losses
 
-__all__ = ["Question", "ZeroShot", "read_questions"]
+__all__ = ["Question", "ZeroShot", "log_likelihoods", "read_questions"]
 
 
 class Question(NamedTuple):
@@ -45,8 +45,10 @@ class ZeroShot:
                 hit = _greedy(model, tokenizer, question.candidates[0])
                 right, right_norm = right + hit, right_norm + hit
                 continue
-            sums = [_log_likelihood(model, tokenizer, pair) for pair in question.candidates]
-            per_byte = [value / max(len(text.encode()), 1) for value, (_, text) in zip(sums, question.candidates, strict=True)]
+            sums = log_likelihoods(model, tokenizer, question.candidates)
+            per_byte = [
+                value / max(len(text.encode()), 1) for value, (_, text) in zip(sums, question.candidates, strict=True)
+            ]
             right += sums.index(max(sums)) == question.gold
             right_norm += per_byte.index(max(per_byte)) == question.gold
         n = len(questions)
@@ -108,9 +110,19 @@ def _encode(tokenizer: PreTrainedTokenizerBase, pair: tuple[str, str]) -> tuple[
     return torch.tensor([list(whole[-limit:])]), count
 
 
-def _log_likelihood(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pair: tuple[str, str]) -> float:
-    ids, count = _encode(tokenizer, pair)
-    return -float(token_losses(model, ids.to(model.device))[0, -count:].sum())
+def log_likelihoods(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]
+) -> list[float]:
+    """Summed log-likelihood of every continuation after its context, all in one batch.
+
+    Shorter rows are filled up on the right, where a causal model cannot see.
+    """
+    rows = [_encode(tokenizer, pair) for pair in pairs]
+    width = max(ids.shape[1] for ids, _ in rows)
+    batch = torch.cat([torch.nn.functional.pad(ids, (0, width - ids.shape[1])) for ids, _ in rows])
+    losses = token_losses(model, batch.to(model.device))
+    ends = [(ids.shape[1] - 1, count) for ids, count in rows]
+    return [-float(losses[row, end - count : end].sum()) for row, (end, count) in enumerate(ends)]
 
 
 @torch.no_grad()

@@ -81,7 +81,9 @@ class RunFolder:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}
                 reports = json.loads((file.metadata() or {})["reports"])
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise InputError(f"{self._block(index)} is damaged ({error}): remove {self.path} and start again") from error
+            raise InputError(
+                f"{self._block(index)} is damaged ({error}): remove {self.path} and start again"
+            ) from error
         parts = {
             kind: {key.removeprefix(kind): value for key, value in tensors.items() if key.startswith(kind)}
             for kind in ("weight:", "mask:")
@@ -102,7 +104,9 @@ class RunFolder:
             with safe_open(self._hidden(index), framework="pt") as file:
                 return [file.get_tensor(key).clone() for key in sorted(file.keys())]
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{self._hidden(index)} is damaged ({error}): remove {self.path} and start again") from error
+            raise InputError(
+                f"{self._hidden(index)} is damaged ({error}): remove {self.path} and start again"
+            ) from error
 
     def finish(self, model: Path) -> None:
         """Move the finished model to its name and remove everything else."""

@@ -39,11 +39,12 @@ METHODS: Mapping[str, Method] = {
     ),
     "refit": Method(Refit, {"score": "wanda"}, "row", "any score, then exact least squares on what is kept; slow"),
     "ria": Method(
-        Threshold, {"score": "ria"}, "unstructured", "weights relative to row and column, times inputs (Zhang et al. 2024)"
+        Threshold,
+        {"score": "ria"},
+        "unstructured",
+        "weights relative to row and column, times inputs (Zhang et al. 2024)",
     ),
-    "sparsegpt": Method(
-        SparseGPT, {}, "unstructured", "OBS sweep that repairs what is kept (Frantar & Alistarh 2023)"
-    ),
+    "sparsegpt": Method(SparseGPT, {}, "unstructured", "OBS sweep that repairs what is kept (Frantar & Alistarh 2023)"),
     "wanda": Method(Threshold, {"score": "wanda"}, "row", "weights times the norm of their inputs (Sun et al. 2024)"),
 }
 

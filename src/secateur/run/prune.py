@@ -3,9 +3,10 @@
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +18,9 @@ from secateur.calibrate.statistic import Gathered, gather
 from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.weights import Weights
 from secateur.core.document import write_document
-from secateur.core.errors import SecateurError
-from secateur.core.memory import give_back_freed, peak_memory_mb
+from secateur.core.errors import CalibrationError, InputError, SecateurError
 from secateur.core.mask import pack, save_packed
+from secateur.core.memory import give_back_freed, peak_memory_mb, resident_memory_mb
 from secateur.core.roles import Pattern, Solver
 from secateur.core.shapes import TokenIds
 from secateur.export.hf import copy_companions, write_pruned
@@ -29,7 +30,6 @@ from secateur.run.result import LayerReport, Result, versions
 
 __all__ = ["Progress", "prune"]
 
-T = TypeVar("T")
 Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
 
@@ -84,20 +84,21 @@ class _Job:
         self.solver: Solver = recipe.solver()
         self.pattern: Pattern = recipe.shape()
         self.tokens = 0
+        self.resident = 0.0
         self._check_layers()
 
     def run(self, ids: TokenIds | None, *, resume: bool, progress: Progress) -> int:
         """Solve every block that is not finished; return how many were."""
         if self.solver.needs and ids is None:
             ids = self.recipe.calibration.draw(load_tokenizer(self.source))
-        stream = self._stream(ids) if self.solver.needs and ids is not None else None
-        done = self.folder.open(self._plan(ids), resume=resume)
-        self.tokens = ids.numel() if stream is not None and ids is not None else 0
-        if stream is not None:
-            self._start(stream, done)
-        for index, block in enumerate(self.blocks[done:], done):
-            progress(index, len(self.blocks))
-            self._block(index, block, stream)
+        with ExitStack() as stack:
+            stream = stack.enter_context(self._stream(ids)) if self.solver.needs and ids is not None else None
+            done = self.folder.open(self._plan(ids), resume=resume)
+            if stream is not None:
+                self._start(stream, done)
+            for index, block in enumerate(self.blocks[done:], done):
+                progress(index, len(self.blocks))
+                self._block(index, block, stream)
         progress(len(self.blocks), len(self.blocks))
         return done
 
@@ -118,8 +119,12 @@ class _Job:
             layer = self.weights.model_name(name).removesuffix(".weight")
             return block(owner[layer]).weights[layer] if layer in owner and name.endswith(".weight") else None
 
-        packed = {name: bits for index in range(len(self.blocks)) for name, bits in self.folder.load_block(index).masks.items()}
-        shapes = {name: tuple(self._shape(name)) for name in packed}
+        packed = {
+            name: bits
+            for index in range(len(self.blocks))
+            for name, bits in self.folder.load_block(index).masks.items()
+        }
+        shapes = {name: self._shape(name) for name in packed}
         with storage_errors(target):
             target.mkdir(exist_ok=True)
             copy_companions(self.source, target)
@@ -133,18 +138,19 @@ class _Job:
             write_document(self.folder.path / "model" / "result.json", result.document())
         self.folder.finish(self.folder.path / "model")
 
-    def _shape(self, name: str) -> Sequence[int]:
-        return Layer(name, self.adapter.model.get_submodule(name)).weight.shape
+    def _shape(self, name: str) -> tuple[int, int]:
+        rows, columns = Layer(name, self.adapter.model.get_submodule(name)).weight.shape
+        return rows, columns
 
     def _check_layers(self) -> None:
         """Refuse a pattern that some layer cannot meet, and ratios for layers that do not exist."""
         names = [layer.name for block in self.blocks for stage in block.stages() for layer in stage]
         for name in self.recipe.allocation:
             if name not in names:
-                raise SecateurError(f"allocation names {name!r}, which is no layer of the model, such as {names[0]!r}")
+                raise InputError(f"allocation names {name!r}, which is no layer of the model, such as {names[0]!r}")
         for name in names:
-            rows, columns = self._shape(name)
-            _named(name, lambda: self.pattern.check((rows, columns), self._ratio(name)))
+            with _named(name):
+                self.pattern.check(self._shape(name), self._ratio(name))
 
     def _ratio(self, name: str) -> float:
         return self.recipe.allocation.get(name, self.recipe.target())
@@ -164,8 +170,11 @@ class _Job:
 
     def _stream(self, ids: TokenIds) -> Stream:
         vocab = self.adapter.model.config.vocab_size
+        if ids.numel() == 0:
+            raise CalibrationError(f"calibration ids of shape {list(ids.shape)} are empty: need at least 1 x 2")
         if int(ids.max()) >= vocab or int(ids.min()) < 0:
-            raise SecateurError(f"calibration ids run to {int(ids.max())}, but the vocabulary ends at {vocab - 1}")
+            raise InputError(f"calibration ids run to {int(ids.max())}, but the vocabulary ends at {vocab - 1}")
+        self.tokens = ids.numel()
         settings = StreamSettings(self.recipe.batch_tokens, int(self.recipe.memory_gb * 2**30))
         return Stream(self.adapter, ids, settings)
 
@@ -193,13 +202,21 @@ class _Job:
             self.folder.save_hidden(index + 1, list(stream.hidden.all()))
         self.folder.save_block(index, finished)
         self.folder.drop_hidden(index)
-        give_back_freed()
+        self._hold_memory()
+
+    def _hold_memory(self) -> None:
+        """Keep freed memory within a fifth of the first block's; giving it back costs page faults."""
+        now = resident_memory_mb()
+        self.resident = self.resident or now
+        if now > 1.2 * self.resident:
+            give_back_freed()
 
     def _layer(self, layer: Layer, stats: Gathered, finished: FinishedBlock) -> None:
         started = time.perf_counter()
         ratio = self._ratio(layer.name)
         weight = layer.weight.float()
-        solution = _named(layer.name, lambda: self.solver.solve(weight, stats, self.pattern, ratio))
+        with _named(layer.name):
+            solution = self.solver.solve(weight, stats, self.pattern, ratio)
         layer.set_weight(solution.weight)
         stored = solution.weight.to(self.weights.dtype_of(f"{layer.name}.weight"))
         finished.weights[layer.name] = (stored.T if layer.transposed else stored).contiguous()
@@ -221,9 +238,10 @@ def compute_dtype(recipe: Recipe) -> torch.dtype:
     return torch.bfloat16 if recipe.dtype == "bfloat16" else torch.float32
 
 
-def _named(name: str, act: Callable[[], T]) -> T:
-    """Do something, and put the layer's name in front of what goes wrong."""
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Put a layer's name in front of what goes wrong."""
     try:
-        return act()
+        yield
     except SecateurError as error:
         raise type(error)(f"{name}: {error}") from error

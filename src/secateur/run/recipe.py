@@ -5,11 +5,13 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
 import yaml
 
 from secateur.calibrate.data import Calibration
+from secateur.core.allocation import Allocation
 from secateur.core.errors import RecipeError
 from secateur.core.pattern import NM, check_ratio, parse_pattern
 from secateur.core.roles import Pattern, Solver
@@ -38,7 +40,7 @@ class Recipe:
     pattern: str | None = None
     allocation: Mapping[str, float] = field(default_factory=dict[str, float])
     calibration: Calibration = field(default_factory=Calibration)
-    dtype: DTypeName = "auto"
+    dtype: str = "auto"
     batch_tokens: int = 2048
     memory_gb: float = 4.0
     model: str | None = None
@@ -48,8 +50,7 @@ class Recipe:
         """Build every part once, so that mistakes show before any work."""
         self.solver()
         check_ratio(self.target())
-        for ratio in self.allocation.values():
-            check_ratio(ratio)
+        Allocation(self.allocation)
         if self.dtype not in get_args(DTypeName):
             raise RecipeError(f"dtype {self.dtype!r} is unknown: use {', '.join(get_args(DTypeName))}")
         if self.batch_tokens < 1 or self.memory_gb < 0:
@@ -117,7 +118,6 @@ def parse_recipe(data: Any) -> Recipe:
         part = settings["calibration"]
         part = {"source": part} if isinstance(part, str) else part
         settings["calibration"] = _build(Calibration, part, "calibration")
-    _check_kinds(settings)
     return _build(Recipe, settings, "recipe")
 
 
@@ -125,53 +125,40 @@ def _score(data: Any) -> Any:
     if not isinstance(data, str | dict):
         return data
     settings = {"name": data} if isinstance(data, str) else dict(data)
-    name = settings.pop("name", None)
+    name = str(settings.pop("name", None))
     if name not in SCORES:
-        raise RecipeError(f"score {name!r} is unknown{_nearest(str(name), SCORES)}")
+        raise RecipeError(f"score {name!r} is unknown{_nearest(name, SCORES)}")
     return _build(SCORES[name], settings, f"score {name!r}")
 
 
 def _build(make: Callable[..., Any], settings: Any, what: str) -> Any:
-    """Call a dataclass with named settings; complain about unknown and missing ones."""
+    """Call a dataclass with named settings; complain about unknown keys and wrong kinds."""
     if not isinstance(settings, Mapping):
         raise RecipeError(f"{what} should be a mapping of keys, found {type(settings).__name__}")
-    known = list(inspect.signature(make).parameters)
+    known = inspect.signature(make).parameters
     for key, value in settings.items():
         if key not in known:
             raise RecipeError(f"{what} has no key {key!r}{_nearest(str(key), known)}")
-        annotation = inspect.signature(make).parameters[key].annotation
-        if annotation in (int, float, str) and not _fits(value, annotation):
-            raise RecipeError(f"{what}: {key} should be {annotation.__name__}, got {value!r}")
+        _check_kind(what, key, value, known[key].annotation)
     return make(**settings)
 
 
-def _fits(value: Any, kind: type) -> bool:
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, (int, float) if kind is float else kind)
+def _check_kind(what: str, key: str, value: Any, annotation: Any) -> None:
+    """Compare plain values with a field's plain annotation; richer fields check themselves."""
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    plain = [kind for kind in kinds if kind in _WORDS]
+    if not plain or (value is None and NoneType in kinds) or isinstance(value, Mapping):
+        return
+    accepted = (*plain, int) if float in plain else tuple(plain)
+    if isinstance(value, bool) or not isinstance(value, accepted):
+        hint = "; write n:m patterns in quotes, as YAML reads 2:4 as a number" if key == "pattern" else ""
+        raise RecipeError(f"{what}: {key} should be {' or '.join(_WORDS[kind] for kind in plain)}, got {value!r}{hint}")
 
 
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    "method": (str, dict),
-    "ratio": (int, float),
-    "pattern": (str,),
-    "allocation": (dict,),
-    "dtype": (str,),
-    "model": (str,),
-    "out": (str,),
-}
-
-
-def _check_kinds(settings: Mapping[str, Any]) -> None:
-    for key, kinds in _KINDS.items():
-        value = settings.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
-            raise RecipeError(f"recipe: {key} should be {' or '.join(k.__name__ for k in kinds)}, got {value!r}")
+_WORDS: Mapping[type, str] = {int: "a whole number", float: "a number", str: "text"}
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f": did you mean {close[0]!r}?" if close else f": known are {', '.join(sorted(names))}"
-
-

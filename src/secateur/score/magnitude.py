@@ -1,7 +1,6 @@
 """The absolute weight (Han et al. 2015)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from secateur.core.roles import Statistic, Stats
 from secateur.core.shapes import ScoreMatrix, Weight
@@ -13,7 +12,10 @@ __all__ = ["Magnitude"]
 class Magnitude:
     """|W|: no calibration needed."""
 
-    needs: ClassVar[tuple[type[Statistic], ...]] = ()
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """Nothing but the weight."""
+        return ()
 
     def __call__(self, weight: Weight, stats: Stats) -> ScoreMatrix:
         """Score every weight by its absolute value."""

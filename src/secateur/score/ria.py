@@ -1,7 +1,6 @@
 """Relative importance and activations (Zhang et al. 2024, equation 4)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -20,7 +19,11 @@ class RIA:
     """
 
     power: float = 0.5
-    needs: ClassVar[tuple[type[Statistic], ...]] = (InputNorm,)
+
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """The norm of every input."""
+        return (InputNorm,)
 
     def __call__(self, weight: Weight, stats: Stats) -> ScoreMatrix:
         """Score every weight by its share of its row and of its column."""

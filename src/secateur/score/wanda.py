@@ -1,7 +1,6 @@
 """Weights scaled by the norm of their inputs (Sun et al. 2024, equation 1)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from secateur.calibrate.statistic import InputNorm
 from secateur.core.roles import Statistic, Stats
@@ -14,7 +13,10 @@ __all__ = ["Wanda"]
 class Wanda:
     """|W_ij| ||X_j||: what a weight contributes to its output."""
 
-    needs: ClassVar[tuple[type[Statistic], ...]] = (InputNorm,)
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """The norm of every input."""
+        return (InputNorm,)
 
     def __call__(self, weight: Weight, stats: Stats) -> ScoreMatrix:
         """Score every weight by its size times the norm of its input."""

@@ -30,7 +30,11 @@ class SparseGPT:
     damp: float = 0.01
     block: int = 128
     name: ClassVar[str] = "sparsegpt"
-    needs: ClassVar[tuple[type[Statistic], ...]] = (Gram,)
+
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """The Gram of the inputs."""
+        return (Gram,)
 
     def solve(self, weight: Weight, stats: Stats, pattern: Pattern, ratio: float) -> Solution:
         """Sweep the columns. Raises NumericalError when the damped Gram is singular."""
@@ -65,7 +69,7 @@ class SparseGPT:
                 high = min(low + strip, end)
                 part = columns[low:high]
                 done = errors[low - start : high - start]
-                rows = zip(part, scale[low - start :], done, push[low:high, low:high], strict=False)
+                rows = zip(part, scale[low - start : high - start], done, push[low:high, low:high], strict=True)
                 for j, (column, factors, error, reach) in enumerate(rows, low):
                     if (j - start) % window == 0:
                         group = slice(j, min(j + window, end))

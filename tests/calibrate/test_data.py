@@ -1,0 +1,66 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from conftest import tiny_tokenizer, words
+from secateur.calibrate.data import Calibration, read_text, text_ids
+from secateur.core.errors import CalibrationError, InputError
+
+
+def test_windows_are_pieces_of_the_text_fixed_by_the_seed(text):
+    plan = Calibration(source=str(text), samples=6, length=16)
+    drawn = plan.draw(tiny_tokenizer())
+    stream = text_ids(text.read_text(), tiny_tokenizer())[0].tolist()
+    assert drawn.shape == (6, 16)
+    assert torch.equal(drawn, plan.draw(tiny_tokenizer()))
+    for row in drawn.tolist():
+        assert any(stream[at : at + 16] == row for at in range(len(stream)))
+    other = Calibration(source=str(text), samples=6, length=16, seed=1)
+    assert not torch.equal(drawn, other.draw(tiny_tokenizer()))
+
+
+def test_windows_start_as_the_tokenizer_starts_texts(text):
+    drawn = Calibration(source=str(text), samples=3, length=8).draw(tiny_tokenizer(bos=True))
+    assert drawn.shape == (3, 8) and (drawn[:, 0] == 1).all() and (drawn[:, 1:] > 2).all()
+
+
+def test_jsonl_and_ids_are_sources_too(tmp_path, text):
+    lines = tmp_path / "a.jsonl"
+    lines.write_text("\n".join(json.dumps({"text": words(30, seed)}) for seed in range(3)) + "\n\n")
+    assert Calibration(source=str(lines), samples=2, length=60).draw(tiny_tokenizer()).shape == (2, 60)
+    save_file({"ids": torch.arange(40)}, tmp_path / "ids.safetensors")
+    rows = Calibration(source=str(tmp_path / "ids.safetensors"), samples=2, length=10).draw(None)
+    assert (rows.diff(dim=1) == 1).all()
+
+
+def test_too_little_is_refused(text, tmp_path):
+    with pytest.raises(CalibrationError, match="has 400 tokens, fewer than one sample of 1024"):
+        Calibration(source=str(text)).draw(tiny_tokenizer())
+    with pytest.raises(CalibrationError, match="is empty"):
+        Calibration(samples=0)
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n ")
+    with pytest.raises(CalibrationError, match="is empty"):
+        read_text(str(empty), "calibration")
+    with pytest.raises(CalibrationError, match="needs a tokenizer"):
+        Calibration(source=str(text)).draw(None)
+
+
+def test_bad_sources_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"missing\.txt' cannot be read"):
+        read_text("missing.txt", "calibration")
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n{"body": "y"}\n')
+    with pytest.raises(InputError, match="line 2"):
+        read_text(str(tmp_path / "a.jsonl"), "calibration")
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_text(str(tmp_path / "b.txt"), "calibration")
+    save_file({"ids": torch.zeros(3)}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="whole numbers"):
+        Calibration(source=str(tmp_path / "a.safetensors")).draw(None)
+    with pytest.raises(InputError, match="'ids' tensor"):
+        Calibration(source=str(tmp_path / "none.safetensors")).draw(None)
+    with pytest.raises(InputError, match="dataset 'no/such' .split 'test', column 'text'. cannot be read"):
+        read_text("datasets:no/such:test", "calibration")

@@ -1,0 +1,113 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.main import get_command
+
+from secateur.cli import main as module
+from secateur.cli.main import app, main
+
+OPTIONS = {
+    "prune": "--calibration --dtype --json --length --method --out --pattern --ratio --resume --samples --seed model",
+    "run": "--json --out --resume recipe",
+    "evaluate": "--dtype --json --length --limit --perplexity --stride --tasks --windows model",
+    "methods": "--json",
+}
+
+
+def run(monkeypatch, capsys, *args):
+    """Exit code, stdout and stderr of a command."""
+    monkeypatch.setattr(sys, "argv", ["secateur", *map(str, args)])
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_command_line_is_as_reviewed():
+    found = {
+        name: " ".join(sorted(parameter.opts[0] for parameter in command.params if parameter.name != "help"))
+        for name, command in get_command(app).commands.items()
+    }
+    assert found == OPTIONS
+
+
+def test_prune_then_evaluate(monkeypatch, capsys, saved, text, tmp_path):
+    out = tmp_path / "out"
+    args = ("prune", saved("llama"), "--method", "wanda", "--pattern", "2:4", "--calibration", text)
+    code, printed, _ = run(monkeypatch, capsys, *args, "--samples", 4, "--length", 16, "--out", out)
+    assert code == 0 and "50.00% of" in printed
+    (tmp_path / "quiz.jsonl").write_text('{"query": "w3", "choices": ["w4", "w5"], "gold": 0}')
+    args = ("evaluate", out, "--perplexity", text, "--length", 16, "--tasks", tmp_path / "quiz.jsonl")
+    code, printed, _ = run(monkeypatch, capsys, *args, "--json")
+    assert code == 0 and json.loads(printed)["tasks"]["quiz"]["n"] == 1
+    code, printed, _ = run(monkeypatch, capsys, *args)
+    assert code == 0 and "perplexity" in printed and "tasks.quiz.acc_norm" in printed
+
+
+def test_a_recipe_runs(monkeypatch, capsys, saved, text, tmp_path):
+    recipe = tmp_path / "r.yaml"
+    lines = (
+        f"model: {saved('llama')}\nmethod: ria\nratio: 0.25\ncalibration: {{source: {text}, samples: 2, length: 8}}\n"
+    )
+    recipe.write_text(lines)
+    code, _, err = run(monkeypatch, capsys, "run", recipe)
+    assert code == 2 and "needs a model and an out folder" in err
+    code, printed, _ = run(monkeypatch, capsys, "run", recipe, "--out", tmp_path / "out", "--json")
+    assert code == 0 and json.loads(printed)["sparsity"] == pytest.approx(0.25, abs=1e-3)
+
+
+def test_methods_lists_every_name_with_a_line(monkeypatch, capsys):
+    code, printed, _ = run(monkeypatch, capsys, "methods", "--json")
+    rows = json.loads(printed)
+    assert code == 0 and {"magnitude", "wanda", "ria", "sparsegpt"} <= rows["method"].keys()
+    assert all(line for kind in rows.values() for line in kind.values())
+    code, printed, _ = run(monkeypatch, capsys, "methods")
+    assert code == 0 and "sparsegpt" in printed
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--ratio", "2"], "outside 0..1"),
+        ([], "no ratio given"),
+        (["--ratio", "0.5", "--method", "wnada"], "did you mean 'wanda'"),
+        (["--ratio", "0.5", "--samples", "0"], "is empty"),
+        (["--ratio", "0.5", "--calibration", "none.txt"], "cannot be read"),
+        (["--ratio", "0.5", "--length", "5000"], "fewer than one sample"),
+        (["--ratio", "0.5", "--dtype", "int4"], "dtype 'int4' is unknown"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_2(args, message, monkeypatch, capsys, saved, text, tmp_path):
+    given = args if "--calibration" in args else [*args, "--calibration", text]
+    code, out, err = run(monkeypatch, capsys, "prune", saved("llama"), "--out", tmp_path / "out", *given)
+    assert code == 2 and message in err and "Traceback" not in err and not out
+    assert err.strip().count("\n") == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_is_one_sentence(monkeypatch, capsys, tmp_path):
+    code, _, err = run(monkeypatch, capsys, "prune", tmp_path / "none", "--ratio", 0.5, "--out", tmp_path / "out")
+    assert code == 2 and "none" in err and not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys, saved, text, tmp_path):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("secateur.run.prune.prune", interrupted)
+    args = ("prune", saved("llama"), "--ratio", 0.5, "--calibration", text, "--out", tmp_path / "out")
+    code, _, err = run(monkeypatch, capsys, *args)
+    assert code == 130 and "--resume" in err
+    assert module.__all__ == ["app", "main"]
+
+
+def test_help_does_not_import_torch():
+    script = "import sys; import secateur.cli.main; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+    done = subprocess.run([sys.executable, "-m", "secateur.cli", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "prune" in done.stdout

@@ -1,0 +1,142 @@
+"""Tiny models of every family and a tiny tokenizer, made without a network."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=40)
+settings.load_profile("ci")
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+LLAMA = dict(
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    vocab_size=99,
+    max_position_embeddings=64,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
+GPT = dict(vocab_size=99, bos_token_id=1, eos_token_id=2, n_layer=2, n_head=4)
+CONFIGS = {
+    "llama": LLAMA | dict(tie_word_embeddings=True),
+    "llama-mqa": LLAMA | dict(model_type="llama", num_key_value_heads=1, attention_bias=True),
+    "mistral": LLAMA | dict(sliding_window=8),
+    "qwen2": LLAMA,
+    "qwen3": LLAMA | dict(head_dim=16),
+    "gemma2": LLAMA | dict(head_dim=16, sliding_window=8),
+    "gemma3_text": LLAMA
+    | dict(head_dim=16, sliding_window=8, layer_types=["sliding_attention", "full_attention"], num_key_value_heads=1),
+    "phi3": LLAMA,
+    "gpt2": GPT | dict(n_embd=32, n_positions=64),
+    "gpt_neox": {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"},
+    "gpt_neox-serial": {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
+    | dict(model_type="gpt_neox", use_parallel_residual=False),
+    "opt": dict(
+        hidden_size=32,
+        word_embed_proj_dim=32,
+        ffn_dim=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        vocab_size=99,
+        max_position_embeddings=64,
+        bos_token_id=1,
+        eos_token_id=2,
+    ),
+    "opt-postnorm": dict(
+        model_type="opt",
+        do_layer_norm_before=False,
+        hidden_size=32,
+        word_embed_proj_dim=32,
+        ffn_dim=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        vocab_size=99,
+        max_position_embeddings=64,
+        bos_token_id=1,
+        eos_token_id=2,
+    ),
+    "bloom": GPT | dict(hidden_size=32),
+    "bloom-postnorm": GPT | dict(model_type="bloom", hidden_size=32, apply_residual_connection_post_layernorm=True),
+}
+
+
+def tiny_model(name: str, *, blocks: int | None = None):
+    """A random model of a family, with biases and norms away from their defaults."""
+    settings = dict(CONFIGS[name])
+    if blocks is not None:
+        settings |= dict.fromkeys({"num_hidden_layers", "n_layer"} & settings.keys(), blocks)
+        settings.pop("layer_types", None)
+    config = AutoConfig.for_model(settings.pop("model_type", name), **settings)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter, 1.0 if "norm" in name or "ln_" in name else 0.0, 0.2)
+    model.tie_weights()
+    return model
+
+
+def tiny_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
+    """Whole words as tokens, w3 to w98; with `bos`, texts start as Gemma's do."""
+    vocab = {"<pad>": 0, "<s>": 1, "</s>": 2, **{f"w{i}": i for i in range(3, 99)}}
+    tokenizer = Tokenizer(WordLevel(vocab, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    if bos:
+        tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=64
+    )
+
+
+def words(count: int, seed: int = 0) -> str:
+    """Text of that many tokens."""
+    draw = random.Random(seed)
+    return " ".join(f"w{draw.randrange(3, 99)}" for _ in range(count))
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory):
+    """Folder of a saved tiny model with tokenizer, made once a family."""
+    made: dict[str, Path] = {}
+
+    def save(name: str, blocks: int | None = None) -> Path:
+        key = f"{name}-{blocks}"
+        if key not in made:
+            folder = tmp_path_factory.mktemp(key)
+            tiny_model(name, blocks=blocks).save_pretrained(folder)
+            tiny_tokenizer().save_pretrained(folder)
+            made[key] = folder
+        return made[key]
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def ids():
+    """Calibration ids that no text stands behind."""
+    return torch.randint(3, 99, (5, 16), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory):
+    """A text file of 400 tokens."""
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(words(400))
+    return path

@@ -1,0 +1,40 @@
+import pytest
+
+from conftest import words
+from secateur.core.errors import InputError, ModelError
+from secateur.run.evaluate import evaluate
+
+
+def test_keys_are_those_promised(saved, tmp_path):
+    (tmp_path / "a.txt").write_text(words(60))
+    (tmp_path / "quiz.jsonl").write_text('{"query": "w3", "choices": ["w4", "w5"], "gold": 0}')
+    steps = []
+    found = evaluate(
+        saved("llama"),
+        str(tmp_path / "a.txt"),
+        [tmp_path / "quiz.jsonl"],
+        window=(16, None, None),
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert found["tokens"] == 56 and found["perplexity"] > 1
+    assert found["tasks"]["quiz"].keys() == {"acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "n"}
+    assert steps == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_mistakes_show_before_the_model_is_loaded(tmp_path):
+    with pytest.raises(InputError, match="nothing to measure"):
+        evaluate("missing")
+    with pytest.raises(InputError, match="dtype 'x'"):
+        evaluate("missing", "bundled", dtype="x")
+    with pytest.raises(InputError, match="quiz.jsonl' cannot be read"):
+        evaluate("missing", tasks=[tmp_path / "quiz.jsonl"])
+    with pytest.raises(ModelError):
+        evaluate(str(tmp_path), "bundled")
+
+
+def test_a_model_without_tokenizer_cannot_score_text(saved, tmp_path):
+    from conftest import tiny_model
+
+    tiny_model("llama").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="no tokenizer"):
+        evaluate(tmp_path, "bundled")

@@ -1,0 +1,222 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from conftest import CONFIGS
+from secateur.adapt.adapter import Adapter
+from secateur.adapt.source import load_model
+from secateur.core.errors import CalibrationError, InputError, ModelError, PatternError
+from secateur.core.mask import Masks
+from secateur.run.prune import prune
+from secateur.run.recipe import Recipe
+
+RELOAD = (
+    "import sys, torch; from transformers import AutoModelForCausalLM; from safetensors.torch import save_file\n"
+    "root, ids, logits = sys.argv[1], torch.arange(3, 19)[None], {}\n"
+    "for name in sys.argv[2:]:\n"
+    "    model = AutoModelForCausalLM.from_pretrained(f'{root}/{name}').eval()\n"
+    "    logits[name] = model(ids).logits.detach().contiguous()\n"
+    "assert not any(name.startswith('secateur') for name in sys.modules)\n"
+    "save_file(logits, f'{root}/logits.safetensors')"
+)
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def pruned_names(folder):
+    return [layer.name for block in Adapter(load_model(folder)).blocks() for stage in block.stages() for layer in stage]
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "ria", "sparsegpt", "refit"])
+def test_every_family_and_method_meets_the_ratio_and_keeps_the_rest(family, method, saved, ids, tmp_path):
+    recipe = Recipe(method=method, ratio=0.5, batch_tokens=32)
+    result = prune(saved(family), recipe, tmp_path / "out", ids=ids)
+    before, after = weights(saved(family)), weights(tmp_path / "out")
+    masks = Masks.load(tmp_path / "out" / "masks.safetensors")
+    names = pruned_names(tmp_path / "out")
+    assert sorted(masks.keep) == sorted(names) == sorted(layer.name for layer in result.layers)
+    assert result.sparsity == masks.sparsity == pytest.approx(0.5)
+    assert before.keys() == after.keys()
+    transposed = family == "gpt2"
+    for name, tensor in after.items():
+        layer = name.removesuffix(".weight")
+        assert tensor.dtype == before[name].dtype
+        if layer in masks.keep:
+            keep = masks.keep[layer].T if transposed else masks.keep[layer]
+            assert not tensor[~keep].any()
+        else:
+            assert torch.equal(tensor, before[name]), name
+
+
+def test_saved_models_of_every_family_give_the_same_logits_in_a_new_process(saved, ids, tmp_path):
+    for family in CONFIGS:
+        prune(saved(family), Recipe(method="sparsegpt", pattern="2:4"), tmp_path / family, ids=ids)
+    script = [sys.executable, "-c", RELOAD, str(tmp_path), *CONFIGS]
+    subprocess.run(script, check=True, cwd=tmp_path, capture_output=True)
+    reloaded = load_file(tmp_path / "logits.safetensors")
+    for family in CONFIGS:
+        ours = load_model(tmp_path / family)(torch.arange(3, 19)[None]).logits
+        assert torch.equal(reloaded[family], ours), family
+
+
+def test_repeating_gives_the_same_bits_and_the_caller_sees_everything(saved, text, tmp_path):
+    recipe = Recipe(ratio=0.5, calibration=module_calibration(text))
+    seen = []
+    first = prune(saved("llama"), recipe, tmp_path / "a", progress=lambda done, total: seen.append((done, total)))
+    prune(saved("llama"), recipe, tmp_path / "b")
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    document = json.loads((tmp_path / "a" / "result.json").read_text())
+    assert document == json.loads(json.dumps(first.document()))
+    assert document["calibration_tokens"] == 4 * 16 and document["recipe"]["ratio"] == 0.5
+    assert {"config.json", "tokenizer.json", "generation_config.json"} <= {f.name for f in (tmp_path / "a").iterdir()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def module_calibration(text):
+    from secateur.calibrate.data import Calibration
+
+    return Calibration(source=str(text), samples=4, length=16)
+
+
+KILLED = (
+    "import os, signal, sys; from secateur.run.prune import prune; from secateur.run.recipe import Recipe\n"
+    "from safetensors.torch import load_file\n"
+    "def progress(done, total):\n"
+    "    if done == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+    "recipe, ids = Recipe(method=sys.argv[2], ratio=0.5), load_file(sys.argv[4])['ids']\n"
+    "prune(sys.argv[1], recipe, sys.argv[3], ids=ids, progress=progress)"
+)
+
+
+@pytest.mark.parametrize("method", ["sparsegpt", "magnitude"])
+def test_a_killed_run_resumes_to_the_same_bits(method, saved, ids, tmp_path):
+    folder = saved("llama", blocks=4)
+    save_file({"ids": ids}, tmp_path / "ids.safetensors")
+    recipe = Recipe(method=method, ratio=0.5)
+    prune(folder, recipe, tmp_path / "whole", ids=ids)
+    script = [
+        sys.executable,
+        "-c",
+        KILLED,
+        str(folder),
+        method,
+        str(tmp_path / "out"),
+        str(tmp_path / "ids.safetensors"),
+    ]
+    died = subprocess.run(script, capture_output=True, env={**os.environ})
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    assert not (tmp_path / "out").exists() and (tmp_path / "out.partial").is_dir()
+    with pytest.raises(InputError, match="unfinished run"):
+        prune(folder, recipe, tmp_path / "out", ids=ids)
+    result = prune(folder, recipe, tmp_path / "out", ids=ids, resume=True)
+    assert result.resumed_blocks == 2 and len(result.layers) == 4 * 7
+    for name in ("model.safetensors", "masks.safetensors"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_bfloat16_checkpoints_stay_bfloat16(saved, ids, tmp_path):
+    load_model(saved("llama"), torch.bfloat16).save_pretrained(tmp_path / "half")
+    for dtype in ("auto", "bfloat16"):
+        prune(tmp_path / "half", Recipe(method="sparsegpt", ratio=0.5, dtype=dtype), tmp_path / dtype, ids=ids)
+        after = weights(tmp_path / dtype)
+        assert {tensor.dtype for tensor in after.values()} == {torch.bfloat16}
+        assert int((after["model.layers.0.mlp.up_proj.weight"] == 0).sum()) == 48 * 16
+
+
+def test_an_allocation_overrides_the_ratio_where_it_says(saved, ids, tmp_path):
+    name = "model.layers.1.mlp.down_proj"
+    recipe = Recipe(method="wanda", ratio=0.5, allocation={name: 0.25})
+    result = prune(saved("llama"), recipe, tmp_path / "out", ids=ids)
+    assert {layer.name: layer.sparsity for layer in result.layers}[name] == 0.25
+    with pytest.raises(InputError, match="'model.layers.7', which is no layer"):
+        prune(saved("llama"), Recipe(ratio=0.5, allocation={"model.layers.7": 0.1}), tmp_path / "b", ids=ids)
+
+
+def test_sharded_checkpoints_give_the_same_model(saved, ids, tmp_path):
+    load_model(saved("llama")).save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    assert len(list((tmp_path / "shards").glob("model-*.safetensors"))) > 2
+    prune(saved("llama"), Recipe(ratio=0.5), tmp_path / "a", ids=ids)
+    prune(tmp_path / "shards", Recipe(ratio=0.5), tmp_path / "b", ids=ids)
+    a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda ids: ids + 1000, InputError, "vocabulary ends at 98"),
+        (lambda ids: ids[:, :0], CalibrationError, "empty"),
+    ],
+)
+def test_bad_ids_are_refused(change, error, message, saved, ids, tmp_path):
+    with pytest.raises(error, match=message):
+        prune(saved("llama"), Recipe(ratio=0.5), tmp_path / "out", ids=change(ids))
+    assert not list(tmp_path.iterdir())
+
+
+def test_nan_in_calibration_names_block_and_layer(saved, ids, tmp_path):
+    source = tmp_path / "m"
+    load_model(saved("llama")).save_pretrained(source)
+    tensors = weights(source)
+    tensors["model.layers.1.input_layernorm.weight"] *= 1e38
+    tensors["model.layers.0.mlp.down_proj.weight"] *= 1e4
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        CalibrationError, match=r"model\.layers\.1\.self_attn\.\w+: calibration activations hold NaN or inf"
+    ):
+        prune(source, Recipe(ratio=0.1), tmp_path / "out", ids=ids)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_width_that_does_not_fit_names_the_layer(saved, ids, tmp_path):
+    with pytest.raises(PatternError, match=r"model\.layers\.0\.self_attn\.q_proj: .* multiple of 7, got 32"):
+        prune(saved("llama"), Recipe(pattern="2:7"), tmp_path / "out", ids=ids)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_truncated_checkpoint_leaves_nothing_behind(saved, ids, tmp_path):
+    source = tmp_path / "m"
+    source.mkdir()
+    (source / "config.json").write_text((saved("llama") / "config.json").read_text())
+    (source / "model.safetensors").write_bytes((saved("llama") / "model.safetensors").read_bytes()[:-100])
+    with pytest.raises(ModelError, match="truncated"):
+        prune(source, Recipe(ratio=0.5), tmp_path / "out", ids=ids)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits file sizes the Linux way")
+def test_a_disk_that_fills_up_is_one_sentence_and_the_run_goes_on_later(saved, ids, tmp_path):
+    script = (
+        "import resource, signal, sys; from secateur.run.prune import prune; from secateur.run.recipe import Recipe\n"
+        "from safetensors.torch import load_file; from secateur.core.errors import StorageError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "ids = load_file(sys.argv[3])['ids']\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30000, resource.RLIM_INFINITY))\n"
+        "try: prune(sys.argv[1], Recipe(ratio=0.5), sys.argv[2], ids=ids)\n"
+        "except StorageError as error: print(error); sys.exit(2)"
+    )
+    save_file({"ids": ids}, tmp_path / "ids.safetensors")
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        str(saved("llama")),
+        str(tmp_path / "out"),
+        str(tmp_path / "ids.safetensors"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "cannot be written" in done.stdout, done.stderr
+    assert not (tmp_path / "out").exists()
+    prune(saved("llama"), Recipe(ratio=0.5), tmp_path / "out", ids=ids, resume=True)
+    assert (tmp_path / "out" / "model.safetensors").exists()

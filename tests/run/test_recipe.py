@@ -1,0 +1,81 @@
+import pytest
+
+from secateur.calibrate.data import Calibration
+from secateur.core.errors import PatternError, RatioError, RecipeError
+from secateur.core.pattern import NM, PerRow, Unstructured
+from secateur.run.recipe import Recipe, load_recipe, parse_recipe
+from secateur.score.ria import RIA
+from secateur.score.wanda import Wanda
+from secateur.solve.refit import Refit
+from secateur.solve.sparsegpt import SparseGPT
+from secateur.solve.threshold import Threshold
+
+
+def test_names_become_objects():
+    assert Recipe(ratio=0.5).solver() == SparseGPT() and Recipe(ratio=0.5).shape() == Unstructured()
+    wanda = Recipe(method="wanda", ratio=0.5)
+    assert wanda.solver() == Threshold(score=Wanda()) and wanda.shape() == PerRow()
+    tuned = Recipe(method={"name": "refit", "score": {"name": "ria", "power": 0.2}, "damp": 0.1}, ratio=0.5)
+    assert tuned.solver() == Refit(score=RIA(power=0.2), damp=0.1)
+    assert Recipe(pattern="2:4").shape() == NM() and Recipe(pattern="1:4").target() == 0.75
+
+
+def test_a_file_is_read_back(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        'model: bundled:smollm2\nout: x\nmethod: {name: sparsegpt, damp: 0.1}\npattern: "2:4"\n'
+        "calibration: {source: a.txt, samples: 3}\n"
+    )
+    recipe = load_recipe(path)
+    assert recipe.solver() == SparseGPT(damp=0.1)
+    assert recipe.calibration == Calibration(source="a.txt", samples=3)
+    assert parse_recipe(recipe.document()) == recipe
+    path.write_text("ratio: 0.5\ncalibration: a.txt\n")
+    assert load_recipe(path).calibration == Calibration(source="a.txt")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"ratoi": 0.5}, "recipe has no key 'ratoi': did you mean 'ratio'?"),
+        ({"ratio": 0.5, "calibration": {"sample": 3}}, "calibration has no key 'sample': did you mean 'samples'?"),
+        ({"ratio": 0.5, "method": "wand"}, "method 'wand' is unknown: did you mean 'wanda'?"),
+        ({"ratio": 0.5, "method": {"name": "wanda", "score": "ira"}}, "score 'ira' is unknown: did you mean 'ria'?"),
+        ({"ratio": 0.5, "method": {"name": "sparsegpt", "dmap": 1}}, "method 'sparsegpt' has no key 'dmap': did you"),
+        ({"ratio": 0.5, "method": {"damp": "x", "name": "sparsegpt"}}, "damp should be a number, got 'x'"),
+        ({"ratio": "half"}, "ratio should be a number"),
+        ({"ratio": True}, "ratio should be a number"),
+        ({"pattern": 124}, "in quotes"),
+        ({"ratio": 0.5, "dtype": "float8"}, "dtype 'float8' is unknown"),
+        ({"ratio": 0.5, "batch_tokens": 0}, "batch_tokens"),
+        ({"ratio": 0.5, "calibration": 3}, "calibration should be a mapping"),
+        ({"ratio": 0.5, "calibration": {"samples": "3"}}, "samples should be a whole number, got '3'"),
+        ({}, "no ratio given"),
+        ([], "a recipe is a mapping"),
+        ({"ratio": 0.5, "zzz": 1}, "has no key 'zzz': known are allocation"),
+    ],
+)
+def test_mistakes_name_the_key_and_the_nearest_known_one(data, message):
+    with pytest.raises(RecipeError) as error:
+        parse_recipe(data)
+    assert message in str(error.value)
+
+
+def test_wrong_ratios_and_patterns_show_before_any_work():
+    with pytest.raises(RatioError, match="outside"):
+        Recipe(ratio=1.5)
+    with pytest.raises(RatioError, match="removes exactly 0.5"):
+        Recipe(ratio=0.7, pattern="2:4")
+    with pytest.raises(PatternError, match="unknown"):
+        Recipe(ratio=0.5, pattern="zigzag")
+    with pytest.raises(RatioError, match="outside"):
+        Recipe(ratio=0.5, allocation={"a": 3.0})
+
+
+def test_unreadable_files_are_named(tmp_path):
+    for content in (b"a: [", b"\xff\xfe", b"- 1"):
+        (tmp_path / "r.yaml").write_bytes(content)
+        with pytest.raises(RecipeError, match=r"recipe .*r\.yaml"):
+            load_recipe(tmp_path / "r.yaml")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe(tmp_path / "none.yaml")

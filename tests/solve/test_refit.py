@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+from secateur.calibrate.statistic import Gram, InputNorm, gather
+from secateur.core.errors import NumericalError
+from secateur.core.linalg import layer_loss, refit_rows
+from secateur.core.pattern import NM, PerRow, Unstructured
+from secateur.run.methods import METHODS
+from secateur.score.wanda import Wanda
+from secateur.solve.refit import Refit
+from secateur.testing import problem
+
+
+@pytest.mark.parametrize("pattern", [Unstructured(), PerRow(), NM()])
+@pytest.mark.parametrize("name", METHODS)
+def test_refit_is_a_lower_bound_of_every_method_on_its_mask(name, pattern):
+    weight, x = problem(8, 32)
+    stats = gather((InputNorm, Gram), x)
+    method = METHODS[name]
+    from secateur.run.recipe import Recipe
+
+    solution = Recipe(method=name, ratio=0.5).solver().solve(weight, stats, pattern, 0.5)
+    gram = stats[Gram].value
+    best = layer_loss(weight, refit_rows(weight, solution.keep, gram), gram)
+    assert method and best <= layer_loss(weight, solution.weight, gram) * (1 + 1e-4)
+
+
+def test_few_tokens_need_the_damp():
+    weight, x = problem(8, 32, tokens=10)
+    stats = gather((InputNorm, Gram), x)
+    assert torch.isfinite(Refit(score=Wanda()).solve(weight, stats, PerRow(), 0.5).weight).all()
+    with pytest.raises(NumericalError, match="singular"):
+        Refit(score=Wanda(), damp=0.0).solve(weight, stats, PerRow(), 0.5)

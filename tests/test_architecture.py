@@ -1,0 +1,176 @@
+"""The house rules, read from the source with nothing but ast."""
+
+import ast
+import statistics
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "secateur"
+FILES = sorted(SOURCE.rglob("*.py"))
+LAYERS = {
+    "core": 0,
+    "adapt": 1,
+    "calibrate": 2,
+    "score": 3,
+    "solve": 3,
+    "allocate": 3,
+    "evaluate": 4,
+    "export": 4,
+    "run": 5,
+    "cli": 6,
+    "testing": 7,
+    "__init__": 8,
+}
+WORDS_ONLY = {"core/errors.py", "core/roles.py", "core/shapes.py", "cli/__main__.py", "testing.py"}
+FORBIDDEN = {"utils", "helpers", "base", "common", "misc", "helper", "manager"}
+
+
+def name(file):
+    return file.relative_to(SOURCE).as_posix()
+
+
+def tree(file):
+    return ast.parse(file.read_text())
+
+
+def folder(module):
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def imports(file):
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(file)}: imports are absolute"
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def own_imports(file):
+    return [module for module in imports(file) if module.split(".")[0] == "secateur"]
+
+
+def functions(file):
+    return [node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def length(node):
+    body = node.body[1:] if ast.get_docstring(node) else node.body
+    return body[-1].end_lineno - node.lineno + 1 - (body[0].lineno - node.body[0].lineno) if body else 1
+
+
+def named_arguments(node):
+    positional = [*node.args.posonlyargs, *node.args.args]
+    return [argument for argument in positional if argument.arg not in ("self", "cls")], node.args.kwonlyargs
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_imports_point_down_and_stay_in_layer(file):
+    here = file.relative_to(SOURCE).parts[0].removesuffix(".py")
+    for module in own_imports(file):
+        there = folder(module)
+        if here in ("__init__", there) or module == "secateur":
+            continue
+        assert LAYERS[there] < LAYERS[here], f"{name(file)} imports {module}, which is not below it"
+
+
+def test_no_import_cycles():
+    graph = {
+        "secateur." + name(file).removesuffix(".py").replace("/", "."): set(own_imports(file))
+        for file in FILES
+        if file.name != "__init__.py"
+    }
+    done = set()
+
+    def visit(module, path):
+        assert module not in path, f"cycle: {' -> '.join([*path, module])}"
+        if module not in done:
+            for below in graph.get(module, ()):
+                visit(below, (*path, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_size_names_and_documents(file):
+    lines = file.read_text().splitlines()
+    assert len(lines) <= 400
+    assert file.stem not in FORBIDDEN and not (file.stem.startswith("_") and not file.stem.startswith("__"))
+    assert ast.get_docstring(tree(file)), f"{name(file)} has no docstring"
+    for node in functions(file):
+        where = f"{name(file)}:{node.lineno} {node.name}"
+        positional, keywords = named_arguments(node)
+        assert length(node) <= 50, f"{where} is {length(node)} lines long"
+        assert node.returns is not None, f"{where} has no return annotation"
+        assert all(argument.annotation for argument in [*positional, *keywords]), f"{where} has a bare argument"
+        if name(file) != "cli/main.py":  # there the arguments are the options of a command
+            assert len(positional) + len(keywords) <= 8, f"{where} takes {len(positional) + len(keywords)} arguments"
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_public_names_are_listed_sorted_and_documented(file):
+    if file.name in ("__init__.py", "__main__.py") and file.parent != SOURCE:
+        return
+    module = tree(file)
+    listed = next(
+        ast.literal_eval(node.value)
+        for node in module.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    assert sorted(listed) == sorted(set(listed))
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            if node.name in listed:
+                assert ast.get_docstring(node), f"{node.name} has no docstring"
+            elif file.name != "__init__.py" and not node.name.startswith("_"):
+                private = {"StopForward", "replaced", "compute_dtype", "windows"} | {
+                    command.name for command in module.body if getattr(command, "decorator_list", None)
+                }
+                assert node.name in private, f"{name(file)}: {node.name} is public but not in __all__"
+
+
+def test_functions_are_short_and_files_few():
+    sizes = [length(node) for file in FILES for node in functions(file)]
+    assert statistics.median(sizes) <= 12
+    for room in {file.parent for file in FILES}:
+        assert len(list(room.glob("*.py"))) <= 14, f"{room.name} holds too many files"
+        assert len(room.relative_to(SOURCE).parts) <= 1
+
+
+def test_every_file_has_a_test_of_the_same_name():
+    for file in FILES:
+        if file.name != "__init__.py" and name(file) not in WORDS_ONLY:
+            mirror = ROOT / "tests" / file.relative_to(SOURCE).with_name(f"test_{file.name}")
+            assert mirror.exists(), f"{mirror.relative_to(ROOT)} is missing"
+
+
+def test_every_test_asserts_something():
+    for file in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                text = ast.unparse(node)
+                asserts = any(word in text for word in ("assert", "pytest.raises", "check_", "check=True", "_equal"))
+                assert asserts, f"{file.name}: {node.name} cannot fail"
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_nothing_pickled_and_no_global_randomness(file):
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"torch.load", "torch.save", "torch.manual_seed", "eval", "exec", "print"}, called
+            assert not called.startswith(("pickle.", "random.", "np.random.")), called
+    assert "pickle" not in set(imports(file))
+
+
+def test_all_public_names_resolve():
+    import secateur
+
+    assert secateur.__all__ == sorted(secateur.__all__, key=lambda word: (word[0].islower(), word))
+    assert all(getattr(secateur, word).__doc__ for word in secateur.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = secateur.nothing
