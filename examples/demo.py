@@ -32,7 +32,9 @@ def main() -> None:
             f"{found['perplexity']:.2f}",
         )
     console.print(table)
-    console.print(f"{dense['tokens']:,} tokens scored; load with AutoModelForCausalLM.from_pretrained('{room}/sparsegpt')")
+    console.print(
+        f"{dense['tokens']:,} tokens scored; load with AutoModelForCausalLM.from_pretrained('{room}/sparsegpt')"
+    )
 
 
 if __name__ == "__main__":
