@@ -15,6 +15,7 @@ MODEL, WINDOWS = "bundled:smollm2", (1024, None, 8)
 
 
 def main() -> None:
+    """Measure the dense model, then each method."""
     console = Console()
     table = Table("model", "weights removed", "seconds", "peak MB", "perplexity")
     dense = evaluate(MODEL, "bundled", window=WINDOWS)
