@@ -25,6 +25,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 
+SECATEUR = ("secateur.run.prune", "transformers.models.llama.modeling_llama")
+IMPORTS = {"ours": SECATEUR, "reference": SECATEUR, "llmcompressor": ("llmcompressor", "datasets", SECATEUR[1])}
+
+
 def ours(args: argparse.Namespace, ids: Tensor) -> None:
     """secateur, as `secateur prune --method sparsegpt` runs it."""
     from secateur.run.prune import prune
@@ -122,6 +126,8 @@ def main() -> None:
     args = parser.parse_args()
     ids = load_file(args.ids)["ids"]
     run = {"ours": ours, "reference": reference, "llmcompressor": llmcompressor}[args.contender]
+    for module in IMPORTS[args.contender]:
+        importlib.import_module(module)
     started = time.perf_counter()
     run(args, ids)
     seconds = time.perf_counter() - started
