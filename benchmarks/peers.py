@@ -24,7 +24,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-
 SECATEUR = ("secateur.run.prune", "transformers.models.llama.modeling_llama")
 IMPORTS = {"ours": SECATEUR, "reference": SECATEUR, "llmcompressor": ("llmcompressor", "datasets", SECATEUR[1])}
 

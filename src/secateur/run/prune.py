@@ -205,10 +205,10 @@ class _Job:
         self._hold_memory()
 
     def _hold_memory(self) -> None:
-        """Keep freed memory within a fifth of the first block's; giving it back costs page faults."""
+        """Keep freed memory within a tenth of the first block's; giving it back costs page faults."""
         now = resident_memory_mb()
         self.resident = self.resident or now
-        if now > 1.2 * self.resident:
+        if now > 1.1 * self.resident:
             give_back_freed()
 
     def _layer(self, layer: Layer, stats: Gathered, finished: FinishedBlock) -> None:
