@@ -13,7 +13,13 @@ from typing import Any
 from secateur import Calibration, Recipe, evaluate, prune
 
 HERE = Path(__file__).parent
-RUNS = [("wanda", "row"), ("sparsegpt", "2:4"), ("wanda", "2:4"), ("ria", "unstructured"), ("magnitude", "unstructured")]
+RUNS = [
+    ("wanda", "row"),
+    ("sparsegpt", "2:4"),
+    ("wanda", "2:4"),
+    ("ria", "unstructured"),
+    ("magnitude", "unstructured"),
+]
 
 
 def main() -> None:
@@ -36,7 +42,12 @@ def main() -> None:
             ratio = None if ":" in pattern else 0.5
             recipe = Recipe(method=method, pattern=pattern, ratio=ratio, calibration=Calibration(source=args.text))
             result = prune(args.model, recipe, f"{room}/out")
-            row = {"method": method, "pattern": pattern, "sparsity": result.sparsity, "seconds": round(result.seconds, 1)}
+            row = {
+                "method": method,
+                "pattern": pattern,
+                "sparsity": result.sparsity,
+                "seconds": round(result.seconds, 1),
+            }
             rows.append({**row, **measure(result.out)})
         print(json.dumps(rows[-1]), flush=True)
         document = {"setting": f"{args.model}, 50%, 16 x 1,024 tokens, first {args.limit} rows a task", "rows": rows}
