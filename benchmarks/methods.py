@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from secateur import Calibration, Recipe, evaluate, prune
+from secateur import Calibration, Recipe, measure, prune
 
 HERE = Path(__file__).parent
 RUNS = [
@@ -33,10 +33,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "methods.json")
     args = parser.parse_args()
 
-    def measure(model: str | Path) -> dict[str, Any]:
-        return evaluate(model, args.test, args.tasks, limit=args.limit, window=(1024, None, 16))
+    def judge(model: str | Path) -> dict[str, Any]:
+        return measure(model, args.test, args.tasks, limit=args.limit, window=(1024, None, 16))
 
-    rows: list[dict[str, Any]] = [{"method": "dense", **measure(args.model)}]
+    rows: list[dict[str, Any]] = [{"method": "dense", **judge(args.model)}]
     for method, pattern in RUNS:
         with tempfile.TemporaryDirectory() as room:
             ratio = None if ":" in pattern else 0.5
@@ -48,7 +48,7 @@ def main() -> None:
                 "sparsity": result.sparsity,
                 "seconds": round(result.seconds, 1),
             }
-            rows.append({**row, **measure(result.out)})
+            rows.append({**row, **judge(result.out)})
         print(json.dumps(rows[-1]), flush=True)
         document = {"setting": f"{args.model}, 50%, 16 x 1,024 tokens, first {args.limit} rows a task", "rows": rows}
         document["command"] = (

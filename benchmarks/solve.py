@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 from secateur.adapt.source import load_tokenizer, resolve
 from secateur.calibrate.data import Calibration
-from secateur.run.evaluate import evaluate
+from secateur.run.evaluate import measure
 
 HERE = Path(__file__).parent
 
@@ -79,9 +79,9 @@ def main() -> None:
                 "seconds": seconds,
                 "median_seconds": statistics.median(seconds),
                 "peak_memory_mb": max(run["peak_memory_mb"] for run in done),
-                **evaluate(Path(room) / name, args.test, window=(1024, None, 16)),
+                **measure(Path(room) / name, args.test, window=(1024, None, 16)),
             }
-        rows["dense"] = evaluate(model, args.test, window=(1024, None, 16))
+        rows["dense"] = measure(model, args.test, window=(1024, None, 16))
     for name, row in rows.items():
         if "seconds" in row:
             row["speedup_of_ours"] = round(row["median_seconds"] / rows["ours"]["median_seconds"], 2)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from secateur import Recipe, evaluate, prune
+from secateur import Recipe, measure, prune
 
 MODEL, WINDOWS = "bundled:smollm2", (1024, None, 8)
 
@@ -18,13 +18,13 @@ def main() -> None:
     """Measure the dense model, then each method."""
     console = Console()
     table = Table("model", "weights removed", "seconds", "peak MB", "perplexity")
-    dense = evaluate(MODEL, "bundled", window=WINDOWS)
+    dense = measure(MODEL, "bundled", window=WINDOWS)
     table.add_row("dense", "0%", "", "", f"{dense['perplexity']:.2f}")
     room = Path(tempfile.mkdtemp(prefix="secateur-demo-"))
     for method in ("magnitude", "wanda", "sparsegpt"):
         console.print(f"pruning with {method} ...")
         result = prune(MODEL, Recipe(method=method, ratio=0.5), room / method)
-        found = evaluate(result.out, "bundled", window=WINDOWS)
+        found = measure(result.out, "bundled", window=WINDOWS)
         table.add_row(
             method,
             f"{result.sparsity:.1%}",

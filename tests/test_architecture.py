@@ -174,3 +174,9 @@ def test_all_public_names_resolve():
     assert all(getattr(secateur, word).__doc__ for word in secateur.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = secateur.nothing
+
+
+def test_no_public_name_is_hidden_by_a_package():
+    import secateur
+
+    assert not set(secateur.__all__) & {path.name for path in SOURCE.iterdir() if path.is_dir()}

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from secateur.calibrate.data import Calibration
     from secateur.core.errors import SecateurError
     from secateur.core.mask import Masks
-    from secateur.run.evaluate import evaluate
+    from secateur.run.evaluate import measure
     from secateur.run.prune import prune
     from secateur.run.recipe import Recipe, load_recipe
     from secateur.run.result import Result
 
-__all__ = ["Calibration", "Masks", "Recipe", "Result", "SecateurError", "evaluate", "load_recipe", "prune"]
+__all__ = ["Calibration", "Masks", "Recipe", "Result", "SecateurError", "load_recipe", "measure", "prune"]
 
 _HOME = {
     "Calibration": "secateur.calibrate.data",
@@ -25,7 +25,7 @@ _HOME = {
     "Recipe": "secateur.run.recipe",
     "Result": "secateur.run.result",
     "SecateurError": "secateur.core.errors",
-    "evaluate": "secateur.run.evaluate",
+    "measure": "secateur.run.evaluate",
     "load_recipe": "secateur.run.recipe",
     "prune": "secateur.run.prune",
 }

@@ -2,14 +2,14 @@ import pytest
 
 from conftest import words
 from secateur.core.errors import InputError, ModelError
-from secateur.run.evaluate import evaluate
+from secateur.run.evaluate import measure
 
 
 def test_keys_are_those_promised(saved, tmp_path):
     (tmp_path / "a.txt").write_text(words(60))
     (tmp_path / "quiz.jsonl").write_text('{"query": "w3", "choices": ["w4", "w5"], "gold": 0}')
     steps = []
-    found = evaluate(
+    found = measure(
         saved("llama"),
         str(tmp_path / "a.txt"),
         [tmp_path / "quiz.jsonl"],
@@ -23,13 +23,13 @@ def test_keys_are_those_promised(saved, tmp_path):
 
 def test_mistakes_show_before_the_model_is_loaded(tmp_path):
     with pytest.raises(InputError, match="nothing to measure"):
-        evaluate("missing")
+        measure("missing")
     with pytest.raises(InputError, match="dtype 'x'"):
-        evaluate("missing", "bundled", dtype="x")
+        measure("missing", "bundled", dtype="x")
     with pytest.raises(InputError, match="quiz.jsonl' cannot be read"):
-        evaluate("missing", tasks=[tmp_path / "quiz.jsonl"])
+        measure("missing", tasks=[tmp_path / "quiz.jsonl"])
     with pytest.raises(ModelError):
-        evaluate(str(tmp_path), "bundled")
+        measure(str(tmp_path), "bundled")
 
 
 def test_a_model_without_tokenizer_cannot_score_text(saved, tmp_path):
@@ -37,4 +37,4 @@ def test_a_model_without_tokenizer_cannot_score_text(saved, tmp_path):
 
     tiny_model("llama").save_pretrained(tmp_path)
     with pytest.raises(InputError, match="no tokenizer"):
-        evaluate(tmp_path, "bundled")
+        measure(tmp_path, "bundled")

@@ -84,7 +84,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure perplexity and zero-shot accuracy."""
-    from secateur.run.evaluate import evaluate as measure
+    from secateur.run.evaluate import measure
 
     with _progress("evaluating") as bar:
         results = measure(

@@ -1,4 +1,4 @@
-"""evaluate(model, ...) -> perplexity and accuracies under lm-eval's names."""
+"""measure(model, ...) -> perplexity and accuracies under lm-eval's names."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from secateur.evaluate.perplexity import Perplexity
 from secateur.evaluate.zeroshot import ZeroShot, read_questions
 from secateur.run.recipe import DTypeName
 
-__all__ = ["evaluate"]
+__all__ = ["measure"]
 
 
-def evaluate(
+def measure(
     model: str | Path,
     perplexity: str | None = None,
     tasks: Sequence[Path] = (),
