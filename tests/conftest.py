@@ -35,6 +35,17 @@ LLAMA = dict(
     eos_token_id=2,
 )
 GPT = dict(vocab_size=99, bos_token_id=1, eos_token_id=2, n_layer=2, n_head=4)
+OPT = dict(
+    hidden_size=32,
+    word_embed_proj_dim=32,
+    ffn_dim=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    vocab_size=99,
+    max_position_embeddings=64,
+    bos_token_id=1,
+    eos_token_id=2,
+)
 CONFIGS = {
     "llama": LLAMA | dict(tie_word_embeddings=True),
     "llama-mqa": LLAMA | dict(model_type="llama", num_key_value_heads=1, attention_bias=True),
@@ -49,30 +60,8 @@ CONFIGS = {
     "gpt_neox": {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"},
     "gpt_neox-serial": {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
     | dict(model_type="gpt_neox", use_parallel_residual=False),
-    "opt": dict(
-        hidden_size=32,
-        word_embed_proj_dim=32,
-        ffn_dim=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        vocab_size=99,
-        max_position_embeddings=64,
-        bos_token_id=1,
-        eos_token_id=2,
-    ),
-    "opt-postnorm": dict(
-        model_type="opt",
-        do_layer_norm_before=False,
-        hidden_size=32,
-        word_embed_proj_dim=32,
-        ffn_dim=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        vocab_size=99,
-        max_position_embeddings=64,
-        bos_token_id=1,
-        eos_token_id=2,
-    ),
+    "opt": OPT,
+    "opt-postnorm": OPT | dict(model_type="opt", do_layer_norm_before=False),
     "bloom": GPT | dict(hidden_size=32),
     "bloom-postnorm": GPT | dict(model_type="bloom", hidden_size=32, apply_residual_connection_post_layernorm=True),
 }
