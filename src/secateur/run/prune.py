@@ -84,7 +84,7 @@ class _Job:
         self.solver: Solver = recipe.solver()
         self.pattern: Pattern = recipe.shape()
         self.tokens = 0
-        self.resident = 0.0
+        self.ceiling = 0.0
         self._check_layers()
 
     def run(self, ids: TokenIds | None, *, resume: bool, progress: Progress) -> int:
@@ -205,10 +205,9 @@ class _Job:
         self._hold_memory()
 
     def _hold_memory(self) -> None:
-        """Keep freed memory within a tenth of the first block's; giving it back costs page faults."""
-        now = resident_memory_mb()
-        self.resident = self.resident or now
-        if now > 1.1 * self.resident:
+        """Give freed memory back once a tenth over the first block's peak is held; it costs page faults."""
+        self.ceiling = self.ceiling or 1.1 * peak_memory_mb()
+        if resident_memory_mb() > self.ceiling:
             give_back_freed()
 
     def _layer(self, layer: Layer, stats: Gathered, finished: FinishedBlock) -> None:
