@@ -8,6 +8,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from secateur.adapt.auto import install
+
 if TYPE_CHECKING:
     from secateur.calibrate.data import Calibration
     from secateur.core.errors import SecateurError
@@ -29,6 +31,9 @@ _HOME = {
     "load_recipe": "secateur.run.recipe",
     "prune": "secateur.run.prune",
 }
+
+
+install()
 
 
 def __getattr__(name: str) -> Any:

@@ -44,7 +44,7 @@ def check_stream(model, adapter, stream, ids):
             layer.set_weight(layer.weight * keep_highest(layer.weight.abs(), layer.weight.shape[1] // 2))
 
     for block in adapter.blocks():
-        stream.run(block, (Gram,), solve, last=False)
+        stream.run(block, lambda layers: (Gram,), solve, last=False)
         expected = seen(model, block.module, ids, "output")
         assert torch.allclose(torch.cat(list(stream.hidden.all())), expected, rtol=1e-3, atol=1e-4)
     assert len(checked) == len(set(checked)) == 2 * sum(map(len, adapter.blocks()[0].stages()))
@@ -55,5 +55,5 @@ def test_the_last_block_is_not_run_further(ids):
     stream = Stream(adapter, ids, StreamSettings())
     stream.embed()
     before = [hidden.clone() for hidden in stream.hidden.all()]
-    stream.run(adapter.blocks()[0], (Gram,), lambda layers, stats: None, last=True)
+    stream.run(adapter.blocks()[0], lambda layers: (Gram,), lambda layers, stats: None, last=True)
     assert all(torch.equal(a, b) for a, b in zip(before, stream.hidden.all(), strict=True))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -56,6 +57,27 @@ class Layer:
         """Overwrite the module's weight from `[out, in]`, in its own dtype and layout."""
         self.module.get_parameter("weight").data.copy_(weight.T if self.transposed else weight)
 
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias `[out]`, where there is one."""
+        bias = getattr(self.module, "bias", None)
+        return None if bias is None else bias.detach()
+
+    def replace_(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Put in a weight `[out, in]` and bias `[out]` of another shape."""
+        module: Any = self.module
+        module.weight = nn.Parameter((weight.T if self.transposed else weight).contiguous(), requires_grad=False)
+        if bias is not None:
+            module.bias = nn.Parameter(bias, requires_grad=False)
+        names = ("nx", "nf") if self.transposed else ("in_features", "out_features")
+        for name, size in zip(names, reversed(weight.shape), strict=True):
+            setattr(module, name, size)
+
+    def reshape_(self, rows: int, columns: int) -> None:
+        """Take another shape `[out, in]`, without values."""
+        bias = self.bias
+        self.replace_(self.weight.new_empty(rows, columns), None if bias is None else bias.new_empty(rows))
+
 
 @dataclass(frozen=True)
 class Block:
@@ -68,6 +90,10 @@ class Block:
     def layer(self, name: str) -> Layer:
         """A layer by its name inside the block."""
         return Layer(f"{self.name}.{name}", self.module.get_submodule(name))
+
+    def named(self, name: str) -> Layer:
+        """A layer by its name in the model."""
+        return self.layer(name.removeprefix(f"{self.name}."))
 
     def stages(self) -> Sequence[Sequence[Layer]]:
         """Layers in forward order, grouped where they read the same tensor."""
@@ -102,6 +128,15 @@ class Adapter:
             Block(f"{self.family.blocks}.{index}", module, self.family)
             for index, module in enumerate(self.modules.children())
         ]
+
+    def layers(self) -> list[Layer]:
+        """Every layer of every block, in forward order."""
+        return [layer for block in self.blocks() for stage in block.stages() for layer in stage]
+
+    def shape(self, name: str) -> tuple[int, int]:
+        """A layer's `[out, in]` by its name in the model."""
+        rows, columns = Layer(name, self.model.get_submodule(name)).weight.shape
+        return rows, columns
 
     @property
     def body(self) -> nn.Module:

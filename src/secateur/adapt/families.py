@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = ["FAMILIES", "Family"]
 
@@ -14,6 +15,10 @@ class Family:
     an ffn module keeps those layers in the block itself. norms feed attention and
     ffn and nothing else, so they can be skipped once those are done.
     adds_residual: attention and ffn take the residual as second argument and add it.
+    fused: how a single attention_in layer orders its rows: q, k, v as three parts, or head by head.
+    free_heads: the class takes a head_dim of its own, so that fewer heads load in it.
+    heads_field, ffn_field: what the config calls the sizes; ffn_field None when it has no say.
+    no_heads: why heads cannot be cut out, where they cannot.
     """
 
     blocks: str = "model.layers"
@@ -25,6 +30,11 @@ class Family:
     ffn_out: str = "mlp.down_proj"
     norms: tuple[str, str] | None = ("input_layernorm", "post_attention_layernorm")
     adds_residual: bool = False
+    fused: Literal["parts", "heads"] = "parts"
+    free_heads: bool = True
+    heads_field: str = "num_attention_heads"
+    ffn_field: str | None = "intermediate_size"
+    no_heads: str = ""
 
 
 _LLAMA = Family()
@@ -46,6 +56,9 @@ FAMILIES: Mapping[str, Family] = {
         ffn_in=("mlp.c_fc",),
         ffn_out="mlp.c_proj",
         norms=("ln_1", "ln_2"),
+        free_heads=False,
+        heads_field="n_head",
+        ffn_field="n_inner",
     ),
     "gpt_neox": Family(
         blocks="gpt_neox.layers",
@@ -54,6 +67,8 @@ FAMILIES: Mapping[str, Family] = {
         attention_out="attention.dense",
         ffn_in=("mlp.dense_h_to_4h",),
         ffn_out="mlp.dense_4h_to_h",
+        fused="heads",
+        free_heads=False,
     ),
     "opt": Family(
         blocks="model.decoder.layers",
@@ -62,6 +77,8 @@ FAMILIES: Mapping[str, Family] = {
         ffn_in=("fc1",),
         ffn_out="fc2",
         norms=None,  # one checkpoint (350m) puts them after attention, where they may not be skipped
+        free_heads=False,
+        ffn_field="ffn_dim",
     ),
     "bloom": Family(
         blocks="transformer.h",
@@ -72,5 +89,9 @@ FAMILIES: Mapping[str, Family] = {
         ffn_out="mlp.dense_4h_to_h",
         norms=None,  # the ffn's residual may be taken after the norm
         adds_residual=True,
+        fused="heads",
+        heads_field="n_head",
+        ffn_field=None,
+        no_heads="its ALiBi slopes belong to head positions",
     ),
 }

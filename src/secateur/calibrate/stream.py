@@ -19,8 +19,9 @@ from secateur.calibrate.store import Store
 from secateur.core.roles import Statistic
 from secateur.core.shapes import Hidden, TokenIds
 
-__all__ = ["Solve", "Stream", "StreamSettings"]
+__all__ = ["Needs", "Solve", "Stream", "StreamSettings"]
 
+Needs = Callable[[Sequence[Layer]], Sequence[type[Statistic]] | None]
 Solve = Callable[[Sequence[Layer], Gathered], None]
 Forward = Callable[..., Any]
 
@@ -75,16 +76,23 @@ class Stream:
             self._embed_batch(index, batch.to(self.settings.device))
 
     @torch.no_grad()
-    def run(self, block: Block, needs: Sequence[type[Statistic]], solve: Solve, *, last: bool) -> None:
-        """Gather, solve and advance one block; the last block's outputs feed nobody."""
+    def run(self, block: Block, needs: Needs, solve: Solve, *, last: bool) -> None:
+        """Gather, solve and advance one block; the last block's outputs feed nobody.
+
+        `needs` says what a layer's inputs are gathered for; a stage whose layers need
+        nothing is run only where its outputs are stored.
+        """
         number = int(block.name.rsplit(".", 1)[1])
         mixing, projecting, widening, narrowing = block.stages()
-        solve(mixing, self._inputs(block, number, mixing[0], needs))
+        if needs(mixing) is not None:
+            solve(mixing, self._inputs(block, number, mixing[0], needs(mixing) or ()))
         with closing(self._store()) as mixed, closing(self._store()) as inner:
-            solve(projecting, self._inputs(block, number, projecting[0], needs, into=mixed))
+            solve(projecting, self._inputs(block, number, projecting[0], needs(projecting) or (), into=mixed))
             self._apply(projecting[0], mixed)
-            solve(widening, self._inputs(block, number, widening[0], needs, mixed=mixed))
-            solve(narrowing, self._inputs(block, number, narrowing[0], needs, mixed=mixed, into=inner))
+            if needs(widening) is not None:
+                solve(widening, self._inputs(block, number, widening[0], needs(widening) or (), mixed=mixed))
+            found = self._inputs(block, number, narrowing[0], needs(narrowing) or (), mixed=mixed, into=inner)
+            solve(narrowing, found)
             if not last:
                 self._advance(block, number, mixed, inner)
 

@@ -48,6 +48,10 @@ class Weights:
         """What the checkpoint stores a parameter as."""
         return self.checkpoint.info(self.stored_name(name))[0]
 
+    def bytes_each(self) -> int:
+        """What a parameter of the blocks takes in the checkpoint."""
+        return self.dtype_of(next(iter(self.adapter.blocks()[0].tensors()))).itemsize
+
     def outside_blocks(self) -> list[str]:
         """Parameters of the body that belong to no block: embeddings and norms."""
         inside = {name for block in self.adapter.blocks() for name in block.tensors()}

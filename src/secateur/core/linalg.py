@@ -1,13 +1,13 @@
-"""Damped inverse factors, the layer loss, and the row-wise exact refit."""
+"""Damped inverse factors, the layer loss, and exact refits by row and by column."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from secateur.core.errors import NumericalError
 from secateur.core.shapes import GramMatrix, Keep, Weight
 
-__all__ = ["damped", "inverse_factor", "layer_loss", "refit_rows"]
+__all__ = ["cholesky", "damped", "inverse_factor", "layer_loss", "refit_columns", "refit_rows"]
 
 _REFIT_BYTES = 256 << 20
 _SMALL = 128  # below this a library's own triangular solve is faster
@@ -22,7 +22,8 @@ def damped(gram: GramMatrix, damp: float) -> GramMatrix:
     return matrix
 
 
-def _cholesky(matrix: Float[Tensor, "*batch in in"], what: str) -> Float[Tensor, "*batch in in"]:
+def cholesky(matrix: Float[Tensor, "*batch in in"], what: str) -> Float[Tensor, "*batch in in"]:
+    """Lower factors. Raises NumericalError naming what is not positive definite."""
     factor, info = torch.linalg.cholesky_ex(matrix)
     if bool((info != 0).any()):
         raise NumericalError(
@@ -39,7 +40,7 @@ def inverse_factor(matrix: GramMatrix) -> GramMatrix:
     U = R^-1; U_ii^2 is the OBS conditional inverse diagonal [(H_{i:,i:})^-1]_00.
     Raises NumericalError when H is not positive definite.
     """
-    lower = _cholesky(matrix.flip(0, 1), "the Gram matrix")
+    lower = cholesky(matrix.flip(0, 1), "the Gram matrix")
     return _invert_lower(lower).flip(0, 1).contiguous()
 
 
@@ -85,7 +86,20 @@ def refit_rows(weight: Weight, keep: Keep, gram: GramMatrix) -> Weight:
         small *= kept[:, :, None] & kept[:, None, :]
         small.diagonal(dim1=1, dim2=2)[~kept] = 1.0
         right = (target[part].gather(1, index) * kept)[:, :, None]
-        factor = _cholesky(small, "the Gram of a kept set")
+        factor = cholesky(small, "the Gram of a kept set")
         values = torch.cholesky_solve(right, factor)[:, :, 0] * kept
         solved[part] = torch.zeros_like(solved[part]).scatter_(1, index, values)
     return solved.to(weight.dtype)
+
+
+def refit_columns(weight: Weight, kept: Bool[Tensor, " in"], gram: GramMatrix) -> Weight:
+    """Exact least squares when every row keeps the same inputs: one factor for all.
+
+    W'_K = (W H)_K (H_KK)^-1, zero elsewhere. Raises NumericalError when H_KK is singular.
+    """
+    solved = torch.zeros_like(weight)
+    if kept.any():
+        factor = cholesky(gram[kept][:, kept], "the Gram of the kept columns")
+        right = (weight.to(gram.dtype) @ gram[:, kept]).T
+        solved[:, kept] = torch.cholesky_solve(right, factor).T.to(weight.dtype)
+    return solved

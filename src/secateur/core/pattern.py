@@ -151,15 +151,24 @@ class NM:
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Remove whole groups of `unit` consecutive columns by the sum of their scores."""
+    """Remove whole groups of `unit` consecutive columns by the sum of their scores.
+
+    groups: units come in that many equal runs, and each run loses equally many.
+    """
 
     unit: int = 1
+    groups: int = 1
 
     def check(self, shape: tuple[int, int], ratio: float) -> None:
         """Raise PatternError on a width that is no multiple of the unit."""
         check_ratio(ratio)
-        if self.unit < 1 or shape[1] % self.unit:
-            raise PatternError(f"columns in units of {self.unit} do not divide a width of {shape[1]}")
+        if self.unit < 1 or shape[1] % (self.unit * self.groups):
+            runs = f" in {self.groups} equal runs" if self.groups > 1 else ""
+            raise PatternError(f"columns in units of {self.unit}{runs} do not divide a width of {shape[1]}")
+
+    def removed(self, width: int, ratio: float) -> int:
+        """How many units of each run this ratio takes."""
+        return _share(ratio, width // self.unit // self.groups)
 
     def keep(self, score: ScoreMatrix, ratio: float) -> Keep:
         """Keep the groups of columns with the highest summed score."""
@@ -171,12 +180,21 @@ class Columns:
 
     def keep_window(self, score: ScoreMatrix, ratio: float, start: int) -> Keep:
         """Each window meets the ratio; cumulative rounding keeps the total exact."""
+        if self.groups > 1 and start:
+            raise PatternError("columns in runs are chosen all at once, not window by window")
         self.check((score.shape[0], score.shape[1]), ratio)
-        total = score.sum(dim=0).reshape(1, -1, self.unit).sum(dim=2)
+        total = score.sum(dim=0).reshape(self.groups, -1, self.unit).sum(dim=2)
         first, count = start // self.unit, total.shape[1]
         removed = _share(ratio, first + count) - _share(ratio, first)
-        kept = keep_highest(total, removed).repeat_interleave(self.unit, dim=1)
-        return kept.expand(score.shape).clone()
+        return self.expand(keep_highest(total, removed).flatten(), score.shape[0])
+
+    def expand(self, units: Bool[Tensor, " units"], rows: int) -> Keep:
+        """The mask of a matrix of that many rows whose kept units are given."""
+        return units.repeat_interleave(self.unit).expand(rows, -1).clone()
+
+    def units(self, keep: Keep) -> tuple[int, ...]:
+        """The kept units of a mask whose rows are all the same."""
+        return tuple(keep[0].reshape(-1, self.unit)[:, 0].nonzero().flatten().tolist())
 
 
 def parse_pattern(text: str) -> Pattern:

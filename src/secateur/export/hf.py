@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from secateur.calibrate.shards import Checkpoint, write_checkpoint
+from secateur.calibrate.shards import Checkpoint, TensorInfo, write_checkpoint
 
 __all__ = ["copy_companions", "write_pruned"]
 
@@ -26,12 +26,18 @@ def _weights_or_code(file: Path) -> bool:
     return ours or file.suffix in (*_WEIGHTS, ".py") or file.name.endswith(".index.json")
 
 
-def write_pruned(checkpoint: Checkpoint, target: Path, replacement: Callable[[str], Tensor | None]) -> None:
+def write_pruned(
+    checkpoint: Checkpoint,
+    target: Path,
+    replacement: Callable[[str], Tensor | None],
+    info: Callable[[str], TensorInfo] | None = None,
+) -> None:
     """Stream the checkpoint to `target`, with some tensors replaced; dtype and names are kept.
 
-    One tensor is held at a time, so memory does not grow with the model.
+    One tensor is held at a time, so memory does not grow with the model. `info` tells
+    dtype and shape of what is written where shapes change.
     """
-    plan = {name: checkpoint.info(name) for name in checkpoint.names()}
+    plan = {name: (info or checkpoint.info)(name) for name in checkpoint.names()}
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name in plan:

@@ -4,22 +4,38 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
+from secateur.allocate.incremental import Incremental
+from secateur.allocate.uniform import Uniform
 from secateur.core.roles import Score, Solver
 from secateur.score.magnitude import Magnitude
+from secateur.score.random import Random
 from secateur.score.ria import RIA
 from secateur.score.wanda import Wanda
 from secateur.solve.refit import Refit
+from secateur.solve.slimgpt import SlimGPT
 from secateur.solve.sparsegpt import SparseGPT
 from secateur.solve.threshold import Threshold
 
-__all__ = ["METHODS", "PATTERNS", "SCORES", "SOLVERS", "Method", "find_method"]
+__all__ = ["ALLOCATORS", "METHODS", "PATTERNS", "SCORES", "SOLVERS", "Method", "find_method"]
 
-SCORES: Mapping[str, Callable[..., Score]] = {"magnitude": Magnitude, "ria": RIA, "wanda": Wanda}
-SOLVERS: Mapping[str, Callable[..., Solver]] = {"refit": Refit, "sparsegpt": SparseGPT, "threshold": Threshold}
+SCORES: Mapping[str, Callable[..., Score]] = {
+    "magnitude": Magnitude,
+    "random": Random,
+    "ria": RIA,
+    "wanda": Wanda,
+}
+SOLVERS: Mapping[str, Callable[..., Solver]] = {
+    "refit": Refit,
+    "slimgpt": SlimGPT,
+    "sparsegpt": SparseGPT,
+    "threshold": Threshold,
+}
+ALLOCATORS: Mapping[str, Callable[..., Any]] = {"incremental": Incremental, "uniform": Uniform}
 PATTERNS: Mapping[str, str] = {
     "unstructured": "a share of each matrix, anywhere",
     "row": "the same share of every output row",
     "columns:UNIT": "whole groups of UNIT input columns",
+    "units": "whole KV groups and ffn channels, taken away; units:heads, units:none (channels only)",
     "N:M": "N kept of every M consecutive inputs, such as 2:4 or 4:8",
 }
 
@@ -44,6 +60,8 @@ METHODS: Mapping[str, Method] = {
         "unstructured",
         "weights relative to row and column, times inputs (Zhang et al. 2024)",
     ),
+    "random": Method(Threshold, {"score": "random"}, "units", "inputs at random; what any choice must beat"),
+    "slimgpt": Method(SlimGPT, {}, "units", "greedy OBS removal of heads and channels, with repair (Ling et al. 2024)"),
     "sparsegpt": Method(SparseGPT, {}, "unstructured", "OBS sweep that repairs what is kept (Frantar & Alistarh 2023)"),
     "wanda": Method(Threshold, {"score": "wanda"}, "row", "weights times the norm of their inputs (Sun et al. 2024)"),
 }

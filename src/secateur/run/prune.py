@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from secateur.adapt.adapter import Adapter, Block, Layer
 from secateur.adapt.source import load_tokenizer, resolve, skeleton
@@ -19,14 +18,15 @@ from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.weights import Weights
 from secateur.core.document import write_document
 from secateur.core.errors import CalibrationError, InputError, SecateurError
-from secateur.core.mask import pack, save_packed
+from secateur.core.mask import pack
 from secateur.core.memory import give_back_freed, peak_memory_mb, resident_memory_mb
-from secateur.core.roles import Pattern, Solver
+from secateur.core.roles import Solver, Statistic
 from secateur.core.shapes import TokenIds
-from secateur.export.hf import copy_companions, write_pruned
+from secateur.run.assemble import assemble
 from secateur.run.checkpoint import FinishedBlock, RunFolder, storage_errors
 from secateur.run.recipe import Recipe
 from secateur.run.result import LayerReport, Result, versions
+from secateur.run.targets import choose_targets
 
 __all__ = ["Progress", "prune"]
 
@@ -55,7 +55,8 @@ def prune(
     folder = RunFolder(Path(out))
     job = _Job(source, Checkpoint(source), recipe, folder)
     done = job.run(ids, resume=resume, progress=progress or (lambda block, blocks: None))
-    layers = [LayerReport(**report) for report in job.assemble()]
+    reports = assemble(job.weights, folder, source, job.targets.sites)
+    layers = [LayerReport(**report) for report in reports]
     result = Result(
         out=folder.out,
         recipe=recipe.document(),
@@ -82,7 +83,7 @@ class _Job:
         self.weights = Weights(checkpoint, self.adapter, self.dtype)
         self.checkpoint = checkpoint
         self.solver: Solver = recipe.solver()
-        self.pattern: Pattern = recipe.shape()
+        self.targets = choose_targets(self.adapter, recipe, self.weights.bytes_each())
         self.tokens = 0
         self.ceiling = 0.0
         self._check_layers()
@@ -102,58 +103,17 @@ class _Job:
         progress(len(self.blocks), len(self.blocks))
         return done
 
-    def assemble(self) -> list[dict[str, Any]]:
-        """Write the finished model inside the run folder, tensor by tensor; return the layers' reports."""
-        target = self.folder.path / "model"
-        finished = [self.folder.load_block(index).reports for index in range(len(self.blocks))]
-        owner = {report["name"]: index for index, reports in enumerate(finished) for report in reports}
-        held: dict[int, FinishedBlock] = {}
-
-        def block(index: int) -> FinishedBlock:
-            if index not in held:
-                held.clear()
-                held[index] = self.folder.load_block(index)
-            return held[index]
-
-        def replacement(name: str) -> Tensor | None:
-            layer = self.weights.model_name(name).removesuffix(".weight")
-            return block(owner[layer]).weights[layer] if layer in owner and name.endswith(".weight") else None
-
-        packed = {
-            name: bits
-            for index in range(len(self.blocks))
-            for name, bits in self.folder.load_block(index).masks.items()
-        }
-        shapes = {name: self._shape(name) for name in packed}
-        with storage_errors(target):
-            target.mkdir(exist_ok=True)
-            copy_companions(self.source, target)
-            write_pruned(self.checkpoint, target, replacement)
-            save_packed(target / "masks.safetensors", packed, shapes)
-        return [report for reports in finished for report in reports]
-
     def publish(self, result: Result) -> None:
         """Add result.json and move the model to its name."""
         with storage_errors(self.folder.out):
             write_document(self.folder.path / "model" / "result.json", result.document())
         self.folder.finish(self.folder.path / "model")
 
-    def _shape(self, name: str) -> tuple[int, int]:
-        rows, columns = Layer(name, self.adapter.model.get_submodule(name)).weight.shape
-        return rows, columns
-
     def _check_layers(self) -> None:
-        """Refuse a pattern that some layer cannot meet, and ratios for layers that do not exist."""
-        names = [layer.name for block in self.blocks for stage in block.stages() for layer in stage]
-        for name in self.recipe.allocation:
-            if name not in names:
-                raise InputError(f"allocation names {name!r}, which is no layer of the model, such as {names[0]!r}")
-        for name in names:
+        """Refuse a pattern that some layer cannot meet."""
+        for name, target in self.targets.layers.items():
             with _named(name):
-                self.pattern.check(self._shape(name), self._ratio(name))
-
-    def _ratio(self, name: str) -> float:
-        return self.recipe.allocation.get(name, self.recipe.target())
+                target.pattern.check(self.adapter.shape(name), target.ratio)
 
     def _plan(self, ids: TokenIds | None) -> dict[str, Any]:
         """What must be the same for a resumed run to give the same bits."""
@@ -190,19 +150,24 @@ class _Job:
 
         def solve(layers: Sequence[Layer], stats: Gathered) -> None:
             for layer in layers:
-                self._layer(layer, stats, finished)
+                if layer.name in self.targets.layers:
+                    self._layer(layer, stats, finished)
 
         with self.weights.loaded(block.tensors()):
             if stream is None:
                 for stage in block.stages():
                     solve(stage, gather(()))
             else:
-                stream.run(block, self.solver.needs, solve, last=last)
+                stream.run(block, self._needs, solve, last=last)
         if stream is not None and not last:
             self.folder.save_hidden(index + 1, list(stream.hidden.all()))
         self.folder.save_block(index, finished)
         self.folder.drop_hidden(index)
         self._hold_memory()
+
+    def _needs(self, layers: Sequence[Layer]) -> Sequence[type[Statistic]] | None:
+        wanted = any(layer.name in self.targets.layers for layer in layers)
+        return self.solver.needs if wanted else None
 
     def _hold_memory(self) -> None:
         """Give freed memory back once a tenth over the first block's peak is held; it costs page faults."""
@@ -212,10 +177,10 @@ class _Job:
 
     def _layer(self, layer: Layer, stats: Gathered, finished: FinishedBlock) -> None:
         started = time.perf_counter()
-        ratio = self._ratio(layer.name)
+        pattern, ratio = self.targets.layers[layer.name]
         weight = layer.weight.float()
         with _named(layer.name):
-            solution = self.solver.solve(weight, stats, self.pattern, ratio)
+            solution = self.solver.solve(weight, stats, pattern, ratio)
         layer.set_weight(solution.weight)
         stored = solution.weight.to(self.weights.dtype_of(f"{layer.name}.weight"))
         finished.weights[layer.name] = (stored.T if layer.transposed else stored).contiguous()

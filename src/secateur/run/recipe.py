@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import NoneType, UnionType
@@ -12,10 +12,11 @@ import yaml
 
 from secateur.calibrate.data import Calibration
 from secateur.core.allocation import Allocation
+from secateur.core.budget import Budget, parse_budget
 from secateur.core.errors import RecipeError
-from secateur.core.pattern import NM, check_ratio, parse_pattern
+from secateur.core.pattern import NM, Columns, check_ratio, parse_pattern
 from secateur.core.roles import Pattern, Solver
-from secateur.run.methods import METHODS, SCORES, find_method
+from secateur.run.methods import ALLOCATORS, METHODS, SCORES, find_method
 
 __all__ = ["DTypeName", "Recipe", "load_recipe", "parse_recipe"]
 
@@ -28,8 +29,14 @@ class Recipe:
 
     method: a name, or a mapping with `name` and the solver's fields.
     ratio: share to remove; n:m patterns fix it and may leave it out.
-    pattern: unstructured, row, columns:UNIT or n:m; None takes the method's usual one.
-    allocation: ratios by layer name, for layers that differ from `ratio`.
+    pattern: unstructured, row, columns:UNIT or n:m zero out weights; units takes whole
+    KV groups and ffn channels away (units:heads query heads, units:none channels only).
+    None takes the method's usual one.
+    budget: what the smaller model may take, such as 100M-params, instead of a ratio (units).
+    allocate: how much where, for units: uniform, or a mapping with `name` and fields.
+    allocation: ratios by layer name (by block name for units) that differ from the rest.
+    exempt: blocks that lose nothing, negative ones from the end (units).
+    round_to: ffn channels stay in multiples of this (units).
     dtype: what forward passes compute in; results keep the checkpoint's own.
     batch_tokens: calibration tokens run through a block at a time.
     memory_gb: activations held before they spill to memory-mapped files.
@@ -38,7 +45,11 @@ class Recipe:
     method: str | Mapping[str, Any] = "sparsegpt"
     ratio: float | None = None
     pattern: str | None = None
+    budget: str | None = None
+    allocate: str | Mapping[str, Any] = "uniform"
     allocation: Mapping[str, float] = field(default_factory=dict[str, float])
+    exempt: Sequence[int] = ()
+    round_to: int = 8
     calibration: Calibration = field(default_factory=Calibration)
     dtype: str = "auto"
     batch_tokens: int = 2048
@@ -49,7 +60,17 @@ class Recipe:
     def __post_init__(self) -> None:
         """Build every part once, so that mistakes show before any work."""
         self.solver()
-        check_ratio(self.target())
+        self.allocator()
+        if self.budget is None:
+            check_ratio(self.target())
+        elif self.limit() and self.unit() is None:
+            raise RecipeError("a budget needs whole units to go: use pattern units, or give a ratio")
+        if self.budget is not None and self.ratio is not None:
+            raise RecipeError("give a ratio or a budget, not both")
+        if self.unit() is None and (self.allocate != "uniform" or self.exempt):
+            raise RecipeError("allocate and exempt go with pattern units; give other layers ratios by allocation")
+        if self.round_to < 1:
+            raise RecipeError(f"round_to {self.round_to} must be at least 1")
         Allocation(self.allocation)
         if self.dtype not in get_args(DTypeName):
             raise RecipeError(f"dtype {self.dtype!r} is unknown: use {', '.join(get_args(DTypeName))}")
@@ -68,8 +89,28 @@ class Recipe:
         raise RecipeError("no ratio given: say how much to remove, such as ratio: 0.5")
 
     def shape(self) -> Pattern:
-        """The pattern object."""
-        return parse_pattern(self.pattern or self._method().pattern)
+        """The pattern object; of units, what one channel is."""
+        return Columns() if self.unit() else parse_pattern(self._pattern())
+
+    def unit(self) -> str | None:
+        """Which units of attention go (auto, kv_groups, heads, none), or None when weights are zeroed."""
+        name, _, unit = self._pattern().partition(":")
+        if name != "units":
+            return None
+        if unit not in ("", "kv_groups", "heads", "none"):
+            raise RecipeError(f"pattern {self._pattern()!r} is unknown: units may be kv_groups, heads or none")
+        return unit or "auto"
+
+    def limit(self) -> Budget:
+        """The budget object."""
+        return parse_budget(str(self.budget))
+
+    def allocator(self) -> Any:
+        """The allocator object. Raises RecipeError on an unknown name or field."""
+        return _named_part("allocator", self.allocate, ALLOCATORS)
+
+    def _pattern(self) -> str:
+        return self.pattern or str(self._method().pattern)
 
     def solver(self) -> Solver:
         """The solver object. Raises RecipeError on an unknown name or field."""
@@ -77,7 +118,8 @@ class Recipe:
         given = {} if isinstance(self.method, str) else {k: v for k, v in self.method.items() if k != "name"}
         settings = {**method.defaults, **given}
         if "score" in settings:
-            settings["score"] = _score(settings["score"])
+            score = settings["score"]
+            settings["score"] = _named_part("score", score, SCORES) if isinstance(score, str | dict) else score
         return _build(method.solver, settings, f"method {self._name()!r}")
 
     def document(self) -> dict[str, Any]:
@@ -121,14 +163,13 @@ def parse_recipe(data: Any) -> Recipe:
     return _build(Recipe, settings, "recipe")
 
 
-def _score(data: Any) -> Any:
-    if not isinstance(data, str | dict):
-        return data
+def _named_part(kind: str, data: Any, table: Mapping[str, Callable[..., Any]]) -> Any:
+    """One of a table's parts, from its name or a mapping of `name` and fields."""
     settings = {"name": data} if isinstance(data, str) else dict(data)
     name = str(settings.pop("name", None))
-    if name not in SCORES:
-        raise RecipeError(f"score {name!r} is unknown{_nearest(name, SCORES)}")
-    return _build(SCORES[name], settings, f"score {name!r}")
+    if name not in table:
+        raise RecipeError(f"{kind} {name!r} is unknown{_nearest(name, table)}")
+    return _build(table[name], settings, f"{kind} {name!r}")
 
 
 def _build(make: Callable[..., Any], settings: Any, what: str) -> Any:

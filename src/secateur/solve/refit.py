@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from secateur.calibrate.statistic import Gram
-from secateur.core.linalg import damped, layer_loss, refit_rows
+from secateur.core.linalg import damped, layer_loss, refit_columns, refit_rows
 from secateur.core.roles import Pattern, Score, Solution, Statistic, Stats
 from secateur.core.shapes import Weight
 
@@ -33,5 +33,6 @@ class Refit:
         keep = pattern.keep(self.score(weight, stats), ratio)
         gram = stats[Gram].value
         matrix = damped(gram, self.damp) if self.damp else gram
-        pruned = refit_rows(weight, keep, matrix)
+        alike = bool((keep == keep[:1]).all())
+        pruned = refit_columns(weight, keep[0], matrix) if alike else refit_rows(weight, keep, matrix)
         return Solution(pruned, keep, layer_loss(weight, pruned, gram))

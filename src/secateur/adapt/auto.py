@@ -1,0 +1,56 @@
+"""`import secateur` lets AutoModelForCausalLM load shrunk models, without importing torch itself."""
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+__all__ = ["install"]
+
+_AUTO = "transformers.models.auto.modeling_auto"
+
+
+class _Then(Loader):
+    """Runs a module as its own loader would, then registers our classes."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.loader.exec_module(module)
+        _register()
+
+
+class _Waiting(MetaPathFinder):
+    """Waits for transformers' auto classes; steps aside once they are found."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != _AUTO:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Then(spec.loader)
+        return spec
+
+
+def _register() -> None:
+    from secateur.adapt.resize import register
+
+    register()
+
+
+def install() -> None:
+    """Register now if transformers' auto classes are there, else when they are first imported."""
+    if _AUTO in sys.modules:
+        _register()
+    elif not any(isinstance(finder, _Waiting) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Waiting())

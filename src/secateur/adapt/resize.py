@@ -1,0 +1,116 @@
+"""Blocks of other sizes than their class gives them: read, apply, and load them."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedModel
+
+from secateur.adapt.adapter import Adapter, Block, family_of
+from secateur.adapt.families import Family
+from secateur.adapt.sites import Sizes, block_sites, block_sizes, head_dim
+from secateur.core.errors import ModelError
+
+__all__ = ["layer_sizes", "register", "resize_", "settle_", "shrinkable"]
+
+_FALLBACK = "layer_sizes"  # our own field, where a config class refuses the standard one
+
+
+def layer_sizes(config: PretrainedConfig, family: Family) -> list[Sizes] | None:
+    """Every block's sizes where a config lists them, in the standard field or in ours; else None."""
+    own = getattr(config, _FALLBACK, None)
+    if own is not None:
+        return [Sizes(*map(int, sizes)) for sizes in own]
+    if not getattr(config, "is_heterogeneous", False):
+        return None
+    return [_sizes(layer, family) for layer in config.per_layer_config]
+
+
+def _sizes(config: PretrainedConfig, family: Family) -> Sizes:
+    heads = int(getattr(config, family.heads_field))
+    ffn = getattr(config, family.ffn_field or "intermediate_size", None)
+    return Sizes(heads, getattr(config, "num_key_value_heads", None) or heads, ffn or 4 * config.hidden_size)
+
+
+def resize_(model: PreTrainedModel, sizes: Sequence[Sizes]) -> None:
+    """Give every block matrices of these sizes, without values.
+
+    Raises ModelError when there are not as many sizes as blocks.
+    """
+    adapter = Adapter(model)
+    blocks = adapter.blocks()
+    if len(sizes) != len(blocks):
+        raise ModelError(f"the config lists sizes for {len(sizes)} blocks, but the model has {len(blocks)}")
+    width = head_dim(model.config)
+    for block, wanted in zip(blocks, sizes, strict=True):
+        _resize_block_(block, wanted, width)
+
+
+def _resize_block_(block: Block, wanted: Sizes, width: int) -> None:
+    now = block_sizes(block, width)
+    sites = block_sites(block, width, unit="none")
+    if wanted.kv_heads != now.kv_heads:
+        sites += block_sites(block, width, unit="kv_groups")[:-1]
+    elif wanted.heads != now.heads:
+        sites += block_sites(block, width, unit="heads")[:-1]
+    for site in sites:
+        kept = wanted.ffn if site.kind == "ffn" else site.count * wanted.heads // now.heads
+        gone = site.count - kept
+        for name, index in site.rows.items():
+            layer = block.named(name)
+            rows, columns = layer.weight.shape
+            layer.reshape_(rows - gone * index.shape[1], columns)
+        layer = block.named(site.layer)
+        rows, columns = layer.weight.shape
+        layer.reshape_(rows, columns - gone * site.pattern.unit)
+    settle_(block, wanted, width)
+
+
+def settle_(block: Block, sizes: Sizes, width: int) -> None:
+    """Tell the attention module its new sizes."""
+    attention: Any = block.module.get_submodule(block.family.attention)
+    numbers = {
+        "num_heads": sizes.heads,
+        "num_key_value_heads": sizes.kv_heads,
+        "num_key_value_groups": sizes.heads // sizes.kv_heads,
+        "split_size": sizes.heads * width,
+    }
+    for name, value in numbers.items():
+        if hasattr(attention, name):
+            setattr(attention, name, value)
+    if len(block.family.attention_in) == 1 and hasattr(attention, "config"):
+        attention.config = copy.copy(attention.config)  # Phi-3 splits its fused rows by the config's counts
+        attention.config.__dict__.pop("_heterogeneity_spec", None)
+        attention.config.num_attention_heads = sizes.heads
+
+
+def shrinkable(stock: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """The same class, whose blocks may have sizes of their own; without such sizes it is unchanged."""
+
+    def __init__(self: Any, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        sizes = layer_sizes(config, family_of(config))
+        if sizes is None:
+            stock.__init__(self, config, *args, **kwargs)
+            return
+        plain = copy.copy(config)
+        plain.__dict__.pop("_heterogeneity_spec", None)
+        stock.__init__(self, plain, *args, **kwargs)
+        resize_(self, sizes)
+        config._attn_implementation = plain._attn_implementation
+        self.config = config
+
+    names = {"__module__": stock.__module__, "__qualname__": stock.__qualname__, "__doc__": stock.__doc__}
+    return type(stock.__name__, (stock,), {"__init__": __init__, "_secateur": True, **names})
+
+
+def register() -> None:
+    """Let AutoModelForCausalLM load models whose blocks differ in size, for every family of the table."""
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+
+    from secateur.adapt.families import FAMILIES
+
+    for name in FAMILIES:
+        config_class = CONFIG_MAPPING[name]
+        stock: Any = MODEL_FOR_CAUSAL_LM_MAPPING[config_class]
+        if not getattr(stock, "_secateur", False):
+            AutoModelForCausalLM.register(config_class, shrinkable(stock), exist_ok=True)

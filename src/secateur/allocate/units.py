@@ -1,0 +1,56 @@
+"""Ratios of blocks to whole units of their sites, exact to one unit over the model."""
+
+from collections.abc import Mapping, Sequence
+
+from secateur.core.errors import RatioError
+from secateur.core.site import Site
+
+__all__ = ["count_units"]
+
+
+def count_units(
+    blocks: Mapping[str, Sequence[Site]], ratios: Mapping[str, float], weights: Mapping[str, int], round_to: int = 1
+) -> dict[str, int]:
+    """How many units of every site stay.
+
+    A block's heads go by its ratio, rounded to what must go at once; its channels
+    make up for the rounding, and what they cannot is carried to the next blocks and
+    at last back to earlier ones, so that the sum over the model meets the target to
+    one step. Channels stay in multiples of round_to; every site keeps one step; a
+    block of ratio 0 is left alone. Raises RatioError when that is not enough.
+    """
+    kept: dict[str, int] = {}
+    owed = 0.0
+    channels: list[Site] = []
+    for name, sites in blocks.items():
+        owed += ratios[name] * weights[name]
+        for site in sites:
+            kept[site.name] = site.count
+            if ratios[name] == 0:
+                continue
+            if site.kind == "ffn":
+                owed -= _take(site, owed, kept, round_to)
+                channels.append(site)
+            else:
+                runs = site.count // site.step
+                gone = min(round(ratios[name] * runs), runs - 1) * site.step
+                kept[site.name] -= gone
+                owed -= gone * site.weights
+    for site in reversed(channels):
+        owed -= _take(site, owed, kept, round_to)
+    if channels and owed > min(site.weights for site in channels) * round_to:
+        target = sum(ratios[name] * weights[name] for name in blocks)
+        raise RatioError(
+            f"{target:,.0f} weights are to go, but {owed:,.0f} of them cannot: every site keeps a unit, and some "
+            "blocks are exempt; ask for less"
+        )
+    return kept
+
+
+def _take(site: Site, owed: float, kept: dict[str, int], round_to: int) -> int:
+    """Remove (or give back) channels for what is owed, leaving a multiple of round_to; return the weights gone."""
+    before, step = kept[site.name], min(round_to, site.count)
+    ideal = before - owed / site.weights
+    after = site.count if ideal >= site.count else max(round(ideal / step), 1) * step
+    kept[site.name] = min(after, site.count)
+    return (before - kept[site.name]) * site.weights

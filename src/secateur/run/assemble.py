@@ -1,0 +1,113 @@
+"""Write a finished run as a model: replaced tensors, or really smaller ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from secateur.adapt.sites import block_sizes, head_dim
+from secateur.calibrate.shards import TensorInfo
+from secateur.calibrate.weights import Weights
+from secateur.core.cut import Cut
+from secateur.core.document import read_document, write_document
+from secateur.core.mask import save_packed, unpack
+from secateur.core.site import Site
+from secateur.export.hf import copy_companions, write_pruned
+from secateur.run.checkpoint import FinishedBlock, RunFolder, storage_errors
+from secateur.surgery.config import shrunk_config
+from secateur.surgery.shrink import cut_sizes, cut_slices, sliced
+
+__all__ = ["assemble"]
+
+
+class _Finished:
+    """The run folder's blocks, one held at a time."""
+
+    def __init__(self, folder: RunFolder, blocks: int) -> None:
+        self.folder = folder
+        self.reports = [folder.load_block(index).reports for index in range(blocks)]
+        self._owner = {report["name"]: index for index, reports in enumerate(self.reports) for report in reports}
+        self._held: tuple[int, FinishedBlock] | None = None
+
+    def block(self, index: int) -> FinishedBlock:
+        if self._held is None or self._held[0] != index:
+            self._held = (index, self.folder.load_block(index))
+        return self._held[1]
+
+    def weight(self, layer: str) -> Tensor | None:
+        return self.block(self._owner[layer]).weights[layer] if layer in self._owner else None
+
+    def packed(self) -> dict[str, Tensor]:
+        return {name: bits for index in range(len(self.reports)) for name, bits in self.block(index).masks.items()}
+
+
+def assemble(weights: Weights, folder: RunFolder, source: Path, sites: Sequence[Site]) -> list[dict[str, Any]]:
+    """Write the finished model inside the run folder, tensor by tensor; return the layers' reports.
+
+    With sites, whole units go: matrices are sliced, the config tells the new sizes,
+    and cut.json says what was kept. Else masks are saved beside the weights.
+    """
+    finished = _Finished(folder, len(weights.adapter.blocks()))
+    target = folder.path / "model"
+    with storage_errors(target):
+        target.mkdir(exist_ok=True)
+        copy_companions(source, target)
+        if sites:
+            _write_shrunk(weights, finished, target, sites)
+        else:
+            _write_masked(weights, finished, target)
+    return [report for reports in finished.reports for report in reports]
+
+
+def _write_masked(weights: Weights, finished: _Finished, target: Path) -> None:
+    def changed(name: str) -> Tensor | None:
+        return finished.weight(_layer(weights, name)) if name.endswith(".weight") else None
+
+    write_pruned(weights.checkpoint, target, changed)
+    packed = finished.packed()
+    save_packed(target / "masks.safetensors", packed, {name: weights.adapter.shape(name) for name in packed})
+
+
+def _write_shrunk(weights: Weights, finished: _Finished, target: Path, sites: Sequence[Site]) -> None:
+    adapter = weights.adapter
+    packed = finished.packed()
+    kept = {
+        site.name: site.pattern.units(unpack(packed[site.layer], adapter.shape(site.layer)))
+        for site in sites
+        if site.layer in packed
+    }
+    cut = Cut(kept)
+    slices = cut_slices(sites, cut)
+    transposed = {layer.name for layer in adapter.layers() if layer.transposed}
+
+    def changed(name: str) -> Tensor | None:
+        layer, parameter = _layer(weights, name), weights.model_name(name)
+        if layer not in slices:
+            return None
+        solved = finished.weight(layer) if name.endswith(".weight") else None
+        tensor = weights.checkpoint.read(name) if solved is None else solved
+        if layer in transposed and tensor.dim() == 2:
+            return sliced(tensor.T, slices, parameter).T.contiguous()
+        return sliced(tensor, slices, parameter)
+
+    def info(name: str) -> TensorInfo:
+        dtype, shape = weights.checkpoint.info(name)
+        if _layer(weights, name) not in slices:
+            return dtype, shape
+        dim, index = slices[_layer(weights, name)]
+        if len(shape) == 1:
+            return dtype, shape if dim else (len(index),)
+        dim = 1 - dim if _layer(weights, name) in transposed else dim
+        return dtype, tuple(len(index) if axis == dim else size for axis, size in enumerate(shape))
+
+    write_pruned(weights.checkpoint, target, changed, info)
+    width = head_dim(adapter.model.config)
+    sizes = cut_sizes(sites, cut, [block_sizes(block, width) for block in adapter.blocks()])
+    document = read_document(target / "config.json")
+    write_document(target / "config.json", shrunk_config(document, adapter.model.config, adapter.family, sizes))
+    cut.save(target / "cut.json")
+
+
+def _layer(weights: Weights, stored: str) -> str:
+    return weights.model_name(stored).rpartition(".")[0]

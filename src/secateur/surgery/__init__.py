@@ -1,0 +1,1 @@
+"""Make it really smaller: slices, configs, and the proof that nothing else changed."""

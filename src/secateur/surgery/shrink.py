@@ -1,0 +1,75 @@
+"""Apply a Cut: slice rows and columns of every matrix of a site."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from secateur.adapt.adapter import Adapter
+from secateur.adapt.resize import settle_
+from secateur.adapt.sites import Sizes, block_sizes, head_dim
+from secateur.core.cut import Cut
+from secateur.core.errors import InputError
+from secateur.core.site import Site, kept_slices
+
+__all__ = ["Slices", "cut_sizes", "cut_slices", "shrink_", "sliced"]
+
+Slices = Mapping[str, tuple[int, Tensor]]
+
+
+def cut_slices(sites: Sequence[Site], cut: Cut) -> dict[str, tuple[int, Tensor]]:
+    """For every layer a cut touches: the dimension sliced (0 rows, 1 columns) and what stays.
+
+    Raises InputError on a site the model does not have.
+    """
+    known = {site.name: site for site in sites}
+    for name in cut.kept:
+        if name not in known:
+            raise InputError(f"cut names site {name!r}, which the model does not have, such as {sites[0].name!r}")
+    slices: dict[str, tuple[int, Tensor]] = {}
+    for name, kept in cut.kept.items():
+        slices |= kept_slices(known[name], kept)
+    return slices
+
+
+def sliced(tensor: Tensor, slices: Slices, parameter: str) -> Tensor:
+    """What stays of a parameter `[out, in]` or `[out]`; biases lose rows and never columns."""
+    layer, _, leaf = parameter.rpartition(".")
+    if layer not in slices:
+        return tensor
+    dim, kept = slices[layer]
+    return tensor if leaf == "bias" and dim == 1 else tensor.index_select(dim, kept)
+
+
+def cut_sizes(sites: Sequence[Site], cut: Cut, sizes: Sequence[Sizes]) -> list[Sizes]:
+    """Every block's sizes after the cut; sites are named after their block."""
+    after = list(sizes)
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(_block(site) for site in sites))}
+    for site in sites:
+        if site.name in cut.kept:
+            number, kept = numbers[_block(site)], len(cut.kept[site.name])
+            heads, kv_heads, ffn = after[number]
+            if site.kind == "ffn":
+                after[number] = Sizes(heads, kv_heads, kept)
+            else:
+                shared = kept * kv_heads // site.count if site.kind == "kv_groups" or heads == kv_heads else kv_heads
+                after[number] = Sizes(heads * kept // site.count, shared, ffn)
+    return after
+
+
+def _block(site: Site) -> str:
+    return site.name.rpartition(".")[0]
+
+
+def shrink_(model: PreTrainedModel, sites: Sequence[Site], cut: Cut) -> None:
+    """Shrink a model in memory; its config keeps the old sizes until it is saved."""
+    slices = cut_slices(sites, cut)
+    width = head_dim(model.config)
+    for block in Adapter(model).blocks():
+        for stage in block.stages():
+            for layer in stage:
+                if layer.name in slices:
+                    bias = layer.bias
+                    weight = sliced(layer.weight, slices, f"{layer.name}.weight")
+                    layer.replace_(weight, None if bias is None else sliced(bias, slices, f"{layer.name}.bias"))
+        settle_(block, block_sizes(block, width), width)

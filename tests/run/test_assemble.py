@@ -1,0 +1,52 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import CONFIGS
+from secateur.adapt.adapter import Adapter
+from secateur.adapt.sites import block_sites, block_sizes, head_dim
+from secateur.adapt.source import load_model
+from secateur.core.cut import Cut
+from secateur.run.prune import prune
+from secateur.run.recipe import Recipe
+from secateur.surgery.shrink import cut_slices
+
+IDS = torch.arange(3, 19)[None]
+
+
+def masked_dense(dense, pruned, cut):
+    """The dense model with the pruned model's column layers, zero where columns went."""
+    model, small = load_model(dense), load_model(pruned)
+    adapter, width = Adapter(model), head_dim(model.config)
+    layers = {layer.name: layer for layer in Adapter(small).layers()}
+    for block in adapter.blocks():
+        for site in block_sites(block, width):
+            if site.name in cut.kept:
+                kept = cut_slices([site], Cut({site.name: cut.kept[site.name]}))[site.layer][1]
+                layer = block.named(site.layer)
+                wide = torch.zeros_like(layer.weight)
+                wide[:, kept] = layers[site.layer].weight
+                layer.set_weight(wide)
+    return model
+
+
+@pytest.mark.parametrize("allocate", ["uniform", "incremental"])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_shrunk_model_computes_what_the_masked_one_does(family, allocate, saved, ids, tmp_path):
+    recipe = Recipe(method="slimgpt", ratio=0.4, allocate=allocate, round_to=1, batch_tokens=32)
+    prune(saved(family), recipe, tmp_path / "out", ids=ids)
+    cut = Cut.load(tmp_path / "out" / "cut.json")
+    small = load_model(tmp_path / "out")
+    expected = masked_dense(saved(family), tmp_path / "out", cut)(IDS).logits
+    assert torch.allclose(small(IDS).logits, expected, atol=1e-4)
+    dense = load_model(saved(family))
+    before = sum(layer.weight.numel() for layer in Adapter(dense).layers())
+    after = sum(layer.weight.numel() for layer in Adapter(small).layers())
+    assert abs(after - 0.6 * before) <= 2 * 97
+    for tokens in (
+        small.generate(IDS, max_new_tokens=3, min_new_tokens=3, do_sample=False),
+        small.generate(IDS, max_new_tokens=3, min_new_tokens=3, do_sample=False, use_cache=False),
+    ):
+        assert tokens.shape == (1, 19)
