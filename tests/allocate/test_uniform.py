@@ -1,10 +1,10 @@
 import pytest
 
-from secateur.allocate.uniform import uniform
+from secateur.allocate.uniform import Uniform
 from secateur.core.errors import RatioError
 
 
-def test_every_name_gets_the_ratio():
-    assert uniform(["a", "b"], 0.3).ratios == {"a": 0.3, "b": 0.3}
+def test_every_block_gets_the_same_ratio():
+    assert Uniform().allocate({"a": 1, "b": 9}, 0.3).ratios == {"a": 0.3, "b": 0.3}
     with pytest.raises(RatioError):
-        uniform(["a"], 2.0)
+        Uniform().allocate({"a": 1}, 2.0)

@@ -52,7 +52,7 @@ def test_a_file_is_read_back(tmp_path):
         ({"ratio": 0.5, "calibration": {"samples": "3"}}, "samples should be a whole number, got '3'"),
         ({}, "no ratio given"),
         ([], "a recipe is a mapping"),
-        ({"ratio": 0.5, "zzz": 1}, "has no key 'zzz': known are allocation"),
+        ({"ratio": 0.5, "zzz": 1}, "has no key 'zzz': known are allocate"),
     ],
 )
 def test_mistakes_name_the_key_and_the_nearest_known_one(data, message):

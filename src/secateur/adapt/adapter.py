@@ -63,6 +63,11 @@ class Layer:
         bias = getattr(self.module, "bias", None)
         return None if bias is None else bias.detach()
 
+    @property
+    def size(self) -> int:
+        """Parameters, the bias included."""
+        return self.weight.numel() + (0 if self.bias is None else self.bias.numel())
+
     def replace_(self, weight: Tensor, bias: Tensor | None) -> None:
         """Put in a weight `[out, in]` and bias `[out]` of another shape."""
         module: Any = self.module

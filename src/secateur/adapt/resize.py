@@ -13,14 +13,9 @@ from secateur.core.errors import ModelError
 
 __all__ = ["layer_sizes", "register", "resize_", "settle_", "shrinkable"]
 
-_FALLBACK = "layer_sizes"  # our own field, where a config class refuses the standard one
-
 
 def layer_sizes(config: PretrainedConfig, family: Family) -> list[Sizes] | None:
-    """Every block's sizes where a config lists them, in the standard field or in ours; else None."""
-    own = getattr(config, _FALLBACK, None)
-    if own is not None:
-        return [Sizes(*map(int, sizes)) for sizes in own]
+    """Every block's sizes where a config's `per_layer_config` lists them; else None."""
     if not getattr(config, "is_heterogeneous", False):
         return None
     return [_sizes(layer, family) for layer in config.per_layer_config]

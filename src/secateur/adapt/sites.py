@@ -7,8 +7,8 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from secateur.adapt.adapter import Block
+from secateur.adapt.site import Site
 from secateur.core.errors import InputError, ModelError
-from secateur.core.site import Site
 
 __all__ = ["Sizes", "block_sites", "block_sizes", "head_dim"]
 
@@ -100,6 +100,6 @@ def _weights(block: Block, rows: dict[str, Tensor], columns: dict[str, Tensor]) 
     layers = {layer.name: layer for stage in block.stages() for layer in stage}
     total = 0
     for name, index in rows.items():
-        biased = getattr(layers[name].module, "bias", None) is not None
+        biased = layers[name].bias is not None
         total += index.shape[1] * (layers[name].weight.shape[1] + biased)
     return total + sum(index.shape[1] * layers[name].weight.shape[0] for name, index in columns.items())

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from secateur.adapt.site import Site
 from secateur.core.errors import RatioError
-from secateur.core.site import Site
 
 __all__ = ["count_units"]
 
@@ -16,14 +16,16 @@ def count_units(
     A block's heads go by its ratio, rounded to what must go at once; its channels
     make up for the rounding, and what they cannot is carried to the next blocks and
     at last back to earlier ones, so that the sum over the model meets the target to
-    one step. Channels stay in multiples of round_to; every site keeps one step; a
-    block of ratio 0 is left alone. Raises RatioError when that is not enough.
+    one step. Equal ratios give equal blocks, which load anywhere: there each block
+    meets the target to one step by itself. Channels stay in multiples of round_to;
+    every site keeps one step; a block of ratio 0 is left alone. Raises RatioError when that is not enough.
     """
     kept: dict[str, int] = {}
     owed = 0.0
     channels: list[Site] = []
+    equal = len(set(ratios.values())) == 1
     for name, sites in blocks.items():
-        owed += ratios[name] * weights[name]
+        owed = ratios[name] * weights[name] + (0.0 if equal else owed)
         for site in sites:
             kept[site.name] = site.count
             if ratios[name] == 0:
@@ -36,7 +38,7 @@ def count_units(
                 gone = min(round(ratios[name] * runs), runs - 1) * site.step
                 kept[site.name] -= gone
                 owed -= gone * site.weights
-    for site in reversed(channels):
+    for site in [] if equal else reversed(channels):
         owed -= _take(site, owed, kept, round_to)
     if channels and owed > min(site.weights for site in channels) * round_to:
         target = sum(ratios[name] * weights[name] for name in blocks)

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from secateur.adapt.adapter import Adapter, Block
+from secateur.adapt.site import Site
 from secateur.adapt.sites import block_sites, head_dim
 from secateur.allocate.units import count_units
 from secateur.core.budget import Budget
 from secateur.core.errors import InputError, RatioError
 from secateur.core.roles import Pattern
-from secateur.core.site import Site
 from secateur.run.recipe import Recipe
 
 __all__ = ["Target", "Targets", "choose_targets", "ratio_for"]
@@ -60,7 +60,8 @@ def _single(adapter: Adapter, recipe: Recipe) -> dict[str, Target]:
 
 
 def _weights(block: Block) -> int:
-    return sum(layer.weight.numel() for stage in block.stages() for layer in stage)
+    """Parameters of a block's layers, biases included."""
+    return sum(layer.size for stage in block.stages() for layer in stage)
 
 
 def _block_ratios(recipe: Recipe, weights: Mapping[str, int], ratio: float) -> dict[str, float]:

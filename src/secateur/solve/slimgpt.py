@@ -80,7 +80,7 @@ class SlimGPT:
             full = (~runs).sum(dim=1) >= quota
             errors.view(pattern.groups, -1)[full] = torch.inf
             units = errors.topk(self._batch(left, pattern), largest=False).indices.sort().values
-            paid += remove_(weight, inverse, units, pattern.unit)
+            paid += _remove_(weight, inverse, units, pattern.unit)
             kept[units] = False
         return kept, weight, paid
 
@@ -104,7 +104,7 @@ class SlimGPT:
         return torch.linalg.solve_triangular(factors, columns, upper=False).square().sum(dim=(1, 2))
 
 
-def remove_(weight: Weight, inverse: GramMatrix, units: Tensor, unit: int) -> float:
+def _remove_(weight: Weight, inverse: GramMatrix, units: Tensor, unit: int) -> float:
     """Take units out of weight and inverse Gram, repair the rest, and return the error.
 
     With L L^T = A_GG: W -= (L^-1 W_G^T)^T (L^-1 A_G:), A -= (L^-1 A_G:)^T (L^-1 A_G:),

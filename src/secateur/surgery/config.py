@@ -8,6 +8,7 @@ from transformers import PretrainedConfig
 
 from secateur.adapt.families import Family
 from secateur.adapt.sites import Sizes, head_dim
+from secateur.core.errors import ModelError
 
 __all__ = ["depth_config", "shrunk_config"]
 
@@ -18,22 +19,25 @@ def shrunk_config(
     """config.json of a model whose blocks have these sizes.
 
     Equal sizes that the stock class can express change its own fields, so that plain
-    transformers loads the model. Else the standard `per_layer_config` lists what
-    differs, or, where the config class refuses such numbers, our `layer_sizes`.
+    transformers loads the model. Else the standard `per_layer_config` lists them; the
+    global fields keep the dense sizes, which some classes check and so must be let
+    read. Raises ModelError when the config class takes none of this.
     """
     width = head_dim(config)
-    plain = {key: value for key, value in document.items() if key not in ("per_layer_config", "layer_sizes")}
-    if len(set(sizes)) == 1:
-        uniform = plain | _fields(plain, family, sizes[0]) | {"head_dim": width}
-        same_heads = sizes[0].heads * width == config.hidden_size
-        same_ffn = sizes[0].ffn == _dense_ffn(plain, config)
-        if (family.free_heads or same_heads) and (family.ffn_field or same_ffn) and _accepted(config, uniform):
-            return uniform
-    plain |= {"head_dim": width}
-    plain = {"num_key_value_heads": sizes[0].kv_heads, **plain} if family.free_heads else plain
-    layers = {str(number): _fields(plain, family, one, complete=True) for number, one in enumerate(sizes)}
-    standard = plain | {"per_layer_config": layers}
-    return standard if _accepted(config, standard) else plain | {"layer_sizes": [list(one) for one in sizes]}
+    plain = {key: value for key, value in document.items() if key != "per_layer_config"} | {"head_dim": width}
+    same_heads = sizes[0].heads * width == config.hidden_size
+    candidates = []
+    if len(set(sizes)) == 1 and (family.free_heads or same_heads) and family.ffn_field:
+        candidates.append(plain | _fields(family, sizes[0]))
+    if family.free_heads:
+        plain = {"num_key_value_heads": sizes[0].kv_heads, **plain}
+    layers = {str(number): _fields(family, one) for number, one in enumerate(sizes)}
+    listed = plain | {"per_layer_config": layers}
+    candidates += [listed, listed | {"allow_global_per_layer_attribute_access": True}]
+    for candidate in candidates:
+        if _accepted(config, candidate):
+            return candidate
+    raise ModelError(f"{type(config).__name__} takes no sizes by layer: prune it by zeros, or update transformers")
 
 
 def depth_config(document: dict[str, Any], kept: Sequence[int], blocks: int) -> dict[str, Any]:
@@ -51,24 +55,14 @@ def depth_config(document: dict[str, Any], kept: Sequence[int], blocks: int) -> 
     return left
 
 
-def _fields(plain: dict[str, Any], family: Family, sizes: Sizes, *, complete: bool = False) -> dict[str, int]:
-    fields = {family.heads_field: sizes.heads}
-    if family.free_heads:
-        fields["num_key_value_heads"] = sizes.kv_heads
-    if family.ffn_field or complete:
-        fields[family.ffn_field or "intermediate_size"] = sizes.ffn
-    return fields
-
-
-def _dense_ffn(plain: dict[str, Any], config: PretrainedConfig) -> int:
-    return plain.get("intermediate_size") or 4 * config.hidden_size
+def _fields(family: Family, sizes: Sizes) -> dict[str, int]:
+    fields = {family.heads_field: sizes.heads, family.ffn_field or "intermediate_size": sizes.ffn}
+    return fields | ({"num_key_value_heads": sizes.kv_heads} if family.free_heads else {})
 
 
 def _accepted(config: PretrainedConfig, document: dict[str, Any]) -> bool:
-    """Whether the config class takes this document, layer by layer."""
+    """Whether the config class takes this document."""
     try:
-        made = type(config).from_dict(copy.deepcopy(document))
-        made.validate()
-        return [layer for layer in made.per_layer_config] != []
+        return type(config).from_dict(copy.deepcopy(document)) is not None
     except Exception:  # strict configs raise many kinds; any means no
         return False

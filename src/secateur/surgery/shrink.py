@@ -7,10 +7,10 @@ from transformers import PreTrainedModel
 
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.resize import settle_
+from secateur.adapt.site import Site, kept_slices
 from secateur.adapt.sites import Sizes, block_sizes, head_dim
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError
-from secateur.core.site import Site, kept_slices
 
 __all__ = ["Slices", "cut_sizes", "cut_slices", "shrink_", "sliced"]
 

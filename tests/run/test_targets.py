@@ -1,0 +1,41 @@
+import pytest
+
+from conftest import tiny_model
+from secateur.adapt.adapter import Adapter
+from secateur.core.errors import InputError, RatioError
+from secateur.run.recipe import Recipe
+from secateur.run.targets import choose_targets, ratio_for
+
+ADAPTER = Adapter(tiny_model("llama"))
+
+
+def test_single_weights_and_units_ask_different_layers():
+    single = choose_targets(ADAPTER, Recipe(method="wanda", ratio=0.5), 4)
+    assert len(single.layers) == 14 and not single.sites
+    units = choose_targets(ADAPTER, Recipe(method="slimgpt", ratio=0.5), 4)
+    assert {name.rsplit(".", 1)[1] for name in units.layers} == {"o_proj", "down_proj"} and len(units.sites) == 4
+
+
+def test_exempt_blocks_lose_nothing_and_others_make_up():
+    targets = choose_targets(ADAPTER, Recipe(method="slimgpt", ratio=0.3, exempt=[0], round_to=1), 4)
+    assert all(".layers.1." in name for name in targets.layers)
+    with pytest.raises(RatioError, match="would empty"):
+        choose_targets(ADAPTER, Recipe(method="slimgpt", ratio=0.6, exempt=[-1]), 4)
+    with pytest.raises(InputError, match="block 7"):
+        choose_targets(ADAPTER, Recipe(method="slimgpt", ratio=0.3, exempt=[7]), 4)
+
+
+@pytest.mark.parametrize(("budget", "each"), [("13k-params", 1), ("52k-bytes", 4)])
+def test_budgets_become_ratios(budget, each):
+    ratio = ratio_for(ADAPTER, Recipe(method="slimgpt", budget=budget), each)
+    inside = sum(layer.size for layer in ADAPTER.layers())
+    assert ADAPTER.model.num_parameters() - ratio * inside == pytest.approx(13_000)
+
+
+def test_budgets_out_of_reach_are_refused():
+    with pytest.raises(RatioError, match="lies outside the blocks"):
+        ratio_for(ADAPTER, Recipe(method="slimgpt", budget="1k-params"), 4)
+    with pytest.raises(InputError, match="cannot be planned"):
+        ratio_for(ADAPTER, Recipe(method="slimgpt", budget="5-ms"), 4)
+    with pytest.raises(InputError, match="no block"):
+        choose_targets(ADAPTER, Recipe(method="slimgpt", ratio=0.3, allocation={"a": 0.5}), 4)

@@ -1,0 +1,43 @@
+import pytest
+from transformers import LlamaConfig
+
+from conftest import CONFIGS, tiny_model
+from secateur.adapt.adapter import Adapter
+from secateur.adapt.resize import layer_sizes
+from secateur.adapt.sites import Sizes
+from secateur.surgery.config import depth_config, shrunk_config
+
+
+def made(sizes, name="llama"):
+    model = tiny_model(name)
+    family = Adapter(model).family
+    document = shrunk_config(model.config.to_dict(), model.config, family, sizes)
+    return document, layer_sizes(type(model.config).from_dict(dict(document)), family)
+
+
+def test_equal_sizes_use_the_stock_fields():
+    document, listed = made([Sizes(2, 1, 40)] * 2)
+    assert listed is None and document["head_dim"] == 8
+    assert (document["num_attention_heads"], document["num_key_value_heads"]) == (2, 1)
+    assert document["intermediate_size"] == 40
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen3", "gemma3_text", "phi3", "gpt2", "opt", "gpt_neox"])
+def test_unequal_sizes_use_the_standard_field(name):
+    kv = (1, 1) if name == "gemma3_text" else (2, 1)
+    sizes = [Sizes(4, kv[0], 48), Sizes(2, kv[1], 40)]
+    if name in ("gpt2", "opt", "gpt_neox"):  # every head has its own key and value
+        sizes = [Sizes(4, 4, 48), Sizes(3, 3, 40)]
+    document, listed = made(sizes, name)
+    assert listed == sizes and len(document["per_layer_config"]) == 2
+
+
+def test_removed_blocks_leave_every_list():
+    config = LlamaConfig(**CONFIGS["llama"]).to_dict() | {
+        "layer_types": ["a", "b"],
+        "per_layer_config": {"1": {"x": 1}},
+    }
+    left = depth_config(config, [1], 2)
+    assert (
+        left["num_hidden_layers"] == 1 and left["layer_types"] == ["b"] and left["per_layer_config"] == {"0": {"x": 1}}
+    )

@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from conftest import CONFIGS, tiny_model
+from secateur.adapt.adapter import Adapter
+from secateur.adapt.sites import block_sites, block_sizes, head_dim
+from secateur.core.cut import Cut
+from secateur.core.errors import InputError
+from secateur.surgery.shrink import cut_sizes, cut_slices, shrink_, sliced
+
+IDS = torch.arange(3, 19)[None]
+
+
+def sites_of(model):
+    width = head_dim(model.config)
+    return [site for block in Adapter(model).blocks() for site in block_sites(block, width)]
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_shrinking_equals_masking_and_sizes_are_foretold(family):
+    masked, small = tiny_model(family), tiny_model(family)
+    sites = sites_of(masked)
+    cut = Cut({site.name: tuple(range(1, site.count)) for site in sites})
+    layers = {layer.name: layer for layer in Adapter(masked).layers()}
+    for site in sites:
+        weight = layers[site.layer].weight.clone()
+        weight[:, site.columns[site.layer][0]] = 0
+        layers[site.layer].set_weight(weight)
+    width = head_dim(masked.config)
+    before = [block_sizes(block, width) for block in Adapter(masked).blocks()]
+    shrink_(small, sites, cut)
+    assert torch.allclose(small(IDS).logits, masked(IDS).logits, atol=1e-4)
+    after = [block_sizes(block, width) for block in Adapter(small).blocks()]
+    assert after == cut_sizes(sites, cut, before)
+
+
+def test_biases_lose_rows_only_and_unknown_sites_are_refused():
+    sites = sites_of(tiny_model("opt"))
+    slices = cut_slices(sites, Cut({sites[1].name: (0, 5)}))
+    name = sites[1].layer
+    assert sliced(torch.zeros(32), slices, f"{name}.bias").shape == (32,)
+    assert sliced(torch.zeros(48), slices, name.replace("fc2", "fc1") + ".bias").shape == (2,)
+    assert sliced(torch.zeros(7), slices, "lm_head.weight").shape == (7,)
+    with pytest.raises(InputError, match="does not have"):
+        cut_slices(sites, Cut({"wheel": (0,)}))
