@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from secateur.adapt.auto import install
 
 if TYPE_CHECKING:
+    from secateur.adapt.source import load
     from secateur.calibrate.data import Calibration
     from secateur.core.errors import SecateurError
     from secateur.core.mask import Masks
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from secateur.run.recipe import Recipe, load_recipe
     from secateur.run.result import Result
 
-__all__ = ["Calibration", "Masks", "Recipe", "Result", "SecateurError", "load_recipe", "measure", "prune"]
+__all__ = ["Calibration", "Masks", "Recipe", "Result", "SecateurError", "load", "load_recipe", "measure", "prune"]
 
 _HOME = {
     "Calibration": "secateur.calibrate.data",
@@ -27,6 +28,7 @@ _HOME = {
     "Recipe": "secateur.run.recipe",
     "Result": "secateur.run.result",
     "SecateurError": "secateur.core.errors",
+    "load": "secateur.adapt.source",
     "measure": "secateur.run.evaluate",
     "load_recipe": "secateur.run.recipe",
     "prune": "secateur.run.prune",

@@ -9,7 +9,8 @@ from secateur.cli import main as module
 from secateur.cli.main import app, main
 
 OPTIONS = {
-    "prune": "--calibration --dtype --json --length --method --out --pattern --ratio --resume --samples --seed model",
+    "prune": "--allocate --budget --calibration --dtype --json --length --method --out --pattern --ratio --resume "
+    "--round-to --samples --seed model",
     "run": "--json --out --resume recipe",
     "evaluate": "--dtype --json --length --limit --perplexity --stride --tasks --windows model",
     "methods": "--json",

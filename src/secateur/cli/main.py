@@ -31,7 +31,10 @@ def prune(
     out: Annotated[str, typer.Option(help="Folder to write; must not exist yet.")],
     method: Annotated[str, typer.Option(help="See `secateur methods`.")] = "sparsegpt",
     ratio: Annotated[float | None, typer.Option(help="Share of the weights to remove; n:m patterns fix it.")] = None,
-    pattern: Annotated[str | None, typer.Option(help="unstructured, row, columns:UNIT, 2:4, 4:8, ...")] = None,
+    pattern: Annotated[str | None, typer.Option(help="unstructured, row, columns:UNIT, 2:4, units, ...")] = None,
+    budget: Annotated[str | None, typer.Option(help="Size to reach instead of a ratio: 100M-params, ...")] = None,
+    allocate: Annotated[str, typer.Option(help="How much where, for units: uniform or incremental.")] = "uniform",
+    round_to: Annotated[int, typer.Option(help="ffn channels stay in multiples of this, for units.")] = 8,
     calibration: Annotated[str, typer.Option(help="A .txt or .jsonl file, datasets:NAME, or bundled.")] = "bundled",
     samples: Annotated[int, typer.Option(help="Calibration samples.")] = 16,
     length: Annotated[int, typer.Option(help="Tokens in a sample.")] = 1024,
@@ -47,6 +50,9 @@ def prune(
         "method": method,
         "ratio": ratio,
         "pattern": pattern,
+        "budget": budget,
+        "allocate": allocate,
+        "round_to": round_to,
         "calibration": {"source": calibration, "samples": samples, "length": length, "seed": seed},
         "dtype": dtype,
     }
@@ -102,12 +108,13 @@ def evaluate(
 @app.command()
 def methods(as_json: AsJson = False) -> None:
     """List methods, scores, solvers and patterns with one line each."""
-    from secateur.run.methods import METHODS, PATTERNS, SCORES, SOLVERS
+    from secateur.run.methods import ALLOCATORS, METHODS, PATTERNS, SCORES, SOLVERS
 
     rows = {
         "method": {name: method.line for name, method in METHODS.items()},
         "score": {name: _first_line(make) for name, make in SCORES.items()},
         "solver": {name: _first_line(make) for name, make in SOLVERS.items()},
+        "allocator": {name: _first_line(make) for name, make in ALLOCATORS.items()},
         "pattern": dict(PATTERNS),
     }
     if as_json:
@@ -142,11 +149,10 @@ def _prune(model: str, recipe: Any, out: str, *, resume: bool, as_json: bool) ->
     if as_json:
         typer.echo(json.dumps(result.document(), indent=2))
         return
-    total = sum(layer.weights for layer in result.layers)
     resumed = f", {result.resumed_blocks} blocks resumed" if result.resumed_blocks else ""
     _out.print(
-        f"{result.out}: {result.sparsity:.2%} of {total:,} block weights removed in {result.seconds:.1f} s, "
-        f"peak memory {result.peak_memory_mb:,.0f} MB{resumed}",
+        f"{result.out}: {result.sparsity:.2%} of {result.block_weights:,} block weights removed "
+        f"in {result.seconds:.1f} s, peak memory {result.peak_memory_mb:,.0f} MB{resumed}",
         soft_wrap=True,
         highlight=False,
     )

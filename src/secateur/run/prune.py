@@ -61,6 +61,8 @@ def prune(
         out=folder.out,
         recipe=recipe.document(),
         layers=layers,
+        block_weights=job.targets.weights,
+        removed_weights=job.targets.removed(layers),
         seconds=time.perf_counter() - started,
         peak_memory_mb=peak_memory_mb(),
         resumed_blocks=done,

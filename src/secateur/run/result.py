@@ -28,6 +28,8 @@ class Result:
     out: Path
     recipe: dict[str, Any]
     layers: list[LayerReport]
+    block_weights: int
+    removed_weights: int
     seconds: float
     peak_memory_mb: float
     resumed_blocks: int
@@ -36,9 +38,8 @@ class Result:
 
     @property
     def sparsity(self) -> float:
-        """The measured share removed over all pruned matrices."""
-        total = sum(layer.weights for layer in self.layers)
-        return sum(layer.sparsity * layer.weights for layer in self.layers) / total if total else 0.0
+        """The measured share removed of all weights in blocks that could go."""
+        return self.removed_weights / self.block_weights if self.block_weights else 0.0
 
     def document(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -1,6 +1,6 @@
 """What a recipe asks of every layer: single weights of all, or whole units at the sites."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from secateur.adapt.adapter import Adapter, Block
@@ -11,6 +11,7 @@ from secateur.core.budget import Budget
 from secateur.core.errors import InputError, RatioError
 from secateur.core.roles import Pattern
 from secateur.run.recipe import Recipe
+from secateur.run.result import LayerReport
 
 __all__ = ["Target", "Targets", "choose_targets", "ratio_for"]
 
@@ -23,10 +24,19 @@ class Target(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """Targets by layer name, and the sites of all blocks when the model is to shrink."""
+    """Targets by layer name, the weights they share, and every site when the model is to shrink."""
 
     layers: Mapping[str, Target]
+    weights: int
     sites: list[Site]
+
+    def removed(self, reports: Sequence[LayerReport]) -> int:
+        """Weights that went: those masked, or those of the units cut out."""
+        if not self.sites:
+            return sum(round(report.sparsity * report.weights) for report in reports)
+        sites = {site.layer: site for site in self.sites}
+        found = ((report.sparsity, sites[report.name]) for report in reports)
+        return sum(round(share * site.count) * site.weights for share, site in found)
 
 
 def choose_targets(adapter: Adapter, recipe: Recipe, bytes_each: int) -> Targets:
@@ -36,7 +46,7 @@ def choose_targets(adapter: Adapter, recipe: Recipe, bytes_each: int) -> Targets
     """
     unit = recipe.unit()
     if unit is None:
-        return Targets(_single(adapter, recipe), [])
+        return Targets(_single(adapter, recipe), sum(layer.weight.numel() for layer in adapter.layers()), [])
     width = head_dim(adapter.model.config)
     blocks = {block.name: block_sites(block, width, unit=unit) for block in adapter.blocks()}
     weights = {block.name: _weights(block) for block in adapter.blocks()}
@@ -48,7 +58,7 @@ def choose_targets(adapter: Adapter, recipe: Recipe, bytes_each: int) -> Targets
         for site in sites
         if kept[site.name] < site.count
     }
-    return Targets(layers, sites)
+    return Targets(layers, sum(weights.values()), sites)
 
 
 def _single(adapter: Adapter, recipe: Recipe) -> dict[str, Target]:

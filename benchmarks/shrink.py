@@ -1,0 +1,67 @@
+"""Physical shrinking of one model: methods, repair and allocation at several ratios.
+
+    python benchmarks/shrink.py --text ../shared/data/text/wikitext2-valid.txt \\
+        --test ../shared/data/text/wikitext2-test.txt --tasks ../shared/data/zeroshot/{arc_easy,piqa,copa,lambada_openai}.jsonl
+
+Every row prunes, saves, loads again and measures; results are written after each.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from secateur import Calibration, Recipe, measure, prune
+
+ROWS: dict[str, dict[str, Any]] = {
+    "slimgpt incremental": {"method": "slimgpt", "allocate": "incremental"},
+    "slimgpt uniform": {"method": "slimgpt"},
+    "wanda, repaired": {"method": "refit", "pattern": "units"},
+    "wanda": {"method": "wanda", "pattern": "units"},
+    "magnitude, repaired": {"method": {"name": "refit", "score": "magnitude"}, "pattern": "units"},
+    "magnitude": {"method": "magnitude", "pattern": "units"},
+    "random": {"method": "random"},
+}
+
+
+def row(args: argparse.Namespace, settings: dict[str, Any], ratio: float) -> dict[str, Any]:
+    """Prune and measure once."""
+    folder = Path(tempfile.mkdtemp())
+    data = Calibration(source=args.text, samples=16, length=1024)
+    try:
+        result = prune(args.model, Recipe(**settings, ratio=ratio, calibration=data), folder / "out")
+        found: dict[str, Any] = {"seconds": round(result.seconds, 1), "peak_memory_mb": round(result.peak_memory_mb)}
+        found["removed"] = round(result.sparsity, 4)
+        for name, text in (("wikitext2", args.test), ("bundled", "bundled")):
+            found[name] = round(measure(folder / "out", text, window=(1024, None, 16))["perplexity"], 2)
+        if args.tasks:
+            scores = measure(folder / "out", tasks=args.tasks, limit=args.limit)["tasks"]
+            found["tasks"] = {name: round(score["acc"], 3) for name, score in scores.items()}
+        return found
+    finally:
+        shutil.rmtree(folder)
+
+
+def main() -> None:
+    """Measure every row at every ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", default="bundled", help="calibration text")
+    parser.add_argument("--test", default="bundled", help="perplexity text")
+    parser.add_argument("--tasks", type=Path, nargs="*", default=[], help=".jsonl questions")
+    parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--model", default="bundled:smollm2")
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.25, 0.5, 0.2, 0.3])
+    parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "shrink.json"))
+    args = parser.parse_args()
+    results: dict[str, Any] = {"model": args.model, "limit": args.limit, "rows": {}}
+    for ratio in args.ratios:
+        for name, settings in ROWS.items():
+            results["rows"].setdefault(str(ratio), {})[name] = row(args, settings, ratio)
+            print(ratio, name, json.dumps(results["rows"][str(ratio)][name]), flush=True)
+            Path(args.out).write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
