@@ -22,7 +22,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 test-slow: setup
-	$(BIN)/python -m pip install --quiet -e '.[eval]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e '.[eval,llamacpp,onnx]' -c constraints.txt
 	$(BIN)/python -m pytest -m slow
 
 lint: setup

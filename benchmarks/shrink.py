@@ -1,7 +1,8 @@
 """Physical shrinking of one model: methods, repair and allocation at several ratios.
 
     python benchmarks/shrink.py --text ../shared/data/text/wikitext2-valid.txt \\
-        --test ../shared/data/text/wikitext2-test.txt --tasks ../shared/data/zeroshot/{arc_easy,piqa,copa,lambada_openai}.jsonl
+        --test ../shared/data/text/wikitext2-test.txt \\
+        --tasks ../shared/data/zeroshot/{arc_easy,piqa,copa,lambada_openai}.jsonl
 
 Every row prunes, saves, loads again and measures; results are written after each.
 """
@@ -18,6 +19,8 @@ from secateur import Calibration, Recipe, measure, prune
 ROWS: dict[str, dict[str, Any]] = {
     "slimgpt incremental": {"method": "slimgpt", "allocate": "incremental"},
     "slimgpt uniform": {"method": "slimgpt"},
+    "slimgpt incremental, channels only": {"method": "slimgpt", "allocate": "incremental", "pattern": "units:none"},
+    "slimgpt uniform, channels only": {"method": "slimgpt", "pattern": "units:none"},
     "wanda, repaired": {"method": "refit", "pattern": "units"},
     "wanda": {"method": "wanda", "pattern": "units"},
     "magnitude, repaired": {"method": {"name": "refit", "score": "magnitude"}, "pattern": "units"},
@@ -32,8 +35,7 @@ def row(args: argparse.Namespace, settings: dict[str, Any], ratio: float) -> dic
     data = Calibration(source=args.text, samples=16, length=1024)
     try:
         result = prune(args.model, Recipe(**settings, ratio=ratio, calibration=data), folder / "out")
-        found: dict[str, Any] = {"seconds": round(result.seconds, 1), "peak_memory_mb": round(result.peak_memory_mb)}
-        found["removed"] = round(result.sparsity, 4)
+        found: dict[str, Any] = {"seconds": round(result.seconds, 1), "removed": round(result.sparsity, 4)}
         for name, text in (("wikitext2", args.test), ("bundled", "bundled")):
             found[name] = round(measure(folder / "out", text, window=(1024, None, 16))["perplexity"], 2)
         if args.tasks:

@@ -14,6 +14,8 @@ OPTIONS = {
     "run": "--json --out --resume recipe",
     "evaluate": "--dtype --json --length --limit --perplexity --stride --tasks --windows model",
     "methods": "--json",
+    "verify": "--json dense pruned",
+    "export": "--out --to folder",
 }
 
 
@@ -112,3 +114,19 @@ def test_help_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
     done = subprocess.run([sys.executable, "-m", "secateur.cli", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "prune" in done.stdout
+
+
+def test_units_are_cut_verified_and_refused_in_words(monkeypatch, capsys, saved, text, tmp_path):
+    out = tmp_path / "out"
+    settings = ("--calibration", text, "--samples", 4, "--length", 16, "--round-to", 1, "--allocate", "incremental")
+    args = ("prune", saved("llama"), "--method", "slimgpt", *settings)
+    code, printed, _ = run(monkeypatch, capsys, *args, "--budget", "20k-params", "--out", out)
+    assert code == 0 and "block weights removed" in printed
+    code, printed, _ = run(monkeypatch, capsys, "verify", saved("llama"), out)
+    assert code == 0 and "same: blocks differ" in printed
+    code, printed, _ = run(monkeypatch, capsys, "verify", saved("llama"), out, "--json")
+    assert json.loads(printed)["logits"] < 1e-4
+    code, _, err = run(monkeypatch, capsys, *args, "--ratio", 0.9, "--out", tmp_path / "none")
+    assert code == 2 and "every site keeps a unit" in " ".join(err.split())
+    code, _, err = run(monkeypatch, capsys, "export", out, "--to", "gguf", "--out", tmp_path / "x.gguf")
+    assert code == 2 and "byte-level BPE" in " ".join(err.split()) and not (tmp_path / "none").exists()

@@ -1,16 +1,17 @@
 """Where a decoder block can be cut: KV groups or query heads, and ffn channels."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from secateur.adapt.adapter import Block
+from secateur.adapt.adapter import Adapter, Block
 from secateur.adapt.site import Site
 from secateur.core.errors import InputError, ModelError
 
-__all__ = ["Sizes", "block_sites", "block_sizes", "head_dim"]
+__all__ = ["Sizes", "all_sites", "block_sites", "block_sizes", "head_dim"]
 
 
 class Sizes(NamedTuple):
@@ -53,6 +54,14 @@ def block_sites(block: Block, width: int, *, unit: str = "auto") -> list[Site]:
         raise InputError(f"{block.name} cannot lose heads: {block.family.no_heads}; use unit none")
     attention = [] if kind == "none" or block.family.no_heads else [_attention(block, sizes, width, kind)]
     return [*attention, _ffn(block, sizes)]
+
+
+def all_sites(adapter: Adapter, names: Iterable[str]) -> list[Site]:
+    """Every block's sites, with heads or KV groups as the names of a cut say."""
+    kinds = {name.rpartition(".")[2] for name in names}
+    unit = next((kind for kind in ("kv_groups", "heads") if kind in kinds), "none")
+    width = head_dim(adapter.model.config)
+    return [site for block in adapter.blocks() for site in block_sites(block, width, unit=unit)]
 
 
 def _span(count: int, size: int, start: int = 0) -> Tensor:

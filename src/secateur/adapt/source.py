@@ -86,7 +86,8 @@ def _download(model: str) -> Path:
 def read_config(folder: Path) -> PretrainedConfig:
     """The config of a model folder. Raises ModelError when transformers cannot read it."""
     try:
-        return AutoConfig.from_pretrained(folder)
+        with _quiet():
+            return AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"config of {folder} cannot be read: {str(error).splitlines()[0]}") from error
 
@@ -103,19 +104,21 @@ def skeleton(folder: Path) -> PreTrainedModel:
     config = read_config(folder)
     family_of(config)
     config.use_cache = False
-    with init_empty_weights(include_buffers=False):
+    with _quiet(), init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config)
     return model.eval().requires_grad_(False)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' own progress bars away while it loads."""
-    shown = transformers_logging.is_progress_bar_enabled()
+    """Keep transformers' progress bars and warnings away while it loads."""
+    shown, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(level)
         if shown:
             transformers_logging.enable_progress_bar()
 

@@ -106,6 +106,39 @@ def evaluate(
 
 
 @app.command()
+def verify(
+    dense: Annotated[str, typer.Argument(help="The model that was pruned.")],
+    pruned: Annotated[str, typer.Argument(help="The folder `prune` wrote.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check that a shrunk model computes what the dense one does with zeros in its place."""
+    from secateur.run.verify import verify_folders
+
+    found = verify_folders(dense, pruned)
+    if as_json:
+        typer.echo(json.dumps(found._asdict()))
+        return
+    worst = max(found.blocks)
+    _out.print(
+        f"same: blocks differ by at most {worst:.1e} of their largest value, logits by {found.logits:.1e}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+@app.command()
+def export(
+    folder: Annotated[str, typer.Argument(help="A model folder, shrunk or not.")],
+    to: Annotated[str, typer.Option(help="gguf or onnx.")],
+    out: Annotated[Path, typer.Option(help="File (gguf) or folder (onnx) to write; must not exist yet.")],
+) -> None:
+    """Write a model in another format."""
+    from secateur.run.convert import convert
+
+    _out.print(convert(folder, to, out), soft_wrap=True, highlight=False)
+
+
+@app.command()
 def methods(as_json: AsJson = False) -> None:
     """List methods, scores, solvers and patterns with one line each."""
     from secateur.run.methods import ALLOCATORS, METHODS, PATTERNS, SCORES, SOLVERS

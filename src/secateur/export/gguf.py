@@ -1,0 +1,160 @@
+"""GGUF for llama.cpp: architecture `deci`, which has sizes of its own in every block."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from secateur.adapt.adapter import Adapter
+from secateur.adapt.sites import block_sizes, head_dim
+from secateur.adapt.source import skeleton
+from secateur.calibrate.shards import Checkpoint
+from secateur.core.document import read_document
+from secateur.core.errors import InputError, ModelError
+
+__all__ = ["write_gguf"]
+
+_NAMES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+_OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+
+
+def write_gguf(folder: Path, out: Path) -> None:
+    """Write a Llama-type model folder, tokenizer included, as one float32 GGUF file.
+
+    One tensor is held at a time. Raises ModelError on other architectures, biases or
+    scaled rotary embeddings, which `deci` does not have, and InputError on tokenizers
+    other than byte-level BPE.
+    """
+    try:
+        import gguf
+    except ImportError as error:
+        raise InputError("writing GGUF needs the gguf package: pip install secateur[gguf]") from error
+    adapter = Adapter(skeleton(folder))
+    config = adapter.model.config
+    _check(adapter)
+    checkpoint = Checkpoint(folder)
+    writer: Any = gguf.GGUFWriter(out, "deci")
+    _write_sizes(writer, adapter)
+    _write_tokenizer(writer, folder, config.vocab_size)
+    plan = [name for name in checkpoint.names() if not (config.tie_word_embeddings and name.startswith("lm_head"))]
+    for name in plan:
+        shape = checkpoint.info(name)[1]
+        writer.add_tensor_info(_name(name), shape, np.dtype(np.float32), 4 * int(np.prod(shape)))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for name in plan:
+        writer.write_tensor_data(_values(name, checkpoint.read(name), head_dim(config)))
+    writer.close()
+
+
+def _check(adapter: Adapter) -> None:
+    config = adapter.model.config
+    rope = getattr(config, "rope_parameters", None) or {}
+    window = getattr(config, "sliding_window", None)
+    if config.model_type not in ("llama", "mistral") or window:
+        raise ModelError(
+            f"GGUF of sizes by block holds Llama-type models only, this is {config.model_type!r}"
+            f"{' with a sliding window' if window else ''}: a model of equal blocks goes through llama.cpp's converter"
+        )
+    if any(layer.bias is not None for layer in adapter.layers()):
+        raise ModelError("llama.cpp's deci architecture has no biases, and this model has some")
+    if rope.get("rope_type", "default") != "default":
+        raise ModelError(f"rotary embeddings of type {rope['rope_type']!r} cannot be written to GGUF here")
+
+
+def _write_sizes(writer: Any, adapter: Adapter) -> None:
+    config, width = adapter.model.config, head_dim(adapter.model.config)
+    sizes = [block_sizes(block, width) for block in adapter.blocks()]
+    writer.add_name(str(getattr(config, "name_or_path", "") or "secateur"))
+    writer.add_file_type(0)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(len(sizes))
+    writer.add_head_count([size.heads for size in sizes])
+    writer.add_head_count_kv([size.kv_heads for size in sizes])
+    writer.add_feed_forward_length([size.ffn for size in sizes])
+    writer.add_key_length(width)
+    writer.add_value_length(width)
+    writer.add_rope_dimension_count(width)
+    writer.add_rope_freq_base(float(config.rope_parameters["rope_theta"]))
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+
+
+def _name(stored: str) -> str:
+    layer, _, leaf = stored.rpartition(".")
+    if layer in _OUTSIDE:
+        return f"{_OUTSIDE[layer]}.{leaf}"
+    number, _, part = layer.removeprefix("model.layers.").partition(".")
+    if part not in _NAMES:
+        raise ModelError(f"GGUF has no place for {stored!r}")
+    return f"blk.{number}.{_NAMES[part]}.{leaf}"
+
+
+def _values(name: str, tensor: Tensor, width: int) -> Any:
+    """float32 values; q and k rows move from halves to pairs, as llama.cpp rotates them."""
+    array = tensor.float().numpy()
+    if name.endswith(("q_proj.weight", "k_proj.weight")):
+        rows, columns = array.shape
+        array = array.reshape(rows // width, 2, width // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    return np.ascontiguousarray(array)
+
+
+def _write_tokenizer(writer: Any, folder: Path, vocab_size: int) -> None:
+    import gguf
+
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise InputError(f"{folder} has no tokenizer.json, and a GGUF file without a tokenizer cannot chat")
+    document = read_document(path)
+    model, added = document["model"], {entry["id"]: entry for entry in document.get("added_tokens", [])}
+    if model.get("type") != "BPE" or model.get("byte_fallback"):
+        raise InputError(f"{path} is {model.get('type')}: only byte-level BPE tokenizers are written to GGUF here")
+    words = {index: word for word, index in model["vocab"].items()} | {i: e["content"] for i, e in added.items()}
+    tokens = [words.get(index, f"[PAD{index}]") for index in range(vocab_size)]
+    kinds = [_kind(gguf.TokenType, index, words, added) for index in range(vocab_size)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(_pre(json.dumps(document.get("pre_tokenizer"))))
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    writer.add_token_merges(merges)
+    gguf.SpecialVocab(folder, load_merges=False, n_vocab=vocab_size).add_to_gguf(writer, quiet=True)
+
+
+def _kind(kinds: Any, index: int, words: dict[int, str], added: dict[int, Any]) -> int:
+    if index not in words:
+        return kinds.UNUSED
+    if index in added:
+        return kinds.CONTROL if added[index].get("special") else kinds.USER_DEFINED
+    return kinds.NORMAL
+
+
+def _pre(splitter: str) -> str:
+    """llama.cpp's name of a pre-tokenizer, told by what it splits on."""
+    rules: Iterator[tuple[Sequence[str], str]] = iter(
+        [
+            (("individual_digits",), "smollm"),
+            ((r"\\p{N}{1,3}",), "llama-bpe"),
+            ((r"\\p{N}|",), "qwen2"),
+            (("ByteLevel",), "gpt-2"),
+        ]
+    )
+    for signs, name in rules:
+        if all(sign in splitter for sign in signs):
+            return name
+    raise InputError("the tokenizer splits text in a way llama.cpp has no name for that is known here")

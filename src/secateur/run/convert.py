@@ -1,0 +1,40 @@
+"""convert(folder, format, out): a model folder in another format, whole or not at all."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from secateur.adapt.source import load, resolve
+from secateur.core.errors import InputError
+from secateur.export.gguf import write_gguf
+from secateur.export.onnx import write_onnx
+from secateur.run.checkpoint import storage_errors
+
+__all__ = ["convert"]
+
+
+def convert(model: str, to: str, out: Path) -> Path:
+    """Write `model` as gguf (a file) or onnx (a folder) under its name once it is whole.
+
+    Raises InputError on another format or when `out` exists.
+    """
+    if to not in ("gguf", "onnx"):
+        raise InputError(f"format {to!r} is unknown: use gguf or onnx")
+    if out.exists():
+        raise InputError(f"output {str(out)!r} already exists: remove it or name another")
+    partial = out.with_name(out.name + ".partial")
+    try:
+        with storage_errors(out):
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            if to == "gguf":
+                write_gguf(resolve(model), partial)
+            else:
+                partial.mkdir()
+                write_onnx(load(model, torch.float32), partial)
+            partial.replace(out)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        partial.unlink(missing_ok=True)
+    return out

@@ -1,0 +1,90 @@
+"""The shrunk model computes what the masked one does, or an error names the first block that differs."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from secateur.adapt.adapter import Adapter
+from secateur.adapt.site import Site
+from secateur.core.cut import Cut
+from secateur.core.errors import NumericalError
+from secateur.core.shapes import TokenIds
+from secateur.surgery.shrink import cut_slices
+
+__all__ = ["Agreement", "mask_", "verify"]
+
+
+class Agreement(NamedTuple):
+    """Largest difference of logits, and after every block, each relative to the values' own size."""
+
+    logits: float
+    blocks: list[float]
+
+
+def mask_(dense: PreTrainedModel, small: PreTrainedModel, sites: Sequence[Site], cut: Cut) -> None:
+    """Give a dense model the shrunk one's weights, with zeros where it was cut.
+
+    What feeds a removed column stays as it was: its output meets only zeros.
+    """
+    slices = cut_slices(sites, cut)
+    columns = {site.layer for site in sites}
+    shrunk = {layer.name: layer for layer in Adapter(small).layers()}
+    for layer in Adapter(dense).layers():
+        weight = layer.weight.clone()
+        if layer.name not in slices:
+            weight = shrunk[layer.name].weight
+        elif layer.name in columns:
+            weight.zero_()[:, slices[layer.name][1]] = shrunk[layer.name].weight.to(weight.dtype)
+        else:
+            weight[slices[layer.name][1]] = shrunk[layer.name].weight.to(weight.dtype)
+        layer.set_weight(weight)
+
+
+@torch.no_grad()
+def verify(
+    dense: PreTrainedModel,
+    small: PreTrainedModel,
+    sites: Sequence[Site],
+    cut: Cut,
+    ids: TokenIds,
+    *,
+    tolerance: float = 1e-3,
+) -> Agreement:
+    """Compare a shrunk model with its masked dense one on token ids; `dense` is overwritten.
+
+    Raises NumericalError naming the first block that differs by more than `tolerance`
+    of its largest value.
+    """
+    mask_(dense, small, sites, cut)
+    (wide, wide_logits), (narrow, narrow_logits) = _trace(dense, ids), _trace(small, ids)
+    names = [block.name for block in Adapter(dense).blocks()]
+    found: list[float] = []
+    for name, expected, got in zip(names, wide, narrow, strict=True):
+        found.append(_difference(expected, got))
+        if not found[-1] <= tolerance:
+            raise NumericalError(
+                f"{name} differs from the masked dense model by {found[-1]:.2g} of its largest value, allowed is "
+                f"{tolerance:g}: the folders do not belong together, or weights were trained after the cut"
+            )
+    return Agreement(_difference(wide_logits, narrow_logits), found)
+
+
+def _difference(expected: Tensor, got: Tensor) -> float:
+    return float((expected.float() - got.float()).abs().max() / expected.float().abs().max().clamp_min(1e-12))
+
+
+def _trace(model: PreTrainedModel, ids: TokenIds) -> tuple[list[Tensor], Tensor]:
+    seen: list[Tensor] = []
+
+    def note(module: Any, args: Any, output: Any) -> None:
+        seen.append(output[0] if isinstance(output, tuple) else output)
+
+    with ExitStack() as stack:
+        for block in Adapter(model).blocks():
+            stack.callback(block.module.register_forward_hook(note).remove)
+        logits = model(ids, use_cache=False).logits
+    return seen, logits

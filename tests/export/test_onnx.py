@@ -1,0 +1,28 @@
+import numpy as np
+import pytest
+import torch
+
+from conftest import tiny_model
+from secateur.export.onnx import write_onnx
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_runtime_gives_the_same_logits_step_by_step(family, tmp_path):
+    model = tiny_model(family)
+    write_onnx(model, tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    ids = torch.randint(3, 99, (3, 9), generator=torch.Generator().manual_seed(0))
+    past = {
+        item.name: np.zeros((3, 4 if family != "llama" else 2, 0, 8), np.float32) for item in session.get_inputs()[1:]
+    }
+    logits = []
+    for part in (ids[:, :6], ids[:, 6:7], ids[:, 7:]):
+        found = session.run(None, {"input_ids": part.numpy(), **past})
+        logits.append(found[0])
+        past = dict(zip(past, found[1:], strict=True))
+    expected = model(ids).logits.detach().numpy()
+    assert np.abs(np.concatenate(logits, axis=1) - expected).max() < 1e-4

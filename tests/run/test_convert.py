@@ -1,0 +1,19 @@
+import pytest
+
+from secateur.core.errors import InputError
+from secateur.run.convert import convert
+
+
+def test_nothing_is_left_when_a_format_cannot_be_written(saved, tmp_path):
+    with pytest.raises(InputError, match="byte-level BPE"):
+        convert(str(saved("llama")), "gguf", tmp_path / "x.gguf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_formats_and_taken_names_are_refused(saved, tmp_path):
+    with pytest.raises(InputError, match="use gguf or onnx"):
+        convert(str(saved("llama")), "pickle", tmp_path / "x")
+    (tmp_path / "x").write_text("mine")
+    with pytest.raises(InputError, match="already exists"):
+        convert(str(saved("llama")), "gguf", tmp_path / "x")
+    assert (tmp_path / "x").read_text() == "mine"
