@@ -15,6 +15,7 @@ OPTIONS = {
     "evaluate": "--dtype --json --length --limit --perplexity --stride --tasks --windows model",
     "methods": "--json",
     "verify": "--json dense pruned",
+    "bench": "--batch --engine --json --new --prompt --rounds dense pruned",
     "export": "--out --to folder",
 }
 

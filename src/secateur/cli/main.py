@@ -96,13 +96,7 @@ def evaluate(
         results = measure(
             model, perplexity, tasks or [], limit=limit, dtype=dtype, window=(length, stride, windows), progress=bar
         )
-    if as_json:
-        typer.echo(json.dumps(results, indent=2))
-        return
-    table = Table("measure", "value")
-    for name, value in _flat(results):
-        table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
-    _out.print(table)
+    _show(results, as_json=as_json)
 
 
 @app.command()
@@ -136,6 +130,28 @@ def export(
     from secateur.run.convert import convert
 
     _out.print(convert(folder, to, out), soft_wrap=True, highlight=False)
+
+
+@app.command()
+def bench(
+    dense: Annotated[str, typer.Argument(help="The model that was pruned.")],
+    pruned: Annotated[str, typer.Argument(help="The smaller model.")],
+    engine: Annotated[str, typer.Option(help="torch, torch-bfloat16, onnxruntime, llama.cpp.")] = "torch",
+    batch: Annotated[str, typer.Option(help="Batch sizes, commas between.")] = "1",
+    prompt: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 512,
+    new: Annotated[int, typer.Option(help="Tokens decoded after it.")] = 128,
+    rounds: Annotated[int, typer.Option(help="Turns each model takes; medians are reported.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Time both models side by side."""
+    from secateur.core.errors import InputError
+    from secateur.run.bench import bench as run_bench
+
+    if not all(size.isdigit() for size in batch.split(",")):
+        raise InputError(f"batch {batch!r} should be whole numbers with commas between, such as 1,8")
+    sizes = [int(size) for size in batch.split(",")]
+    results = run_bench(dense, pruned, engines=engine.split(","), batches=sizes, prompt=prompt, new=new, rounds=rounds)
+    _show(results, as_json=as_json)
 
 
 @app.command()
@@ -189,6 +205,16 @@ def _prune(model: str, recipe: Any, out: str, *, resume: bool, as_json: bool) ->
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _show(results: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(results, indent=2))
+        return
+    table = Table("measure", "value")
+    for name, value in _flat(results):
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
+    _out.print(table)
 
 
 @contextmanager

@@ -1,0 +1,87 @@
+"""Tokens a second in prefill and in decoding, in torch, ONNX Runtime or llama.cpp."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from secateur.core.errors import InputError
+from secateur.core.seed import generator
+
+__all__ = ["Speed", "llama_cpp_speed", "onnx_speed", "torch_speed"]
+
+
+class Speed(NamedTuple):
+    """Tokens a second over the whole batch."""
+
+    prefill: float
+    decode: float
+
+
+def torch_speed(model: PreTrainedModel, batch: int, prompt: int, new: int) -> Speed:
+    """Time one prompt of random ids and `new` greedy tokens after it."""
+    state: dict[str, Any] = {}
+
+    @torch.inference_mode()
+    def step(ids: np.ndarray) -> np.ndarray:
+        out = model(torch.from_numpy(ids), past_key_values=state.get("past"), use_cache=True, logits_to_keep=1)
+        state["past"] = out.past_key_values
+        return out.logits[:, -1:].argmax(-1).numpy()
+
+    return _timed(step, _ids(model.config.vocab_size, batch, prompt), new)
+
+
+def onnx_speed(folder: Path, vocab_size: int, batch: int, prompt: int, new: int) -> Speed:
+    """The same for a folder `export --to onnx` wrote. Raises InputError without ONNX Runtime."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError("timing ONNX needs ONNX Runtime: pip install secateur[onnx]") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session: Any = onnxruntime.InferenceSession(folder / "model.onnx", options)
+    inputs = session.get_inputs()[1:]
+    past = {item.name: np.zeros((batch, item.shape[1], 0, item.shape[3]), np.float32) for item in inputs}
+
+    def step(ids: np.ndarray) -> np.ndarray:
+        logits, *present = session.run(None, {"input_ids": ids, **past})
+        past.update(zip(past, present, strict=True))
+        return logits[:, -1:].argmax(-1)
+
+    return _timed(step, _ids(vocab_size, batch, prompt), new)
+
+
+def llama_cpp_speed(path: Path, prompt: int, new: int) -> Speed:
+    """The same for a GGUF file, one sequence. Raises InputError without llama-cpp-python."""
+    try:
+        from llama_cpp import Llama
+    except ImportError as error:
+        raise InputError("timing llama.cpp needs its package: pip install secateur[llamacpp]") from error
+    engine: Any = Llama(str(path), n_ctx=prompt + new + 8, n_threads=torch.get_num_threads(), verbose=False)
+    try:
+
+        def step(ids: np.ndarray) -> np.ndarray:
+            engine.eval(ids[0].tolist())
+            return np.array([[engine.sample(temp=0.0)]])
+
+        return _timed(step, _ids(engine.n_vocab(), 1, prompt), new)
+    finally:
+        engine.close()
+
+
+def _ids(vocab_size: int, batch: int, prompt: int) -> np.ndarray:
+    return torch.randint(3, vocab_size, (batch, prompt), generator=generator(0, "latency", batch, prompt)).numpy()
+
+
+def _timed(step: Callable[[np.ndarray], np.ndarray], ids: np.ndarray, new: int) -> Speed:
+    started = time.perf_counter()
+    last = step(ids)
+    filled = time.perf_counter()
+    for _ in range(new):
+        last = step(last)
+    ended = time.perf_counter()
+    return Speed(ids.size / (filled - started), len(ids) * new / (ended - filled))

@@ -1,0 +1,87 @@
+"""bench(dense, pruned, ...) -> tokens a second of both, side by side, and their ratio."""
+
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from secateur.adapt.adapter import Adapter
+from secateur.adapt.source import load, resolve
+from secateur.core.errors import InputError
+from secateur.evaluate.latency import Speed, llama_cpp_speed, onnx_speed, torch_speed
+from secateur.run.convert import convert
+
+__all__ = ["ENGINES", "bench"]
+
+ENGINES = ("torch", "torch-bfloat16", "onnxruntime", "llama.cpp")
+Run = Callable[[int], Speed]
+
+
+def bench(
+    dense: str,
+    pruned: str,
+    *,
+    engines: Sequence[str] = ("torch",),
+    batches: Sequence[int] = (1,),
+    prompt: int = 512,
+    new: int = 128,
+    rounds: int = 3,
+) -> dict[str, Any]:
+    """Medians over rounds in which both models take turns; parameters inside blocks beside them.
+
+    llama.cpp runs one sequence. Raises InputError on an unknown engine or a missing package.
+    """
+    for engine in engines:
+        if engine not in ENGINES:
+            raise InputError(f"engine {engine!r} is unknown: use {', '.join(ENGINES)}")
+    if min(*batches, prompt, new, rounds) < 1:
+        raise InputError("batch, prompt, new and rounds must be at least 1")
+    models = (load(dense, torch.float32), load(pruned, torch.float32))
+    blocks = [sum(layer.size for layer in Adapter(model).layers()) for model in models]
+    found: dict[str, Any] = {
+        "parameters": [model.num_parameters() for model in models],
+        "parameter_ratio": models[0].num_parameters() / models[1].num_parameters(),
+        "block_parameters": blocks,
+        "prompt": prompt,
+        "new": new,
+    }
+    for engine in engines:
+        with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
+            pair = [
+                _runner(engine, name, model, Path(folder) / str(place), prompt, new)
+                for place, (name, model) in enumerate(zip((dense, pruned), models, strict=True))
+            ]
+            found[engine] = {str(batch): _compare(pair, batch, rounds) for batch in _batches(engine, batches)}
+    return found
+
+
+def _batches(engine: str, batches: Sequence[int]) -> Sequence[int]:
+    return [1] if engine == "llama.cpp" else batches
+
+
+def _runner(engine: str, name: str, model: PreTrainedModel, place: Path, prompt: int, new: int) -> Run:
+    if engine == "llama.cpp":
+        path = convert(str(resolve(name)), "gguf", place)
+        return lambda batch: llama_cpp_speed(path, prompt, new)
+    if engine == "onnxruntime":
+        folder = convert(name, "onnx", place)
+        return lambda batch: onnx_speed(folder, model.config.vocab_size, batch, prompt, new)
+    if engine == "torch-bfloat16":
+        half = load(name, torch.bfloat16)
+        return lambda batch: torch_speed(half, batch, prompt, new)
+    return lambda batch: torch_speed(model, batch, prompt, new)
+
+
+def _compare(pair: Sequence[Run], batch: int, rounds: int) -> dict[str, Any]:
+    turns = [[run(batch) for run in pair] for _ in range(rounds)]
+    sides = [Speed(*(statistics.median(turn[side][part] for turn in turns) for part in (0, 1))) for side in (0, 1)]
+    return {
+        "dense": sides[0]._asdict(),
+        "pruned": sides[1]._asdict(),
+        "prefill_speedup": sides[1].prefill / sides[0].prefill,
+        "decode_speedup": sides[1].decode / sides[0].decode,
+    }

@@ -1,0 +1,21 @@
+import pytest
+
+from secateur.core.errors import InputError
+from secateur.run.bench import bench
+from secateur.run.prune import prune
+from secateur.run.recipe import Recipe
+
+
+def test_both_models_are_timed_and_ratios_are_theirs(saved, ids, tmp_path):
+    recipe = Recipe(method="slimgpt", ratio=0.4, allocate="incremental", round_to=1)
+    prune(saved("llama"), recipe, tmp_path / "small", ids=ids)
+    found = bench(str(saved("llama")), str(tmp_path / "small"), batches=(1, 2), prompt=8, new=2, rounds=1)
+    assert found["block_parameters"][1] == pytest.approx(0.6 * found["block_parameters"][0], abs=96)
+    assert found["parameter_ratio"] > 1 and set(found["torch"]) == {"1", "2"}
+    one = found["torch"]["1"]
+    assert one["decode_speedup"] == pytest.approx(one["pruned"]["decode"] / one["dense"]["decode"])
+
+
+def test_unknown_engines_are_refused(saved):
+    with pytest.raises(InputError, match="engine 'abacus' is unknown"):
+        bench(str(saved("llama")), str(saved("llama")), engines=("abacus",))
