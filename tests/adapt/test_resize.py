@@ -25,6 +25,11 @@ def test_resized_blocks_run(family):
     assert torch.isfinite(model(IDS).logits).all()
 
 
+def test_stock_models_are_untouched_quantised_ones_included():
+    config = LlamaConfig(**CONFIGS["llama"], quantization_config={"quant_method": "gguf"})
+    assert shrinkable(LlamaForCausalLM)(config).model.layers[1].mlp.up_proj.weight.shape == (48, 32)
+
+
 def test_sizes_come_from_the_standard_field():
     plain = LlamaConfig(**CONFIGS["llama"])
     family = Adapter(tiny_model("llama")).family

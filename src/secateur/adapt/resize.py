@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
-from secateur.adapt.adapter import Adapter, Block, family_of
-from secateur.adapt.families import Family
+from secateur.adapt.adapter import Adapter, Block
+from secateur.adapt.families import FAMILIES, Family
 from secateur.adapt.sites import Sizes, block_sites, block_sizes, head_dim
 from secateur.core.errors import ModelError
 
@@ -83,7 +83,7 @@ def shrinkable(stock: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """The same class, whose blocks may have sizes of their own; without such sizes it is unchanged."""
 
     def __init__(self: Any, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        sizes = layer_sizes(config, family_of(config))
+        sizes = layer_sizes(config, FAMILIES[config.model_type])  # quantised ones are not ours to refuse here
         if sizes is None:
             stock.__init__(self, config, *args, **kwargs)
             return
@@ -101,8 +101,6 @@ def shrinkable(stock: type[PreTrainedModel]) -> type[PreTrainedModel]:
 def register() -> None:
     """Let AutoModelForCausalLM load models whose blocks differ in size, for every family of the table."""
     from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
-
-    from secateur.adapt.families import FAMILIES
 
     for name in FAMILIES:
         config_class = CONFIG_MAPPING[name]
