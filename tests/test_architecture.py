@@ -16,6 +16,7 @@ LAYERS = {
     "score": 3,
     "solve": 3,
     "allocate": 3,
+    "train": 3,
     "surgery": 3,
     "evaluate": 4,
     "export": 4,

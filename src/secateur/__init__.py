@@ -18,9 +18,23 @@ if TYPE_CHECKING:
     from secateur.run.evaluate import measure
     from secateur.run.prune import prune
     from secateur.run.recipe import Recipe, load_recipe
+    from secateur.run.recover import recover
     from secateur.run.result import Result
+    from secateur.train.recover import Training
 
-__all__ = ["Calibration", "Masks", "Recipe", "Result", "SecateurError", "load", "load_recipe", "measure", "prune"]
+__all__ = [
+    "Calibration",
+    "Masks",
+    "Recipe",
+    "Result",
+    "SecateurError",
+    "Training",
+    "load",
+    "load_recipe",
+    "measure",
+    "prune",
+    "recover",
+]
 
 _HOME = {
     "Calibration": "secateur.calibrate.data",
@@ -32,6 +46,8 @@ _HOME = {
     "measure": "secateur.run.evaluate",
     "load_recipe": "secateur.run.recipe",
     "prune": "secateur.run.prune",
+    "recover": "secateur.run.recover",
+    "Training": "secateur.train.recover",
 }
 
 

@@ -14,6 +14,7 @@ OPTIONS = {
     "run": "--json --out --resume recipe",
     "evaluate": "--dtype --json --length --limit --perplexity --stride --tasks --windows model",
     "methods": "--json",
+    "recover": "--batch --json --length --out --rank --rate --resume --seed --steps --teacher --text model",
     "verify": "--json dense pruned",
     "bench": "--batch --engine --json --new --prompt --rounds dense pruned",
     "export": "--out --to folder",
@@ -131,3 +132,18 @@ def test_units_are_cut_verified_and_refused_in_words(monkeypatch, capsys, saved,
     assert code == 2 and "every site keeps a unit" in " ".join(err.split())
     code, _, err = run(monkeypatch, capsys, "export", out, "--to", "gguf", "--out", tmp_path / "x.gguf")
     assert code == 2 and "byte-level BPE" in " ".join(err.split()) and not (tmp_path / "none").exists()
+
+
+def test_a_pruned_model_is_recovered(monkeypatch, capsys, saved, text, tmp_path):
+    sizes = ("--steps", 2, "--batch", 1, "--length", 16)
+    args = ("recover", saved("llama"), "--text", text, "--out", tmp_path / "out", *sizes)
+    code, printed, _ = run(monkeypatch, capsys, *args, "--rank", 2, "--json")
+    assert code == 0 and json.loads(printed)["training"]["rank"] == 2 and (tmp_path / "out" / "config.json").exists()
+    code, _, error = run(monkeypatch, capsys, *args)
+    assert code == 2 and "already exists" in error
+
+
+def test_blocks_are_removed(monkeypatch, capsys, saved, text, tmp_path):
+    args = ("--ratio", 0.5, "--calibration", text, "--samples", 2, "--length", 16, "--out", tmp_path / "out")
+    code, printed, _ = run(monkeypatch, capsys, "prune", saved("llama"), "--method", "shortgpt", *args)
+    assert code == 0 and "50.00%" in printed

@@ -1,4 +1,4 @@
-"""Commands: prune, evaluate, run, methods. Progress and errors go to stderr, results to stdout."""
+"""Commands: prune, recover, evaluate, run, methods and more. Progress and errors go to stderr, results to stdout."""
 
 import json
 import logging
@@ -75,6 +75,35 @@ def run(
     if settings.model is None or target is None:
         raise RecipeError(f"recipe {recipe} needs a model and an out folder (out may also be given by --out)")
     _prune(settings.model, settings, target, resume=resume, as_json=as_json)
+
+
+@app.command()
+def recover(
+    model: Annotated[str, typer.Argument(help="A pruned model folder.")],
+    text: Annotated[str, typer.Option(help="A .txt or .jsonl file, datasets:NAME, or bundled.")],
+    out: Annotated[str, typer.Option(help="Folder to write; must not exist yet.")],
+    teacher: Annotated[str | None, typer.Option(help="The dense model, to learn from its outputs too.")] = None,
+    rank: Annotated[int, typer.Option(help="Rank of low-rank changes (LoRA); 0 trains all weights.")] = 0,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 200,
+    batch: Annotated[int, typer.Option(help="Windows in a step.")] = 4,
+    length: Annotated[int, typer.Option(help="Tokens in a window.")] = 512,
+    rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    seed: Annotated[int, typer.Option(help="Fixes which windows are drawn.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a pruned model on text; zeros and sizes stay as they are."""
+    from secateur.run.recover import recover as run_recover
+    from secateur.train.recover import Training
+
+    training = Training(steps=steps, batch=batch, length=length, rank=rank, rate=rate, seed=seed)
+    try:
+        with _progress("training steps") as bar:
+            found = run_recover(model, text, out, training, teacher=teacher, resume=resume, progress=bar)
+    except KeyboardInterrupt:
+        _err.print("interrupted: the last saved state is kept, add --resume to go on")
+        raise typer.Exit(130) from None
+    _show(found, as_json=as_json)
 
 
 @app.command()

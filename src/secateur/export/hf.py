@@ -31,17 +31,21 @@ def write_pruned(
     target: Path,
     replacement: Callable[[str], Tensor | None],
     info: Callable[[str], TensorInfo] | None = None,
+    renamed: Callable[[str], str | None] | None = None,
 ) -> None:
-    """Stream the checkpoint to `target`, with some tensors replaced; dtype and names are kept.
+    """Stream the checkpoint to `target`, with some tensors replaced; dtype is kept.
 
     One tensor is held at a time, so memory does not grow with the model. `info` tells
-    dtype and shape of what is written where shapes change.
+    dtype and shape of what is written where shapes change; `renamed` a tensor's new
+    name, or None where it is left out.
     """
-    plan = {name: (info or checkpoint.info)(name) for name in checkpoint.names()}
+    names = {name: renamed(name) if renamed else name for name in checkpoint.names()}
+    plan = {new: (info or checkpoint.info)(name) for name, new in names.items() if new is not None}
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
-        for name in plan:
-            changed = replacement(name)
-            yield name, checkpoint.read(name) if changed is None else changed
+        for name, new in names.items():
+            if new is not None:
+                changed = replacement(name)
+                yield new, checkpoint.read(name) if changed is None else changed
 
     write_checkpoint(target, plan, tensors(), shard_bytes=_SHARD_BYTES)

@@ -108,6 +108,22 @@ class RunFolder:
                 f"{self._hidden(index)} is damaged ({error}): remove {self.path} and start again"
             ) from error
 
+    def save_state(self, tensors: dict[str, Tensor], losses: list[float]) -> None:
+        """Write a training state and the losses so far."""
+        self._save(self.path / "training.safetensors", tensors, {"losses": json.dumps(losses)})
+
+    def load_state(self) -> tuple[dict[str, Tensor], list[float]] | None:
+        """The last training state, or None before the first. Raises InputError when it is damaged."""
+        path = self.path / "training.safetensors"
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                losses = json.loads((file.metadata() or {})["losses"])
+                return {key: file.get_tensor(key) for key in file.keys()}, losses
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise InputError(f"{path} is damaged ({error}): remove {self.path} and start again") from error
+
     def finish(self, model: Path) -> None:
         """Move the finished model to its name and remove everything else."""
         with storage_errors(self.out):

@@ -12,6 +12,7 @@ from secateur.score.random import Random
 from secateur.score.ria import RIA
 from secateur.score.wanda import Wanda
 from secateur.solve.refit import Refit
+from secateur.solve.shortgpt import ShortGPT
 from secateur.solve.slimgpt import SlimGPT
 from secateur.solve.sparsegpt import SparseGPT
 from secateur.solve.threshold import Threshold
@@ -26,6 +27,7 @@ SCORES: Mapping[str, Callable[..., Score]] = {
 }
 SOLVERS: Mapping[str, Callable[..., Solver]] = {
     "refit": Refit,
+    "shortgpt": ShortGPT,
     "slimgpt": SlimGPT,
     "sparsegpt": SparseGPT,
     "threshold": Threshold,
@@ -36,6 +38,7 @@ PATTERNS: Mapping[str, str] = {
     "row": "the same share of every output row",
     "columns:UNIT": "whole groups of UNIT input columns",
     "units": "whole KV groups and ffn channels, taken away; units:heads, units:none (channels only)",
+    "blocks": "whole transformer blocks, taken away",
     "N:M": "N kept of every M consecutive inputs, such as 2:4 or 4:8",
 }
 
@@ -61,6 +64,7 @@ METHODS: Mapping[str, Method] = {
         "weights relative to row and column, times inputs (Zhang et al. 2024)",
     ),
     "random": Method(Threshold, {"score": "random"}, "units", "inputs at random; what any choice must beat"),
+    "shortgpt": Method(ShortGPT, {}, "blocks", "whole blocks that change their input least (Men et al. 2024)"),
     "slimgpt": Method(SlimGPT, {}, "units", "greedy OBS removal of heads and channels, with repair (Ling et al. 2024)"),
     "sparsegpt": Method(SparseGPT, {}, "unstructured", "OBS sweep that repairs what is kept (Frantar & Alistarh 2023)"),
     "wanda": Method(Threshold, {"score": "wanda"}, "row", "weights times the norm of their inputs (Sun et al. 2024)"),

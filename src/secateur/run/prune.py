@@ -24,9 +24,11 @@ from secateur.core.roles import Solver, Statistic
 from secateur.core.shapes import TokenIds
 from secateur.run.assemble import assemble
 from secateur.run.checkpoint import FinishedBlock, RunFolder, storage_errors
+from secateur.run.depth import block_influence, write_kept_blocks
 from secateur.run.recipe import Recipe
 from secateur.run.result import LayerReport, Result, versions
 from secateur.run.targets import choose_targets
+from secateur.solve.shortgpt import ShortGPT
 
 __all__ = ["Progress", "prune"]
 
@@ -54,15 +56,20 @@ def prune(
     source = resolve(str(model))
     folder = RunFolder(Path(out))
     job = _Job(source, Checkpoint(source), recipe, folder)
-    done = job.run(ids, resume=resume, progress=progress or (lambda block, blocks: None))
-    reports = assemble(job.weights, folder, source, job.targets.sites)
-    layers = [LayerReport(**report) for report in reports]
+    progress = progress or (lambda block, blocks: None)
+    done, removed, layers = 0, 0, list[LayerReport]()
+    if recipe.whole_blocks():
+        removed = job.drop_blocks(ids, resume=resume, progress=progress)
+    else:
+        done = job.run(ids, resume=resume, progress=progress)
+        layers = [LayerReport(**report) for report in assemble(job.weights, folder, source, job.targets.sites)]
+        removed = job.targets.removed(layers)
     result = Result(
         out=folder.out,
         recipe=recipe.document(),
         layers=layers,
         block_weights=job.targets.weights,
-        removed_weights=job.targets.removed(layers),
+        removed_weights=removed,
         seconds=time.perf_counter() - started,
         peak_memory_mb=peak_memory_mb(),
         resumed_blocks=done,
@@ -104,6 +111,18 @@ class _Job:
                 self._block(index, block, stream)
         progress(len(self.blocks), len(self.blocks))
         return done
+
+    def drop_blocks(self, ids: TokenIds | None, *, resume: bool, progress: Progress) -> int:
+        """Leave out the blocks of least influence; return the weights that went."""
+        ids = self.recipe.calibration.draw(load_tokenizer(self.source)) if ids is None else ids
+        with self._stream(ids) as stream:
+            self.folder.open(self._plan(ids), resume=resume)
+            self._start(stream, 0)
+            influence = block_influence(stream, self.weights, progress)
+        kept = ShortGPT().keep(influence, self.recipe.target())
+        write_kept_blocks(self.weights, self.folder, self.source, kept, influence)
+        gone = (block for number, block in enumerate(self.blocks) if number not in kept)
+        return sum(layer.size for block in gone for stage in block.stages() for layer in stage)
 
     def publish(self, result: Result) -> None:
         """Add result.json and move the model to its name."""

@@ -17,6 +17,7 @@ from secateur.core.errors import RecipeError
 from secateur.core.pattern import NM, Columns, check_ratio, parse_pattern
 from secateur.core.roles import Pattern, Solver
 from secateur.run.methods import ALLOCATORS, METHODS, SCORES, find_method
+from secateur.solve.shortgpt import ShortGPT
 
 __all__ = ["DTypeName", "Recipe", "load_recipe", "parse_recipe"]
 
@@ -30,7 +31,8 @@ class Recipe:
     method: a name, or a mapping with `name` and the solver's fields.
     ratio: share to remove; n:m patterns fix it and may leave it out.
     pattern: unstructured, row, columns:UNIT or n:m zero out weights; units takes whole
-    KV groups and ffn channels away (units:heads query heads, units:none channels only).
+    KV groups and ffn channels away (units:heads query heads, units:none channels only);
+    blocks takes whole blocks.
     None takes the method's usual one.
     budget: what the smaller model may take, such as 100M-params, instead of a ratio (units).
     allocate: how much where, for units: uniform, or a mapping with `name` and fields.
@@ -67,8 +69,7 @@ class Recipe:
             raise RecipeError("a budget needs whole units to go: use pattern units, or give a ratio")
         if self.budget is not None and self.ratio is not None:
             raise RecipeError("give a ratio or a budget, not both")
-        if self.unit() is None and (self.allocate != "uniform" or self.exempt):
-            raise RecipeError("allocate and exempt go with pattern units; give other layers ratios by allocation")
+        self._check_units()
         if self.round_to < 1:
             raise RecipeError(f"round_to {self.round_to} must be at least 1")
         Allocation(self.allocation)
@@ -76,6 +77,14 @@ class Recipe:
             raise RecipeError(f"dtype {self.dtype!r} is unknown: use {', '.join(get_args(DTypeName))}")
         if self.batch_tokens < 1 or self.memory_gb < 0:
             raise RecipeError("batch_tokens must be at least 1 and memory_gb at least 0")
+
+    def _check_units(self) -> None:
+        if self.unit() is None and (self.allocate != "uniform" or self.exempt):
+            raise RecipeError("allocate and exempt go with pattern units; give other layers ratios by allocation")
+        if self.whole_blocks() != isinstance(self.solver(), ShortGPT):
+            raise RecipeError("pattern blocks and method shortgpt go together: name both or neither")
+        if self.whole_blocks() and self.allocation:
+            raise RecipeError("whole blocks stay or go: leave the allocation out")
 
     def target(self) -> float:
         """The ratio, from the pattern where it fixes one. Raises RecipeError when none is given."""
@@ -90,7 +99,11 @@ class Recipe:
 
     def shape(self) -> Pattern:
         """The pattern object; of units, what one channel is."""
-        return Columns() if self.unit() else parse_pattern(self._pattern())
+        return Columns() if self.unit() or self.whole_blocks() else parse_pattern(self._pattern())
+
+    def whole_blocks(self) -> bool:
+        """Whether whole blocks go."""
+        return self._pattern() == "blocks"
 
     def unit(self) -> str | None:
         """Which units of attention go (auto, kv_groups, heads, none), or None when weights are zeroed."""

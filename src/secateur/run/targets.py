@@ -45,6 +45,8 @@ def choose_targets(adapter: Adapter, recipe: Recipe, bytes_each: int) -> Targets
     Raises InputError on names that do not exist and RatioError on what cannot be met.
     """
     unit = recipe.unit()
+    if recipe.whole_blocks():
+        return Targets({}, sum(_weights(block) for block in adapter.blocks()), [])
     if unit is None:
         return Targets(_single(adapter, recipe), sum(layer.weight.numel() for layer in adapter.layers()), [])
     width = head_dim(adapter.model.config)

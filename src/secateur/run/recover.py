@@ -1,0 +1,111 @@
+"""recover(model, text, out, training): train a pruned model and save it, resumable."""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.adapt.adapter import Adapter
+from secateur.adapt.source import load, load_model, load_tokenizer, resolve, skeleton
+from secateur.calibrate.data import Calibration
+from secateur.calibrate.shards import Checkpoint
+from secateur.calibrate.weights import Weights
+from secateur.core.document import write_document
+from secateur.core.memory import peak_memory_mb
+from secateur.core.shapes import TokenIds
+from secateur.export.hf import copy_companions, write_pruned
+from secateur.run.checkpoint import RunFolder, storage_errors
+from secateur.run.result import versions
+from secateur.train.recover import Trainer, Training
+
+__all__ = ["recover"]
+
+_EVERY = 25  # steps between saved states
+
+
+def recover(
+    model: str | Path,
+    text: str,
+    out: str | Path,
+    training: Training | None = None,
+    *,
+    teacher: str | None = None,
+    resume: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Train the layers of a pruned model's blocks on a text; zeros and shapes stay as they are.
+
+    Computes in float32 and stores each tensor's own dtype. `resume` goes on from the last
+    saved state with the same bits. Returns what recover.json holds: mean loss of the first
+    and last tenth of the steps, seconds, peak memory. Raises a SecateurError with one
+    sentence on anything that cannot be done; `out` then does not exist.
+    """
+    started = time.perf_counter()
+    training = training or Training()
+    source, folder = resolve(str(model)), RunFolder(Path(out))
+    drawn = Calibration(
+        source=text, samples=training.steps * training.batch, length=training.length, seed=training.seed
+    ).draw(load_tokenizer(source))
+    guide = None if teacher is None else load(teacher, torch.float32)
+    trainer = Trainer(load_model(source, torch.float32), training, guide)
+    folder.open(_plan(source, text, training, teacher), resume=resume)
+    losses = _train(trainer, drawn, folder, progress or (lambda done, steps: None))
+    tenth = max(1, training.steps // 10)
+    found = {
+        "model": str(source),
+        "text": text,
+        "teacher": teacher,
+        "training": {**asdict(training), "rate": training.peak},
+        "first_loss": sum(losses[:tenth]) / tenth,
+        "last_loss": sum(losses[-tenth:]) / tenth,
+        "seconds": time.perf_counter() - started,
+        "peak_memory_mb": peak_memory_mb(),
+        "versions": versions(),
+    }
+    _write(source, folder, trainer.settle(), found)
+    return found
+
+
+def _plan(source: Path, text: str, training: Training, teacher: str | None) -> dict[str, Any]:
+    threads = torch.get_num_threads()
+    return {"model": str(source), "text": text, "teacher": teacher, "threads": threads, **asdict(training)}
+
+
+def _train(trainer: Trainer, drawn: TokenIds, folder: RunFolder, progress: Callable[[int, int], None]) -> list[float]:
+    """Every step that is not done; the losses of all."""
+    batches = drawn.split(trainer.training.batch)
+    losses: list[float] = []
+    if saved := folder.load_state():
+        tensors, losses = saved
+        trainer.load_state(tensors)
+    for number in range(len(losses), len(batches)):
+        progress(number, len(batches))
+        losses.append(trainer.step(number, batches[number]))
+        if len(losses) % _EVERY == 0:
+            folder.save_state(trainer.state(), losses)
+    progress(len(batches), len(batches))
+    return losses
+
+
+def _write(source: Path, folder: RunFolder, trained: Mapping[str, Tensor], found: dict[str, Any]) -> None:
+    checkpoint = Checkpoint(source)
+    weights = Weights(checkpoint, Adapter(skeleton(source)), torch.float32)
+    target = folder.path / "model"
+
+    def changed(name: str) -> Tensor | None:
+        layer, _, leaf = weights.model_name(name).rpartition(".")
+        return trained[layer].to(checkpoint.info(name)[0]) if leaf == "weight" and layer in trained else None
+
+    with storage_errors(target):
+        target.mkdir(exist_ok=True)
+        copy_companions(source, target)
+        if (source / "masks.safetensors").exists():
+            shutil.copyfile(source / "masks.safetensors", target / "masks.safetensors")
+        write_pruned(checkpoint, target, changed)
+        write_document(target / "recover.json", found)
+    folder.finish(target)

@@ -1,0 +1,38 @@
+"""Whole blocks go, those of least influence first (ShortGPT)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from secateur.core.errors import PatternError, RatioError
+from secateur.core.roles import Pattern, Solution, Statistic, Stats
+from secateur.core.shapes import Weight
+
+__all__ = ["ShortGPT"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortGPT:
+    """Men et al. 2024: remove the blocks that change their input least, all at once, without repair."""
+
+    name: ClassVar[str] = "shortgpt"
+
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """Nothing of single layers."""
+        return ()
+
+    def keep(self, influence: Sequence[float], ratio: float) -> list[int]:
+        """The numbers of the blocks that stay, in order; of equal blocks the first goes.
+
+        Raises RatioError when none would stay.
+        """
+        gone = round(ratio * len(influence))
+        if gone >= len(influence):
+            raise RatioError(f"ratio {ratio:g} would remove all {len(influence)} blocks: ask for less")
+        lowest = sorted(range(len(influence)), key=lambda number: (influence[number], number))[:gone]
+        return [number for number in range(len(influence)) if number not in lowest]
+
+    def solve(self, weight: Weight, stats: Stats, pattern: Pattern, ratio: float) -> Solution:
+        """A single matrix is not this method's business; always raises PatternError."""
+        raise PatternError("shortgpt removes whole blocks: use pattern blocks")

@@ -1,0 +1,1 @@
+"""Training of pruned models: what is gone stays gone."""

@@ -1,0 +1,69 @@
+import json
+
+import pytest
+import torch
+
+from conftest import CONFIGS, tiny_model, tiny_tokenizer
+from secateur.adapt.adapter import Adapter
+from secateur.adapt.source import load_model
+from secateur.core.errors import InputError, RatioError, RecipeError
+from secateur.run.prune import prune
+from secateur.run.recipe import Recipe
+
+SHORT = Recipe(method="shortgpt", ratio=1 / 3)
+
+
+def with_an_idle_block(family, folder):
+    """Three blocks, of which the middle one adds nothing to the residual."""
+    model = tiny_model(family, blocks=3)
+    for layer in Adapter(model).blocks()[1].stages()[1] + Adapter(model).blocks()[1].stages()[3]:
+        layer.module.weight.data.zero_()
+        if layer.bias is not None:
+            layer.module.bias.data.zero_()
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("family", [name for name in CONFIGS if "postnorm" not in name and "gemma" not in name])
+def test_an_idle_block_has_no_influence_and_its_removal_changes_no_logit(family, ids, tmp_path):
+    dense = with_an_idle_block(family, tmp_path / "dense")
+    result = prune(tmp_path / "dense", SHORT, tmp_path / "out", ids=ids)
+    found = json.loads((tmp_path / "out" / "blocks.json").read_text())
+    assert found["kept"] == [0, 2] and found["influence"][1] == pytest.approx(0.0, abs=1e-6)
+    small = load_model(tmp_path / "out")
+    assert small.config.num_hidden_layers == 2 and result.sparsity == pytest.approx(1 / 3)
+    with torch.no_grad():
+        torch.testing.assert_close(small(ids).logits, dense(ids).logits)
+        torch.testing.assert_close(small.generate(ids, max_new_tokens=4), dense.generate(ids, max_new_tokens=4))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_every_family_loads_with_the_blocks_that_were_kept(family, saved, ids, tmp_path):
+    prune(saved(family, blocks=3), SHORT, tmp_path / "out", ids=ids)
+    kept = json.loads((tmp_path / "out" / "blocks.json").read_text())["kept"]
+    dense, small = load_model(saved(family, blocks=3)), load_model(tmp_path / "out")
+    assert len(Adapter(small).blocks()) == 2 == len(getattr(small.config, "layer_types", None) or kept)
+    for old, block in zip(kept, Adapter(small).blocks(), strict=True):
+        expected = Adapter(dense).blocks()[old].tensors().values()
+        assert all(torch.equal(a, b) for a, b in zip(block.tensors().values(), expected, strict=True))
+
+
+def test_a_model_shrunk_before_loses_blocks_too(saved, ids, tmp_path):
+    cut = Recipe(method="slimgpt", ratio=0.3, round_to=1, allocate="incremental")
+    prune(saved("llama", blocks=3), cut, tmp_path / "small", ids=ids)
+    prune(tmp_path / "small", SHORT, tmp_path / "out", ids=ids)
+    assert torch.isfinite(load_model(tmp_path / "out")(ids).logits).all()
+
+
+def test_wrong_requests_are_refused_in_words(saved, ids, tmp_path):
+    with pytest.raises(RatioError, match="all 2 blocks"):
+        prune(saved("llama"), Recipe(method="shortgpt", ratio=0.9), tmp_path / "out", ids=ids)
+    with pytest.raises(RecipeError, match="go together"):
+        Recipe(method="wanda", pattern="blocks", ratio=0.5)
+    with pytest.raises(RecipeError, match="go together"):
+        Recipe(method="shortgpt", pattern="units", ratio=0.5)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    with pytest.raises(InputError, match="already exists"):
+        prune(saved("llama"), SHORT, tmp_path / "taken", ids=ids)

@@ -1,0 +1,23 @@
+import pytest
+import torch
+
+from secateur.calibrate.statistic import gather
+from secateur.core.errors import PatternError, RatioError
+from secateur.core.pattern import Columns
+from secateur.solve.shortgpt import ShortGPT
+
+
+def test_the_least_influential_blocks_go_and_ties_go_first():
+    assert ShortGPT().keep([0.5, 0.1, 0.3, 0.1, 0.9], 0.2) == [0, 2, 3, 4]
+    assert ShortGPT().keep([0.5, 0.1, 0.3, 0.1, 0.9], 0.6) == [0, 4]
+    assert ShortGPT().keep([0.5, 0.1], 0.0) == [0, 1]
+
+
+def test_a_model_without_blocks_is_refused():
+    with pytest.raises(RatioError, match="all 3 blocks"):
+        ShortGPT().keep([1.0, 2.0, 3.0], 0.9)
+
+
+def test_single_matrices_are_refused():
+    with pytest.raises(PatternError, match="whole blocks"):
+        ShortGPT().solve(torch.ones(2, 2), gather(()), Columns(), 0.5)

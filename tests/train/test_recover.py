@@ -1,0 +1,100 @@
+import pytest
+import torch
+
+from conftest import CONFIGS
+from secateur.adapt.adapter import Adapter
+from secateur.adapt.source import load_model
+from secateur.core.errors import InputError, NumericalError
+from secateur.train.recover import Trainer, Training
+
+
+def halved(folder):
+    model = load_model(folder)
+    for layer in Adapter(model).layers():
+        weight = layer.weight.clone()
+        weight[:, ::2] = 0
+        layer.set_weight(weight)
+    return model
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("rank", [0, 2])
+def test_training_lowers_the_loss_and_keeps_zeros_in_every_family(family, rank, saved, ids):
+    model = halved(saved(family))
+    trainer = Trainer(model, Training(steps=12, rank=rank, rate=0.01))
+    losses = [trainer.step(number, ids) for number in range(12)]
+    assert losses[-1] < losses[0]
+    trainer.settle()
+    assert all(not layer.weight[:, ::2].any() and layer.weight[:, 1::2].any() for layer in Adapter(model).layers())
+
+
+def test_only_layers_of_blocks_change(saved, ids):
+    model, before = halved(saved("llama")), halved(saved("llama")).state_dict()
+    trainer = Trainer(model, Training(steps=2))
+    trainer.step(0, ids)
+    trained = trainer.settle()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) == (name.removesuffix(".weight") not in trained), name
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_state_taken_up_goes_on_with_the_same_bits(rank, saved, ids):
+    training = Training(steps=4, rank=rank)
+    straight, first, second = (Trainer(halved(saved("llama")), training) for _ in range(3))
+    for number in range(4):
+        straight.step(number, ids)
+    for number in range(2):
+        first.step(number, ids)
+    second.load_state(first.state())
+    for number in range(2, 4):
+        second.step(number, ids)
+    after = second.settle()
+    assert all(torch.equal(value, after[name]) for name, value in straight.settle().items())
+
+
+def test_a_teacher_pulls_towards_its_outputs(saved, ids):
+    teacher = load_model(saved("llama"))
+
+    def distance(model):
+        with torch.no_grad():
+            return float((model(ids).logits - teacher(ids).logits).square().mean())
+
+    model = halved(saved("llama"))
+    before = distance(model)
+    trainer = Trainer(model, Training(steps=20, rate=0.005, teaching=1.0), teacher)
+    for number in range(20):
+        trainer.step(number, ids)
+    assert distance(model) < 0.8 * before
+
+
+def test_a_teacher_that_is_the_model_itself_has_nothing_to_say(saved, ids):
+    trainer = Trainer(load_model(saved("llama")), Training(teaching=1.0), load_model(saved("llama")))
+    assert trainer.step(0, ids) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_rate_warms_up_and_falls_to_nearly_nothing():
+    training = Training(steps=100, rate=1.0)
+    rates = [training.rate_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == 1.0 == rates[9]
+    assert rates[-1] < 0.01 and rates[10:] == sorted(rates[10:], reverse=True)
+
+
+@pytest.mark.parametrize("field", [{"steps": 0}, {"length": 1}, {"rank": -1}, {"rate": 0.0}, {"teaching": 2.0}])
+def test_impossible_settings_are_refused(field):
+    with pytest.raises(InputError, match="recover needs"):
+        Training(**field)
+
+
+def test_a_loss_that_explodes_is_an_error(saved, ids):
+    model = load_model(saved("llama"))
+    trainer = Trainer(model, Training())
+    model.model.norm.weight.data.fill_(float("nan"))
+    with pytest.raises(NumericalError, match="smaller rate"):
+        trainer.step(0, ids)
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(saved):
+    teacher = load_model(saved("llama"))
+    teacher.config.vocab_size = 7
+    with pytest.raises(InputError, match="teacher has 7 tokens"):
+        Trainer(load_model(saved("llama")), Training(), teacher)
