@@ -4,7 +4,8 @@
         --test ../shared/data/text/wikitext2-test.txt \\
         --tasks ../shared/data/zeroshot/{arc_easy,piqa,copa,lambada_openai}.jsonl
 
-Every row prunes, saves, loads again and measures; results are written after each.
+Every row prunes, saves, loads again and measures; results are written after each, and
+rows that the output file already holds are not repeated.
 """
 
 import argparse
@@ -25,6 +26,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "wanda": {"method": "wanda", "pattern": "units"},
     "magnitude, repaired": {"method": {"name": "refit", "score": "magnitude"}, "pattern": "units"},
     "magnitude": {"method": "magnitude", "pattern": "units"},
+    "taylor, repaired": {"method": {"name": "refit", "score": "taylor"}, "pattern": "units"},
+    "taylor": {"method": "taylor"},
+    "fluctuation, repaired": {"method": {"name": "refit", "score": "fluctuation"}, "pattern": "units"},
+    "fluctuation": {"method": "flap"},
+    "shortgpt": {"method": "shortgpt"},
     "random": {"method": "random"},
 }
 
@@ -57,12 +63,17 @@ def main() -> None:
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.25, 0.5, 0.2, 0.3])
     parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "shrink.json"))
     args = parser.parse_args()
+    out = Path(args.out)
     results: dict[str, Any] = {"model": args.model, "limit": args.limit, "rows": {}}
+    if out.exists():
+        results["rows"] = json.loads(out.read_text())["rows"]
     for ratio in args.ratios:
         for name, settings in ROWS.items():
+            if name in results["rows"].get(str(ratio), {}):
+                continue
             results["rows"].setdefault(str(ratio), {})[name] = row(args, settings, ratio)
             print(ratio, name, json.dumps(results["rows"][str(ratio)][name]), flush=True)
-            Path(args.out).write_text(json.dumps(results, indent=2) + "\n")
+            out.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

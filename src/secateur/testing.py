@@ -7,6 +7,8 @@
 import torch
 from torch import Tensor
 
+from secateur.calibrate.gradient import Gradient
+from secateur.calibrate.moments import Moments
 from secateur.calibrate.statistic import Gathered, Gram, InputNorm, gather
 from secateur.core.errors import PatternError
 from secateur.core.linalg import layer_loss
@@ -14,9 +16,9 @@ from secateur.core.pattern import NM, Columns, PerRow, Unstructured
 from secateur.core.roles import Pattern, Score, Solver
 from secateur.core.seed import generator
 
-__all__ = ["check_score", "check_solver", "problem"]
+__all__ = ["check_score", "check_solver", "problem", "summary"]
 
-_STATISTICS = (InputNorm, Gram)
+_STATISTICS = (InputNorm, Gram, Moments)
 _CASES: tuple[tuple[Pattern, float], ...] = (
     (PerRow(), 0.5),
     (Unstructured(), 0.5),
@@ -39,6 +41,13 @@ def problem(rows: int, columns: int, *, seed: int = 0, tokens: int = 256) -> tup
     return weight, torch.randn(tokens, columns, generator=stream) @ mixing
 
 
+def summary(weight: Tensor, x: Tensor) -> Gathered:
+    """Every statistic of a layer; the gradient is that of half the mean squared output."""
+    stats = gather(_STATISTICS, x)
+    gradient = weight @ stats[Gram].value / 2
+    return Gathered({**stats.parts, Gradient: Gradient(gradient, samples=1)})
+
+
 def _same(a: Tensor, b: Tensor, law: str) -> None:
     if not torch.equal(a, b):
         raise AssertionError(law)
@@ -47,22 +56,22 @@ def _same(a: Tensor, b: Tensor, law: str) -> None:
 def check_score(score: Score) -> None:
     """Shape and finiteness; scaling the inputs leaves the ranking; permuting outputs permutes it."""
     weight, x = problem(6, 16)
-    stats = gather(_STATISTICS, x)
+    stats = summary(weight, x)
     values = score(weight, stats)
     if values.shape != weight.shape or not torch.isfinite(values).all():
         raise AssertionError("a score is finite and has the weight's shape")
     ranks = values.flatten().argsort(stable=True)
-    scaled = score(weight, gather(_STATISTICS, x * 4)).flatten().argsort(stable=True)
+    scaled = score(weight, summary(weight, x * 4)).flatten().argsort(stable=True)
     _same(ranks, scaled, "scaling every input by the same number leaves the ranking of weights")
     order = torch.tensor([1, 3, 5, 0, 4, 2])
-    if not torch.allclose(score(weight[order], stats), values[order], rtol=1e-5):
+    if not torch.allclose(score(weight[order], summary(weight[order], x)), values[order], rtol=1e-5):
         raise AssertionError("permuting outputs permutes the scores")
 
 
 def check_solver(solver: Solver) -> None:
     """Every law of a solver, over patterns and ratios, on small random problems."""
     weight, x = problem(6, 32)
-    stats = gather(_STATISTICS, x)
+    stats = summary(weight, x)
     cases = [(pattern, ratio) for pattern, ratio in _CASES if _makes(solver, pattern, ratio)]
     if not cases:
         raise AssertionError(f"{solver.name} makes none of the known patterns")
@@ -76,7 +85,7 @@ def _makes(solver: Solver, pattern: Pattern, ratio: float) -> bool:
     """Whether the solver takes this pattern; a refusal is a PatternError."""
     weight, x = problem(2, 32)
     try:
-        solver.solve(weight, gather(_STATISTICS, x), pattern, ratio)
+        solver.solve(weight, summary(weight, x), pattern, ratio)
     except PatternError:
         return False
     return True
@@ -115,10 +124,10 @@ def _check_ends(solver: Solver, weight: Tensor, stats: Gathered, pattern: Patter
 
 
 def _check_symmetry(solver: Solver, weight: Tensor, x: Tensor, pattern: Pattern) -> None:
-    stats = gather(_STATISTICS, x)
+    stats = summary(weight, x)
     order = torch.tensor([1, 3, 5, 0, 4, 2])
     straight = solver.solve(weight, stats, pattern, 0.5)
-    permuted = solver.solve(weight[order], stats, pattern, 0.5)
+    permuted = solver.solve(weight[order], summary(weight[order], x), pattern, 0.5)
     _same(permuted.keep, straight.keep[order], f"{solver.name}: permuting outputs permutes the mask")
-    scaled = solver.solve(weight, gather(_STATISTICS, x * 4), pattern, 0.5)
+    scaled = solver.solve(weight, summary(weight, x * 4), pattern, 0.5)
     _same(scaled.keep, straight.keep, f"{solver.name}: scaling every input leaves the mask")

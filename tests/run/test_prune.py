@@ -220,3 +220,12 @@ def test_a_disk_that_fills_up_is_one_sentence_and_the_run_goes_on_later(saved, i
     assert not (tmp_path / "out").exists()
     prune(saved("llama"), Recipe(ratio=0.5), tmp_path / "out", ids=ids, resume=True)
     assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("method", ["taylor", "flap"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_units_chosen_by_gradient_or_variance_go_and_the_model_loads(method, family, saved, ids, tmp_path):
+    recipe = Recipe(method=method, ratio=0.25, round_to=1)
+    result = prune(saved(family), recipe, tmp_path / "out", ids=ids)
+    assert result.calibration_tokens == ids.numel() and 0.15 < result.sparsity < 0.35
+    assert torch.isfinite(load_model(tmp_path / "out")(ids).logits).all()

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from secateur.calibrate.statistic import Gram, InputNorm, gather
+from secateur.calibrate.statistic import Gram
 from secateur.core.errors import NumericalError
 from secateur.core.linalg import layer_loss, refit_rows
 from secateur.core.pattern import NM, Columns, PerRow, Unstructured
 from secateur.run.methods import METHODS
 from secateur.score.wanda import Wanda
 from secateur.solve.refit import Refit
-from secateur.testing import problem
+from secateur.testing import problem, summary
 
 MATRIX = [name for name in METHODS if METHODS[name].pattern != "blocks"]
 
@@ -20,7 +20,7 @@ MATRIX = [name for name in METHODS if METHODS[name].pattern != "blocks"]
 )
 def test_refit_is_a_lower_bound_of_every_method_on_its_mask(name, pattern):
     weight, x = problem(8, 32)
-    stats = gather((InputNorm, Gram), x)
+    stats = summary(weight, x)
     method = METHODS[name]
     from secateur.run.recipe import Recipe
 
@@ -32,7 +32,7 @@ def test_refit_is_a_lower_bound_of_every_method_on_its_mask(name, pattern):
 
 def test_few_tokens_need_the_damp():
     weight, x = problem(8, 32, tokens=10)
-    stats = gather((InputNorm, Gram), x)
+    stats = summary(weight, x)
     assert torch.isfinite(Refit(score=Wanda()).solve(weight, stats, PerRow(), 0.5).weight).all()
     with pytest.raises(NumericalError, match="singular"):
         Refit(score=Wanda(), damp=0.0).solve(weight, stats, PerRow(), 0.5)

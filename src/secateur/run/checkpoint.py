@@ -108,6 +108,23 @@ class RunFolder:
                 f"{self._hidden(index)} is damaged ({error}): remove {self.path} and start again"
             ) from error
 
+    def save_gradients(self, tensors: dict[str, Tensor]) -> None:
+        """Write every layer's gradient."""
+        self._save(self.path / "gradients.safetensors", tensors, {})
+
+    def has_gradients(self) -> bool:
+        """Whether gradients were written."""
+        return (self.path / "gradients.safetensors").exists()
+
+    def load_gradient(self, layer: str) -> Tensor:
+        """Read one layer's gradient. Raises InputError when the file is damaged."""
+        path = self.path / "gradients.safetensors"
+        try:
+            with safe_open(path, framework="pt") as file:
+                return file.get_tensor(layer)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is damaged ({error}): remove {self.path} and start again") from error
+
     def save_state(self, tensors: dict[str, Tensor], losses: list[float]) -> None:
         """Write a training state and the losses so far."""
         self._save(self.path / "training.safetensors", tensors, {"losses": json.dumps(losses)})

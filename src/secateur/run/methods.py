@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 from secateur.allocate.incremental import Incremental
 from secateur.allocate.uniform import Uniform
 from secateur.core.roles import Score, Solver
+from secateur.score.fluctuation import Fluctuation
 from secateur.score.magnitude import Magnitude
 from secateur.score.random import Random
 from secateur.score.ria import RIA
+from secateur.score.taylor import Taylor
 from secateur.score.wanda import Wanda
 from secateur.solve.refit import Refit
 from secateur.solve.shortgpt import ShortGPT
@@ -20,9 +22,11 @@ from secateur.solve.threshold import Threshold
 __all__ = ["ALLOCATORS", "METHODS", "PATTERNS", "SCORES", "SOLVERS", "Method", "find_method"]
 
 SCORES: Mapping[str, Callable[..., Score]] = {
+    "fluctuation": Fluctuation,
     "magnitude": Magnitude,
     "random": Random,
     "ria": RIA,
+    "taylor": Taylor,
     "wanda": Wanda,
 }
 SOLVERS: Mapping[str, Callable[..., Solver]] = {
@@ -53,6 +57,9 @@ class Method(NamedTuple):
 
 
 METHODS: Mapping[str, Method] = {
+    "flap": Method(
+        Threshold, {"score": "fluctuation"}, "units", "inputs that vary least; no bias is added (An et al. 2024)"
+    ),
     "magnitude": Method(
         Threshold, {"score": "magnitude"}, "unstructured", "smallest weights go; no calibration (Han et al. 2015)"
     ),
@@ -67,6 +74,7 @@ METHODS: Mapping[str, Method] = {
     "shortgpt": Method(ShortGPT, {}, "blocks", "whole blocks that change their input least (Men et al. 2024)"),
     "slimgpt": Method(SlimGPT, {}, "units", "greedy OBS removal of heads and channels, with repair (Ling et al. 2024)"),
     "sparsegpt": Method(SparseGPT, {}, "unstructured", "OBS sweep that repairs what is kept (Frantar & Alistarh 2023)"),
+    "taylor": Method(Threshold, {"score": "taylor"}, "units", "first-order change of the loss (LLM-Pruner, 2023)"),
     "wanda": Method(Threshold, {"score": "wanda"}, "row", "weights times the norm of their inputs (Sun et al. 2024)"),
 }
 

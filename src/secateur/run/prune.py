@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from secateur.adapt.adapter import Adapter, Block, Layer
-from secateur.adapt.source import load_tokenizer, resolve, skeleton
+from secateur.adapt.source import load_model, load_tokenizer, resolve, skeleton
+from secateur.calibrate.gradient import Gradient, layer_gradients
 from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.statistic import Gathered, gather
 from secateur.calibrate.stream import Stream, StreamSettings
@@ -93,6 +94,7 @@ class _Job:
         self.checkpoint = checkpoint
         self.solver: Solver = recipe.solver()
         self.targets = choose_targets(self.adapter, recipe, self.weights.bytes_each())
+        self.streamed = [kind for kind in self.solver.needs if kind is not Gradient]
         self.tokens = 0
         self.ceiling = 0.0
         self._check_layers()
@@ -102,8 +104,12 @@ class _Job:
         if self.solver.needs and ids is None:
             ids = self.recipe.calibration.draw(load_tokenizer(self.source))
         with ExitStack() as stack:
-            stream = stack.enter_context(self._stream(ids)) if self.solver.needs and ids is not None else None
+            stream = stack.enter_context(self._stream(ids)) if self.streamed and ids is not None else None
             done = self.folder.open(self._plan(ids), resume=resume)
+            if Gradient in self.solver.needs and ids is not None and not self.folder.has_gradients():
+                model = load_model(self.source, self.dtype)
+                self.folder.save_gradients(layer_gradients(Adapter(model), ids, self.targets.layers.keys()))
+                self.tokens = ids.numel()
             if stream is not None:
                 self._start(stream, done)
             for index, block in enumerate(self.blocks[done:], done):
@@ -188,7 +194,7 @@ class _Job:
 
     def _needs(self, layers: Sequence[Layer]) -> Sequence[type[Statistic]] | None:
         wanted = any(layer.name in self.targets.layers for layer in layers)
-        return self.solver.needs if wanted else None
+        return self.streamed if wanted else None
 
     def _hold_memory(self) -> None:
         """Give freed memory back once a tenth over the first block's peak is held; it costs page faults."""
@@ -200,6 +206,9 @@ class _Job:
         started = time.perf_counter()
         pattern, ratio = self.targets.layers[layer.name]
         weight = layer.weight.float()
+        if Gradient in self.solver.needs:
+            gradient = Gradient(self.folder.load_gradient(layer.name), samples=1)
+            stats = Gathered({**stats.parts, Gradient: gradient})
         with _named(layer.name):
             solution = self.solver.solve(weight, stats, pattern, ratio)
         layer.set_weight(solution.weight)

@@ -1,0 +1,23 @@
+"""First-order change of the loss when a weight goes (LLM-Pruner's element-wise form)."""
+
+from dataclasses import dataclass
+
+from secateur.calibrate.gradient import Gradient
+from secateur.core.roles import Statistic, Stats
+from secateur.core.shapes import ScoreMatrix, Weight
+
+__all__ = ["Taylor"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taylor:
+    """|W_ij dL/dW_ij| (Ma et al. 2023, equation 4, first order)."""
+
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """The gradient of the loss in the dense model."""
+        return (Gradient,)
+
+    def __call__(self, weight: Weight, stats: Stats) -> ScoreMatrix:
+        """Score every weight by how much the loss changes without it."""
+        return (weight * stats[Gradient].value).abs()
