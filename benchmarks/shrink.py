@@ -5,7 +5,7 @@
         --tasks ../shared/data/zeroshot/{arc_easy,piqa,copa,lambada_openai}.jsonl
 
 Every row prunes, saves, loads again and measures; results are written after each, and
-rows that the output file already holds are not repeated.
+rows that the output file already holds are not repeated, unless they lack tasks asked for.
 """
 
 import argparse
@@ -32,6 +32,16 @@ ROWS: dict[str, dict[str, Any]] = {
     "fluctuation": {"method": "flap"},
     "shortgpt": {"method": "shortgpt"},
     "random": {"method": "random"},
+}
+AT_A_QUARTER: dict[str, dict[str, Any]] = {
+    "slimgpt incremental, diagonal reading": {
+        "method": {"name": "slimgpt", "reading": "diagonal"},
+        "allocate": "incremental",
+    },
+    **{
+        f"random, seed {seed}": {"method": {"name": "random", "score": {"name": "random", "seed": seed}}}
+        for seed in range(1, 5)
+    },
 }
 
 
@@ -68,8 +78,9 @@ def main() -> None:
     if out.exists():
         results["rows"] = json.loads(out.read_text())["rows"]
     for ratio in args.ratios:
-        for name, settings in ROWS.items():
-            if name in results["rows"].get(str(ratio), {}):
+        for name, settings in (ROWS | (AT_A_QUARTER if ratio == 0.25 else {})).items():
+            before = results["rows"].get(str(ratio), {}).get(name, {})
+            if before and ("tasks" in before or not args.tasks):
                 continue
             results["rows"].setdefault(str(ratio), {})[name] = row(args, settings, ratio)
             print(ratio, name, json.dumps(results["rows"][str(ratio)][name]), flush=True)

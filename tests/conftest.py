@@ -67,12 +67,14 @@ CONFIGS = {
 }
 
 
-def tiny_model(name: str, *, blocks: int | None = None):
+def tiny_model(name: str, *, blocks: int | None = None, ffn: int | None = None):
     """A random model of a family, with biases and norms away from their defaults."""
     settings = dict(CONFIGS[name])
     if blocks is not None:
         settings |= dict.fromkeys({"num_hidden_layers", "n_layer"} & settings.keys(), blocks)
         settings.pop("layer_types", None)
+    if ffn is not None:
+        settings["intermediate_size"] = ffn
     config = AutoConfig.for_model(settings.pop("model_type", name), **settings)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()

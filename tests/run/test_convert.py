@@ -11,9 +11,14 @@ def test_nothing_is_left_when_a_format_cannot_be_written(saved, tmp_path):
 
 
 def test_unknown_formats_and_taken_names_are_refused(saved, tmp_path):
-    with pytest.raises(InputError, match="use gguf or onnx"):
+    with pytest.raises(InputError, match="use gguf, onnx or decilm"):
         convert(str(saved("llama")), "pickle", tmp_path / "x")
     (tmp_path / "x").write_text("mine")
     with pytest.raises(InputError, match="already exists"):
         convert(str(saved("llama")), "gguf", tmp_path / "x")
     assert (tmp_path / "x").read_text() == "mine"
+
+
+def test_decilm_is_a_folder(saved, tmp_path):
+    convert(str(saved("llama")), "decilm", tmp_path / "x")
+    assert (tmp_path / "x" / "configuration_decilm.py").exists() and not (tmp_path / "x.partial").exists()

@@ -152,8 +152,8 @@ def verify(
 @app.command()
 def export(
     folder: Annotated[str, typer.Argument(help="A model folder, shrunk or not.")],
-    to: Annotated[str, typer.Option(help="gguf or onnx.")],
-    out: Annotated[Path, typer.Option(help="File (gguf) or folder (onnx) to write; must not exist yet.")],
+    to: Annotated[str, typer.Option(help="gguf, onnx or decilm (vLLM).")],
+    out: Annotated[Path, typer.Option(help="File (gguf) or folder (onnx, decilm) to write; must not exist yet.")],
 ) -> None:
     """Write a model in another format."""
     from secateur.run.convert import convert

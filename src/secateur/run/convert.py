@@ -7,6 +7,7 @@ import torch
 
 from secateur.adapt.source import load, resolve
 from secateur.core.errors import InputError
+from secateur.export.decilm import write_decilm
 from secateur.export.gguf import write_gguf
 from secateur.export.onnx import write_onnx
 from secateur.run.checkpoint import storage_errors
@@ -15,12 +16,12 @@ __all__ = ["convert"]
 
 
 def convert(model: str, to: str, out: Path) -> Path:
-    """Write `model` as gguf (a file) or onnx (a folder) under its name once it is whole.
+    """Write `model` as gguf (a file), onnx or decilm (folders) under its name once it is whole.
 
     Raises InputError on another format or when `out` exists.
     """
-    if to not in ("gguf", "onnx"):
-        raise InputError(f"format {to!r} is unknown: use gguf or onnx")
+    if to not in ("gguf", "onnx", "decilm"):
+        raise InputError(f"format {to!r} is unknown: use gguf, onnx or decilm")
     if out.exists():
         raise InputError(f"output {str(out)!r} already exists: remove it or name another")
     partial = out.with_name(out.name + ".partial")
@@ -31,7 +32,10 @@ def convert(model: str, to: str, out: Path) -> Path:
                 write_gguf(resolve(model), partial)
             else:
                 partial.mkdir()
-                write_onnx(load(model, torch.float32), partial)
+                if to == "onnx":
+                    write_onnx(load(model, torch.float32), partial)
+                else:
+                    write_decilm(resolve(model), partial)
             partial.replace(out)
     finally:
         if partial.is_dir():
