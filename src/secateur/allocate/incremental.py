@@ -1,12 +1,12 @@
 """Ratios that rise with the logarithm of depth (SlimGPT)."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError, RatioError
 from secateur.core.pattern import check_ratio
+from secateur.core.problem import Problem
 
 __all__ = ["Incremental"]
 
@@ -27,9 +27,10 @@ class Incremental:
         if not 0 <= self.start <= 1 or not 0 < self.ceiling <= 1:
             raise InputError(f"incremental: start {self.start} and ceiling {self.ceiling} belong in 0..1")
 
-    def allocate(self, sizes: Mapping[str, int], ratio: float) -> Allocation:
-        """Ratios by block, in the order given; their mean over `sizes` is the target exactly."""
+    def allocate(self, problem: Problem, ratio: float) -> Allocation:
+        """Ratios by block, in the order given; their weighted mean is the target exactly."""
         check_ratio(ratio)
+        sizes = problem.sizes
         names, total = list(sizes), sum(sizes.values())
         if len(names) < 2:
             return Allocation(dict.fromkeys(names, ratio))

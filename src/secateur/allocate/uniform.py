@@ -1,9 +1,9 @@
 """The same ratio everywhere."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from secateur.core.allocation import Allocation
+from secateur.core.problem import Problem
 
 __all__ = ["Uniform"]
 
@@ -12,6 +12,6 @@ __all__ = ["Uniform"]
 class Uniform:
     """Every block loses the same share."""
 
-    def allocate(self, sizes: Mapping[str, int], ratio: float) -> Allocation:
-        """The target for every name. Raises RatioError outside 0..1."""
-        return Allocation(dict.fromkeys(sizes, ratio))
+    def allocate(self, problem: Problem, ratio: float) -> Allocation:
+        """The target for every block. Raises RatioError outside 0..1."""
+        return Allocation(dict.fromkeys(problem.blocks, ratio))

@@ -1,11 +1,11 @@
-"""A named set of ratios: mean, clip, save, load."""
+"""A named set of ratios: mean, clip, balance, whole weights, save, load."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from secateur.core.document import read_document, write_document
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, RatioError
 from secateur.core.pattern import check_ratio
 
 __all__ = ["Allocation"]
@@ -30,6 +30,29 @@ class Allocation:
     def clip(self, low: float, high: float) -> "Allocation":
         """Every ratio moved into [low, high]."""
         return Allocation({name: min(max(ratio, low), high) for name, ratio in self.ratios.items()})
+
+    def balanced(self, sizes: Mapping[str, int], target: float, low: float = 0.0, high: float = 1.0) -> "Allocation":
+        """All ratios moved by one number and clipped, so that their weighted mean is the target.
+
+        Raises RatioError when the target is outside [low, high].
+        """
+        if not low <= target <= high:
+            raise RatioError(f"ratio {target:g} cannot be met within bounds {low:g}..{high:g}: widen them")
+        below, above = low - max(self.ratios.values()), high - min(self.ratios.values())
+        for _ in range(100):
+            shift = (below + above) / 2
+            found = Allocation({name: min(max(ratio + shift, low), high) for name, ratio in self.ratios.items()})
+            below, above = (below, shift) if found.mean(sizes) >= target else (shift, above)
+        return found
+
+    def counts(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Whole weights to remove; rounding is carried on, so that every running sum is right to half a weight."""
+        exact, given, counts = 0.0, 0, dict[str, int]()
+        for name, ratio in self.ratios.items():
+            exact += ratio * sizes[name]
+            counts[name] = min(max(round(exact) - given, 0), sizes[name])
+            given += counts[name]
+        return counts
 
     def save(self, path: Path) -> None:
         """Write the ratios as JSON."""

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
 from secateur.calibrate.influence import Influence
 from secateur.calibrate.stream import Stream
+from secateur.calibrate.survey import survey
 from secateur.calibrate.weights import Weights
 from secateur.core.document import read_document, write_document
 from secateur.export.hf import copy_companions, write_pruned
@@ -16,23 +15,10 @@ from secateur.surgery.config import depth_config
 __all__ = ["block_influence", "write_kept_blocks"]
 
 
-@torch.no_grad()
 def block_influence(stream: Stream, weights: Weights, progress: Callable[[int, int], None]) -> list[float]:
     """Every block's influence in the dense model, in one streamed forward pass."""
-    blocks = weights.adapter.blocks()
-    found: list[float] = []
-    for number, block in enumerate(blocks):
-        progress(number, len(blocks))
-        seen = Influence()
-        with weights.loaded(block.tensors()):
-            for index in range(len(stream.batches)):
-                before = stream.hidden[index]
-                after = stream.call(block, number, index)
-                seen.update(before, after)
-                stream.hidden[index] = after
-        found.append(seen.value)
-    progress(len(blocks), len(blocks))
-    return found
+    found = survey(stream, weights, (), Influence, lambda view: view.watched, progress)
+    return list(found.values())
 
 
 def write_kept_blocks(

@@ -1,0 +1,48 @@
+"""Ratios from an expression of a block's scores, published or searched (DSA)."""
+
+import math
+from dataclasses import dataclass
+
+from secateur.allocate.expression import parse
+from secateur.allocate.spread import block_scores, spread
+from secateur.calibrate.statistic import InputNorm
+from secateur.core.allocation import Allocation
+from secateur.core.errors import RatioError
+from secateur.core.problem import BlockView, Problem
+from secateur.core.roles import Statistic
+
+__all__ = ["DSA"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DSA:
+    """Li et al. 2024: an expression turns a block's Wanda scores into one number; a larger one loses more.
+
+    Ratios span strength / 100 on both sides of the target. The default is the published winner.
+    """
+
+    expression: str = "(abslog)-(var)-(atan,asin)-(7)"
+
+    def __post_init__(self) -> None:
+        """Refuse expressions that do not parse."""
+        parse(self.expression)
+
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """The norm of every input."""
+        return (InputNorm,)
+
+    def watch(self) -> None:
+        """What passes between blocks is not looked at."""
+
+    def read(self, view: BlockView) -> float:
+        """The expression's number for the block."""
+        program = parse(self.expression)
+        return program.finish(program.reduced(block_scores(view)))
+
+    def allocate(self, problem: Problem, ratio: float) -> Allocation:
+        """Ratios by block. Raises RatioError where the expression has no finite value."""
+        for name, value in problem.readings.items():
+            if not math.isfinite(value):
+                raise RatioError(f"dsa: {self.expression} is {value} at {name}: use another expression")
+        return spread(problem.readings, problem.sizes, ratio, parse(self.expression).strength / 100)

@@ -1,0 +1,68 @@
+"""One threshold over all weights of the model, read as ratios (global ranking)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from secateur.calibrate.statistic import InputNorm
+from secateur.core.allocation import Allocation
+from secateur.core.errors import InputError
+from secateur.core.pattern import check_ratio
+from secateur.core.problem import BlockView, Problem
+from secateur.core.roles import Statistic
+
+__all__ = ["Ranking"]
+
+_LOW, _HIGH, _BINS = -30.0, 20.0, 20000  # natural logarithms of scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """The share of every matrix below a threshold common to all, on Wanda's scores or on magnitudes.
+
+    Scores are counted in bins 0.25% wide, so memory does not grow with the model. No matrix
+    loses more than `most`.
+    """
+
+    score: str = "wanda"
+    most: float = 0.95
+
+    def __post_init__(self) -> None:
+        """Refuse scores nobody knows."""
+        if self.score not in ("wanda", "magnitude") or not 0 < self.most <= 1:
+            raise InputError(f"ranking: score {self.score!r} is wanda or magnitude, and most {self.most} in 0..1")
+
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """The norm of every input, for Wanda's scores."""
+        return (InputNorm,) if self.score == "wanda" else ()
+
+    def watch(self) -> None:
+        """What passes between blocks is not looked at."""
+
+    def read(self, view: BlockView) -> dict[str, Int[Tensor, " bins"]]:
+        """How many scores fall into every bin, by matrix."""
+        found: dict[str, Tensor] = {}
+        for name, weight in view.weights.items():
+            scale = view.stats[name][InputNorm].value if self.score == "wanda" else torch.ones(weight.shape[1])
+            place = ((weight.abs() * scale).log() - _LOW) * (_BINS / (_HIGH - _LOW))
+            found[name] = place.clamp(0, _BINS - 1).long().flatten().bincount(minlength=_BINS)
+        return found
+
+    def allocate(self, problem: Problem, ratio: float) -> Allocation:
+        """Ratios by layer; within the threshold's bin every matrix loses the same share."""
+        check_ratio(ratio)
+        counts = {name: bins for block in problem.readings.values() for name, bins in block.items()}
+        below = torch.stack(list(counts.values())).sum(dim=0).cumsum(0)
+        asked = ratio * float(below[-1])
+        edge = int(torch.searchsorted(below, asked))
+        edge = min(edge, _BINS - 1)
+        before = float(below[edge - 1]) if edge else 0.0
+        share = (asked - before) / max(float(below[edge]) - before, 1.0)
+        ratios = {
+            name: (float(bins[:edge].sum()) + share * float(bins[edge])) / float(bins.sum())
+            for name, bins in counts.items()
+        }
+        return Allocation(ratios).balanced(problem.layers, ratio, 0.0, max(self.most, ratio))

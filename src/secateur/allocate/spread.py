@@ -1,0 +1,27 @@
+"""Scores of blocks to ratios around the target, linearly."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from secateur.calibrate.statistic import InputNorm
+from secateur.core.allocation import Allocation
+from secateur.core.problem import BlockView
+
+__all__ = ["block_scores", "spread"]
+
+
+def block_scores(view: BlockView) -> list[Tensor]:
+    """|W_ij| ||X_j|| of every weight of a block, by matrix (Sun et al. 2024, equation 1)."""
+    return [weight.abs() * view.stats[name][InputNorm].value for name, weight in view.weights.items()]
+
+
+def spread(scores: Mapping[str, float], sizes: Mapping[str, int], ratio: float, half: float) -> Allocation:
+    """Ratios that rise linearly with the scores over 2 * half, around the target; uniform where all are equal.
+
+    What would leave 0..1 is clipped, and the weighted mean is the target.
+    """
+    low, high = min(scores.values()), max(scores.values())
+    reach = high - low
+    parts = {name: 2 * half * (score - low) / reach if reach > 0 else 0.0 for name, score in scores.items()}
+    return Allocation(parts).balanced(sizes, ratio)

@@ -1,0 +1,64 @@
+"""One streamed forward pass of the dense model: look at every block once and move on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from secateur.adapt.adapter import Block
+from secateur.calibrate.statistic import Gathered, gather
+from secateur.calibrate.stream import Stream
+from secateur.calibrate.weights import Weights
+from secateur.core.problem import BlockView, Watcher
+from secateur.core.roles import Statistic
+
+__all__ = ["survey"]
+
+
+@torch.no_grad()
+def survey(
+    stream: Stream,
+    weights: Weights,
+    needs: Sequence[type[Statistic]],
+    watch: Callable[[], Watcher | None],
+    read: Callable[[BlockView], Any],
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """What `read` keeps of every dense block, by name; the stream must be embedded.
+
+    Layers that read the same tensor share their statistics. One block is in memory.
+    """
+    blocks = weights.adapter.blocks()
+    found: dict[str, Any] = {}
+    for number, block in enumerate(blocks):
+        progress(number, len(blocks))
+        watcher = watch()
+        with weights.loaded(block.tensors()):
+            with ExitStack() as stack:
+                stats = _gathering(block, needs, stack)
+                for index in range(len(stream.batches)):
+                    before = stream.hidden[index]
+                    after = stream.call(block, number, index)
+                    if watcher is not None:
+                        watcher.update(before, after)
+                    stream.hidden[index] = after
+            matrices = {layer.name: layer.weight.float() for stage in block.stages() for layer in stage}
+            found[block.name] = read(BlockView(matrices, stats, watcher and watcher.value))
+    progress(len(blocks), len(blocks))
+    return found
+
+
+def _gathering(block: Block, needs: Sequence[type[Statistic]], stack: ExitStack) -> Mapping[str, Gathered]:
+    """Statistics by layer name that fill while the block runs, until the stack is closed."""
+    stats: dict[str, Gathered] = {}
+    for stage in block.stages():
+        gathered = gather(needs)
+        stats |= dict.fromkeys((layer.name for layer in stage), gathered)
+
+        def seen(module: Any, args: tuple[Any, ...], into: Gathered = gathered) -> None:
+            into.update(args[0].reshape(-1, args[0].shape[-1]))
+
+        if needs:
+            stack.callback(stage[0].module.register_forward_pre_hook(seen).remove)
+    return stats
