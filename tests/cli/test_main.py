@@ -9,8 +9,9 @@ from secateur.cli import main as module
 from secateur.cli.main import app, main
 
 OPTIONS = {
-    "prune": "--allocate --budget --calibration --dtype --json --length --method --out --pattern --ratio --resume "
-    "--round-to --samples --seed model",
+    "prune": "--allocate --allocation --budget --calibration --dtype --json --length --method --out --pattern --ratio "
+    "--resume --round-to --samples --seed model",
+    "allocate": "--allocator --calibration --length --out --ratio --samples --seed model",
     "run": "--json --out --resume recipe",
     "evaluate": "--dtype --json --length --limit --perplexity --stride --tasks --windows model",
     "methods": "--json",
@@ -147,3 +148,17 @@ def test_blocks_are_removed(monkeypatch, capsys, saved, text, tmp_path):
     args = ("--ratio", 0.5, "--calibration", text, "--samples", 2, "--length", 16, "--out", tmp_path / "out")
     code, printed, _ = run(monkeypatch, capsys, "prune", saved("llama"), "--method", "shortgpt", *args)
     assert code == 0 and "50.00%" in printed
+
+
+def test_ratios_can_be_said_alone_and_pruned_with(monkeypatch, capsys, saved, text, tmp_path):
+    data = ("--calibration", text, "--samples", 2, "--length", 16)
+    args = ("allocate", saved("llama"), "--allocator", "owl", "--ratio", 0.5, "--out", tmp_path / "a.json", *data)
+    code, printed, _ = run(monkeypatch, capsys, *args)
+    ratios = json.loads((tmp_path / "a.json").read_text())
+    assert code == 0 and "####" in printed and len(ratios) == 14
+    code, _, err = run(monkeypatch, capsys, *args)
+    assert code == 2 and "already exists" in err
+    args = ("prune", saved("llama"), "--method", "magnitude", "--ratio", 0.5, "--allocation", tmp_path / "a.json")
+    code, printed, _ = run(monkeypatch, capsys, *args, "--out", tmp_path / "out", "--json")
+    layers = json.loads(printed)["layers"]
+    assert code == 0 and all(layer["ratio"] == pytest.approx(ratios[layer["name"]], abs=1e-2) for layer in layers)

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError, RatioError
@@ -23,3 +25,25 @@ def test_bad_ratios_are_refused(tmp_path):
         (tmp_path / "a.json").write_text(content)
         with pytest.raises(InputError):
             Allocation.load(tmp_path / "a.json")
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.integers(1, 10**6)), min_size=1, max_size=20),
+    st.floats(0.05, 0.95),
+)
+def test_balanced_ratios_meet_the_target_and_counts_meet_it_to_one_weight(parts, target):
+    sizes = {str(i): size for i, (_, size) in enumerate(parts)}
+    balanced = Allocation({str(i): ratio for i, (ratio, _) in enumerate(parts)}).balanced(sizes, target)
+    assert balanced.mean(sizes) == pytest.approx(target, abs=1e-9)
+    counts = balanced.counts(sizes)
+    assert abs(sum(counts.values()) - target * sum(sizes.values())) <= 1
+    assert all(0 <= counts[name] <= sizes[name] for name in sizes)
+
+
+def test_balancing_keeps_bounds_or_names_them():
+    sizes = {"a": 1, "b": 1, "c": 2}
+    found = Allocation({"a": 0.0, "b": 0.5, "c": 1.0}).balanced(sizes, 0.6, 0.4, 0.7)
+    assert min(found.ratios.values()) >= 0.4 and max(found.ratios.values()) <= 0.7
+    assert found.mean(sizes) == pytest.approx(0.6)
+    with pytest.raises(RatioError, match=r"bounds 0\.1\.\.0\.2"):
+        found.balanced(sizes, 0.6, 0.1, 0.2)

@@ -3,8 +3,9 @@ import errno
 import pytest
 import torch
 
+from secateur.core.document import storage_errors
 from secateur.core.errors import InputError, StorageError
-from secateur.run.checkpoint import FinishedBlock, RunFolder, storage_errors
+from secateur.run.checkpoint import FinishedBlock, RunFolder
 
 BLOCK = FinishedBlock({"a": torch.randn(2, 3)}, {"a": torch.tensor([7], dtype=torch.uint8)}, [{"name": "a"}])
 

@@ -139,7 +139,7 @@ def test_an_allocation_overrides_the_ratio_where_it_says(saved, ids, tmp_path):
     recipe = Recipe(method="wanda", ratio=0.5, allocation={name: 0.25})
     result = prune(saved("llama"), recipe, tmp_path / "out", ids=ids)
     assert {layer.name: layer.sparsity for layer in result.layers}[name] == 0.25
-    with pytest.raises(InputError, match="'model.layers.7', which is no layer"):
+    with pytest.raises(InputError, match="'model.layers.7', which is no block or layer"):
         prune(saved("llama"), Recipe(ratio=0.5, allocation={"model.layers.7": 0.1}), tmp_path / "b", ids=ids)
 
 

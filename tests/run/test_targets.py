@@ -39,3 +39,30 @@ def test_budgets_out_of_reach_are_refused():
         ratio_for(ADAPTER, Recipe(method="slimgpt", budget="5-ms"), 4)
     with pytest.raises(InputError, match="no block"):
         choose_targets(ADAPTER, Recipe(method="slimgpt", ratio=0.3, allocation={"a": 0.5}), 4)
+
+
+def test_unequal_ratios_meet_the_target_in_whole_weights():
+    sizes = {layer.name: layer.weight.numel() for layer in ADAPTER.layers()}
+    recipe = Recipe(method="magnitude", ratio=0.37, allocate="incremental")
+    layers = choose_targets(ADAPTER, recipe, 4).layers
+    removed = {name: layers[name].ratio * sizes[name] for name in sizes}
+    assert all(count == pytest.approx(round(count), abs=1e-6) for count in removed.values())
+    assert abs(sum(removed.values()) - 0.37 * sum(sizes.values())) <= 1
+    assert len({target.ratio for target in layers.values()}) > 2
+
+
+def test_mixed_n_of_m_removes_the_patterns_share_on_the_whole():
+    sizes = {layer.name: layer.weight.numel() for layer in ADAPTER.layers()}
+    layers = choose_targets(ADAPTER, Recipe(method="wanda", pattern="4:8", allocate="incremental"), 4).layers
+    assert len({target.pattern.n for target in layers.values()}) > 1
+    assert all(target.pattern.m == 8 and 0 < target.pattern.n < 8 for target in layers.values())
+    removed = sum(layers[name].ratio * sizes[name] for name in sizes)
+    assert abs(removed - sum(sizes.values()) / 2) <= max(sizes.values()) / 8
+
+
+def test_a_layers_own_ratio_stands_above_its_blocks():
+    own = {"model.layers.0": 0.2, "model.layers.0.mlp.up_proj": 0.3}
+    layers = choose_targets(ADAPTER, Recipe(method="magnitude", ratio=0.5, allocation=own), 4).layers
+    assert layers["model.layers.0.mlp.up_proj"].ratio == pytest.approx(0.3, abs=1e-3)
+    assert layers["model.layers.0.mlp.down_proj"].ratio == pytest.approx(0.2, abs=1e-3)
+    assert layers["model.layers.1.mlp.up_proj"].ratio == pytest.approx(0.5, abs=1e-3)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
+from secateur.allocate.problem import Problem
 from secateur.allocate.spread import spread
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError
-from secateur.core.problem import BlockView, Problem
-from secateur.core.roles import Statistic
+from secateur.core.roles import BlockView, Statistic
 from secateur.core.shapes import Weight
 
 __all__ = ["AlphaPruning", "tail_exponent"]

@@ -10,13 +10,13 @@ from jaxtyping import Float
 from scipy.optimize import linprog
 from torch import Tensor
 
+from secateur.allocate.problem import Problem
 from secateur.calibrate.samples import BlockSamples, Samples
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError, RatioError
-from secateur.core.problem import BlockView, Problem
-from secateur.core.roles import Statistic
+from secateur.core.roles import BlockView, Statistic
 
-__all__ = ["ALS", "Features", "fill", "importance", "orthogonality"]
+__all__ = ["ALS", "Features", "correlation", "fill", "importance", "orthogonality"]
 
 
 class Features(NamedTuple):

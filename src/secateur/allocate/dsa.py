@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 
 from secateur.allocate.expression import parse
+from secateur.allocate.problem import Problem
 from secateur.allocate.spread import block_scores, spread
 from secateur.calibrate.statistic import InputNorm
 from secateur.core.allocation import Allocation
 from secateur.core.errors import RatioError
-from secateur.core.problem import BlockView, Problem
-from secateur.core.roles import Statistic
+from secateur.core.roles import BlockView, Statistic
 
 __all__ = ["DSA"]
 

@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from secateur.allocate.problem import Problem
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError, RatioError
 from secateur.core.pattern import check_ratio
-from secateur.core.problem import Problem
 
 __all__ = ["Incremental"]
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secateur.allocate.problem import Problem
 from secateur.allocate.spread import block_scores, spread
 from secateur.calibrate.statistic import InputNorm
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError
-from secateur.core.problem import BlockView, Problem
-from secateur.core.roles import Statistic
+from secateur.core.roles import BlockView, Statistic
 
 __all__ = ["OWL", "outlier_share"]
 

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from secateur.allocate.problem import Problem
 from secateur.calibrate.statistic import InputNorm
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError
 from secateur.core.pattern import check_ratio
-from secateur.core.problem import BlockView, Problem
-from secateur.core.roles import Statistic
+from secateur.core.roles import BlockView, Statistic
 
 __all__ = ["Ranking"]
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from secateur.calibrate.statistic import InputNorm
 from secateur.core.allocation import Allocation
-from secateur.core.problem import BlockView
+from secateur.core.roles import BlockView
 
 __all__ = ["block_scores", "spread"]
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from secateur.allocate.problem import Problem
 from secateur.core.allocation import Allocation
-from secateur.core.problem import Problem
 
 __all__ = ["Uniform"]
 

@@ -10,19 +10,47 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from secateur.adapt.adapter import Adapter
-from secateur.core.shapes import TokenIds
+from secateur.core.errors import CalibrationError
+from secateur.core.roles import Statistic
+from secateur.core.shapes import Activations, TokenIds
 
-__all__ = ["output_sensitivity"]
+__all__ = ["Sensitivity", "output_sensitivity"]
 
 
-def output_sensitivity(adapter: Adapter, ids: TokenIds) -> dict[str, Float[Tensor, " out"]]:
-    """The mean square, over tokens, of the loss's gradient at every output of every layer, by layer name.
+class Sensitivity(Statistic):
+    """The mean square of the loss's gradient at every output of a layer, `[out]`."""
+
+    def __init__(self, total: Tensor | None = None, tokens: int = 0) -> None:
+        """Take the sum over that many tokens."""
+        self.total = total
+        self.tokens = tokens
+
+    def update(self, x: Activations) -> None:
+        """Inputs say nothing of gradients: those come from `output_sensitivity`."""
+
+    def merge(self, other: "Sensitivity") -> "Sensitivity":
+        """The sensitivity over both sets of tokens."""
+        if self.total is None or other.total is None:
+            return self if other.total is None else other
+        return Sensitivity(self.total + other.total, self.tokens + other.tokens)
+
+    @property
+    def value(self) -> Float[Tensor, " out"]:
+        """The mean. Raises CalibrationError without tokens, or with NaN or inf."""
+        if self.total is None or self.tokens == 0 or not torch.isfinite(self.total).all():
+            raise CalibrationError("gradients at a layer's outputs are missing or hold NaN or inf: try --dtype float32")
+        return self.total / self.tokens
+
+
+def output_sensitivity(adapter: Adapter, ids: TokenIds) -> dict[str, Sensitivity]:
+    """Every layer's sensitivity, by name; ids `[samples, length]`, one sample at a time.
 
     The loss is summed over the sample's tokens, so a token's gradient holds what all later
     tokens feel. The diagonal of the empirical Fisher information of the outputs: half of its product with
     an output's mean squared change is the second-order growth of the loss in nats a token.
     Needs the whole model and the activations of one sample in memory; no weight gradients.
     """
+    adapter.model.requires_grad_(False)
     total = {layer.name: torch.zeros(layer.weight.shape[0]) for layer in adapter.layers()}
     embedding: Any = adapter.model.get_input_embeddings()
     with ExitStack() as stack:
@@ -32,7 +60,7 @@ def output_sensitivity(adapter: Adapter, ids: TokenIds) -> dict[str, Float[Tenso
         for sample in ids.split(1):
             logits = adapter.model(sample, use_cache=False).logits[0, :-1].float()
             cross_entropy(logits, sample[0, 1:], reduction="sum").backward()
-    return {name: value / ids.numel() for name, value in total.items()}
+    return {name: Sensitivity(value, ids.numel()) for name, value in total.items()}
 
 
 def _hooks(adapter: Adapter, total: dict[str, Tensor]) -> Iterator[Any]:

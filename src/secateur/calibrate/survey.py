@@ -10,8 +10,7 @@ from secateur.adapt.adapter import Block
 from secateur.calibrate.statistic import Gathered, gather
 from secateur.calibrate.stream import Stream
 from secateur.calibrate.weights import Weights
-from secateur.core.problem import BlockView, Watcher
-from secateur.core.roles import Statistic
+from secateur.core.roles import BlockView, Statistic, Watcher
 
 __all__ = ["survey"]
 
@@ -24,11 +23,14 @@ def survey(
     watch: Callable[[], Watcher | None],
     read: Callable[[BlockView], Any],
     progress: Callable[[int, int], None],
+    given: Mapping[str, Statistic] | None = None,
 ) -> dict[str, Any]:
     """What `read` keeps of every dense block, by name; the stream must be embedded.
 
-    Layers that read the same tensor share their statistics. One block is in memory.
+    Layers that read the same tensor share their statistics; `given` adds one that was gathered
+    elsewhere, by layer name. One block is in memory.
     """
+    given = given or {}
     blocks = weights.adapter.blocks()
     found: dict[str, Any] = {}
     for number, block in enumerate(blocks):
@@ -44,12 +46,15 @@ def survey(
                         watcher.update(before, after)
                     stream.hidden[index] = after
             matrices = {layer.name: layer.weight.float() for stage in block.stages() for layer in stage}
+            stats |= {
+                name: Gathered({**stats[name].parts, type(given[name]): given[name]}) for name in stats if name in given
+            }
             found[block.name] = read(BlockView(matrices, stats, watcher and watcher.value))
     progress(len(blocks), len(blocks))
     return found
 
 
-def _gathering(block: Block, needs: Sequence[type[Statistic]], stack: ExitStack) -> Mapping[str, Gathered]:
+def _gathering(block: Block, needs: Sequence[type[Statistic]], stack: ExitStack) -> dict[str, Gathered]:
     """Statistics by layer name that fill while the block runs, until the stack is closed."""
     stats: dict[str, Gathered] = {}
     for stage in block.stages():

@@ -33,7 +33,10 @@ def prune(
     ratio: Annotated[float | None, typer.Option(help="Share of the weights to remove; n:m patterns fix it.")] = None,
     pattern: Annotated[str | None, typer.Option(help="unstructured, row, columns:UNIT, 2:4, units, ...")] = None,
     budget: Annotated[str | None, typer.Option(help="Size to reach instead of a ratio: 100M-params, ...")] = None,
-    allocate: Annotated[str, typer.Option(help="How much where, for units: uniform or incremental.")] = "uniform",
+    allocate: Annotated[str, typer.Option(help="How much where: uniform, owl, als, ...")] = "uniform",
+    allocation: Annotated[
+        Path | None, typer.Option(help="A file `secateur allocate` wrote; stands above --allocate.")
+    ] = None,
     round_to: Annotated[int, typer.Option(help="ffn channels stay in multiples of this, for units.")] = 8,
     calibration: Annotated[str, typer.Option(help="A .txt or .jsonl file, datasets:NAME, or bundled.")] = "bundled",
     samples: Annotated[int, typer.Option(help="Calibration samples.")] = 16,
@@ -52,6 +55,7 @@ def prune(
         "pattern": pattern,
         "budget": budget,
         "allocate": allocate,
+        "allocation": _ratios(allocation),
         "round_to": round_to,
         "calibration": {"source": calibration, "samples": samples, "length": length, "seed": seed},
         "dtype": dtype,
@@ -107,6 +111,37 @@ def recover(
 
 
 @app.command()
+def allocate(
+    model: Model,
+    allocator: Annotated[str, typer.Option(help="See `secateur methods`.")],
+    ratio: Annotated[float, typer.Option(help="Share of the weights to remove.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write: ratios by layer, to be edited or pruned with.")],
+    calibration: Annotated[str, typer.Option(help="A .txt or .jsonl file, datasets:NAME, or bundled.")] = "bundled",
+    samples: Annotated[int, typer.Option(help="Calibration samples.")] = 16,
+    length: Annotated[int, typer.Option(help="Tokens in a sample.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Fixes which samples are drawn.")] = 0,
+) -> None:
+    """Say how much goes where, without pruning."""
+    from secateur.core.document import storage_errors
+    from secateur.core.errors import InputError
+    from secateur.run.allocate import allocate_model
+    from secateur.run.recipe import parse_recipe
+
+    if out.exists():
+        raise InputError(f"output {str(out)!r} already exists: remove it or name another")
+    data = {"source": calibration, "samples": samples, "length": length, "seed": seed}
+    recipe = parse_recipe({"method": "magnitude", "ratio": ratio, "allocate": allocator, "calibration": data})
+    with _progress("reading blocks") as bar:
+        found = allocate_model(model, recipe, progress=bar)
+    with storage_errors(out):
+        found.save(out)
+    table = Table("layer", "ratio", "")
+    for name, share in found.ratios.items():
+        table.add_row(name, f"{share:.4f}", "#" * round(40 * share))
+    _out.print(table)
+
+
+@app.command()
 def evaluate(
     model: Model,
     perplexity: Annotated[str | None, typer.Option(help="A .txt or .jsonl file, or bundled.")] = None,
@@ -156,7 +191,7 @@ def export(
     out: Annotated[Path, typer.Option(help="File (gguf) or folder (onnx, decilm) to write; must not exist yet.")],
 ) -> None:
     """Write a model in another format."""
-    from secateur.run.convert import convert
+    from secateur.export.convert import convert
 
     _out.print(convert(folder, to, out), soft_wrap=True, highlight=False)
 
@@ -234,6 +269,12 @@ def _prune(model: str, recipe: Any, out: str, *, resume: bool, as_json: bool) ->
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _ratios(path: Path | None) -> dict[str, float]:
+    from secateur.core.allocation import Allocation
+
+    return {} if path is None else dict(Allocation.load(path).ratios)
 
 
 def _show(results: dict[str, Any], *, as_json: bool) -> None:

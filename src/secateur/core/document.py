@@ -1,12 +1,17 @@
-"""Read and write the JSON of plain data: one loader, one clear refusal."""
+"""Read and write the JSON of plain data: one loader, one clear refusal; and what a full disk says."""
 
+import errno
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from secateur.core.errors import InputError
+from safetensors import SafetensorError
 
-__all__ = ["read_document", "write_document"]
+from secateur.core.errors import InputError, StorageError
+
+__all__ = ["read_document", "storage_errors", "write_document"]
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -25,3 +30,16 @@ def write_document(path: Path, data: dict[str, Any]) -> None:
     partial = path.with_name(path.name + ".tmp")
     partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+@contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turn a full or failing disk into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = "the disk is full" if full else str(error)
+        raise StorageError(f"{folder} cannot be written: {why}; free some space and add --resume") from error
+    except SafetensorError as error:
+        raise StorageError(f"{folder} cannot be written: {error}; free some space and add --resume") from error

@@ -1,13 +1,14 @@
 """The roles methods play; anything with a protocol's members will do."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from secateur.core.shapes import Activations, Keep, ScoreMatrix, Weight
+from secateur.core.shapes import Activations, Hidden, Keep, ScoreMatrix, Weight
 
-__all__ = ["Pattern", "Score", "Solution", "Solver", "Statistic", "Stats"]
+__all__ = ["BlockView", "Pattern", "Score", "Solution", "Solver", "Statistic", "Stats", "Watcher"]
 
 S = TypeVar("S")
 
@@ -98,3 +99,25 @@ class Solver(Protocol):
     def solve(self, weight: Weight, stats: Stats, pattern: Pattern, ratio: float) -> Solution:
         """Remove `ratio` of the weights under the pattern."""
         ...
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """Sees what goes into a block and what comes out, batch by batch."""
+
+    def update(self, before: Hidden, after: Hidden) -> None:
+        """Add a batch `[samples, length, hidden]`."""
+        ...
+
+    @property
+    def value(self) -> Any:
+        """The summary."""
+        ...
+
+
+class BlockView(NamedTuple):
+    """One dense block: weights and input statistics by layer name, and what a watcher saw."""
+
+    weights: Mapping[str, Weight]
+    stats: Mapping[str, Stats]
+    watched: Any = None

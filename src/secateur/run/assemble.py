@@ -11,10 +11,10 @@ from secateur.adapt.sites import block_sizes, head_dim
 from secateur.calibrate.shards import TensorInfo
 from secateur.calibrate.weights import Weights
 from secateur.core.cut import Cut
-from secateur.core.document import read_document, write_document
+from secateur.core.document import read_document, storage_errors, write_document
 from secateur.core.mask import save_packed, unpack
 from secateur.export.hf import copy_companions, write_pruned
-from secateur.run.checkpoint import FinishedBlock, RunFolder, storage_errors
+from secateur.run.checkpoint import FinishedBlock, RunFolder
 from secateur.surgery.config import shrunk_config
 from secateur.surgery.shrink import cut_sizes, cut_slices, sliced
 

@@ -13,7 +13,7 @@ from secateur.adapt.adapter import Adapter
 from secateur.adapt.source import load, resolve
 from secateur.core.errors import InputError
 from secateur.evaluate.latency import Speed, llama_cpp_speed, onnx_speed, torch_speed
-from secateur.run.convert import convert
+from secateur.export.convert import convert
 
 __all__ = ["ENGINES", "bench"]
 

@@ -1,10 +1,7 @@
 """One finished block is one file; a restart reads them and gives the same bits."""
 
-import errno
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +9,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from secateur.core.document import read_document, write_document
-from secateur.core.errors import InputError, StorageError
+from secateur.core.document import read_document, storage_errors, write_document
+from secateur.core.errors import InputError
 
-__all__ = ["FinishedBlock", "RunFolder", "storage_errors"]
+__all__ = ["FinishedBlock", "RunFolder"]
 
 
 class FinishedBlock(NamedTuple):
@@ -24,19 +21,6 @@ class FinishedBlock(NamedTuple):
     weights: dict[str, Tensor]
     masks: dict[str, Tensor]
     reports: list[dict[str, Any]]
-
-
-@contextmanager
-def storage_errors(folder: Path) -> Iterator[None]:
-    """Turn a full or failing disk into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = "the disk is full" if full else str(error)
-        raise StorageError(f"{folder} cannot be written: {why}; free some space and add --resume") from error
-    except SafetensorError as error:
-        raise StorageError(f"{folder} cannot be written: {error}; free some space and add --resume") from error
 
 
 class RunFolder:

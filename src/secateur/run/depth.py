@@ -7,9 +7,9 @@ from secateur.calibrate.influence import Influence
 from secateur.calibrate.stream import Stream
 from secateur.calibrate.survey import survey
 from secateur.calibrate.weights import Weights
-from secateur.core.document import read_document, write_document
+from secateur.core.document import read_document, storage_errors, write_document
 from secateur.export.hf import copy_companions, write_pruned
-from secateur.run.checkpoint import RunFolder, storage_errors
+from secateur.run.checkpoint import RunFolder
 from secateur.surgery.config import depth_config
 
 __all__ = ["block_influence", "write_kept_blocks"]

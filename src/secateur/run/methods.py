@@ -4,7 +4,14 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
+from secateur.allocate.alpha import AlphaPruning
+from secateur.allocate.als import ALS
+from secateur.allocate.dsa import DSA
 from secateur.allocate.incremental import Incremental
+from secateur.allocate.knapsack import Knapsack
+from secateur.allocate.owl import OWL
+from secateur.allocate.problem import Allocator
+from secateur.allocate.ranking import Ranking
 from secateur.allocate.uniform import Uniform
 from secateur.core.roles import Score, Solver
 from secateur.score.fluctuation import Fluctuation
@@ -36,7 +43,16 @@ SOLVERS: Mapping[str, Callable[..., Solver]] = {
     "sparsegpt": SparseGPT,
     "threshold": Threshold,
 }
-ALLOCATORS: Mapping[str, Callable[..., Any]] = {"incremental": Incremental, "uniform": Uniform}
+ALLOCATORS: Mapping[str, Callable[..., Allocator]] = {
+    "alpha": AlphaPruning,
+    "als": ALS,
+    "dsa": DSA,
+    "incremental": Incremental,
+    "knapsack": Knapsack,
+    "owl": OWL,
+    "ranking": Ranking,
+    "uniform": Uniform,
+}
 PATTERNS: Mapping[str, str] = {
     "unstructured": "a share of each matrix, anywhere",
     "row": "the same share of every output row",

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,26 @@ import torch
 
 from secateur.adapt.adapter import Adapter, Block, Layer
 from secateur.adapt.source import load_model, load_tokenizer, resolve, skeleton
+from secateur.allocate.problem import Surveyor
 from secateur.calibrate.gradient import Gradient, layer_gradients
 from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.statistic import Gathered, gather
-from secateur.calibrate.stream import Stream, StreamSettings
+from secateur.calibrate.stream import Stream
 from secateur.calibrate.weights import Weights
-from secateur.core.document import write_document
-from secateur.core.errors import CalibrationError, InputError, SecateurError
+from secateur.core.allocation import Allocation
+from secateur.core.document import storage_errors, write_document
+from secateur.core.errors import SecateurError
 from secateur.core.mask import pack
 from secateur.core.memory import give_back_freed, peak_memory_mb, resident_memory_mb
 from secateur.core.roles import Solver, Statistic
 from secateur.core.shapes import TokenIds
+from secateur.run.allocate import compute_dtype, model_ratios, open_stream
 from secateur.run.assemble import assemble
-from secateur.run.checkpoint import FinishedBlock, RunFolder, storage_errors
+from secateur.run.checkpoint import FinishedBlock, RunFolder
 from secateur.run.depth import block_influence, write_kept_blocks
 from secateur.run.recipe import Recipe
 from secateur.run.result import LayerReport, Result, versions
-from secateur.run.targets import choose_targets
+from secateur.run.targets import Targets, choose_targets
 from secateur.solve.shortgpt import ShortGPT
 
 __all__ = ["Progress", "prune"]
@@ -93,7 +97,7 @@ class _Job:
         self.weights = Weights(checkpoint, self.adapter, self.dtype)
         self.checkpoint = checkpoint
         self.solver: Solver = recipe.solver()
-        self.targets = choose_targets(self.adapter, recipe, self.weights.bytes_each())
+        self.targets = self._targets(recipe)
         self.streamed = [kind for kind in self.solver.needs if kind is not Gradient]
         self.tokens = 0
         self.ceiling = 0.0
@@ -101,11 +105,12 @@ class _Job:
 
     def run(self, ids: TokenIds | None, *, resume: bool, progress: Progress) -> int:
         """Solve every block that is not finished; return how many were."""
-        if self.solver.needs and ids is None:
+        if ids is None and (self.solver.needs or isinstance(self.recipe.allocator(), Surveyor)):
             ids = self.recipe.calibration.draw(load_tokenizer(self.source))
         with ExitStack() as stack:
             stream = stack.enter_context(self._stream(ids)) if self.streamed and ids is not None else None
             done = self.folder.open(self._plan(ids), resume=resume)
+            self._allocate(ids, progress)
             if Gradient in self.solver.needs and ids is not None and not self.folder.has_gradients():
                 model = load_model(self.source, self.dtype)
                 self.folder.save_gradients(layer_gradients(Adapter(model), ids, self.targets.layers.keys()))
@@ -156,14 +161,24 @@ class _Job:
         }
 
     def _stream(self, ids: TokenIds) -> Stream:
-        vocab = self.adapter.model.config.vocab_size
-        if ids.numel() == 0:
-            raise CalibrationError(f"calibration ids of shape {list(ids.shape)} are empty: need at least 1 x 2")
-        if int(ids.max()) >= vocab or int(ids.min()) < 0:
-            raise InputError(f"calibration ids run to {int(ids.max())}, but the vocabulary ends at {vocab - 1}")
         self.tokens = ids.numel()
-        settings = StreamSettings(self.recipe.batch_tokens, int(self.recipe.memory_gb * 2**30))
-        return Stream(self.adapter, ids, settings)
+        return open_stream(self.adapter, self.recipe, ids)
+
+    def _allocate(self, ids: TokenIds | None, progress: Progress) -> None:
+        """Fix every layer's ratio where the allocator reads the dense model; a resumed run reads what was fixed."""
+        if not isinstance(self.recipe.allocator(), Surveyor):
+            return
+        path = self.folder.path / "allocation.json"
+        if not path.exists():
+            ratios = model_ratios(self.weights, self.recipe, self.source, ids, progress)
+            with storage_errors(self.folder.out):
+                ratios.save(path)
+        self.targets = self._targets(replace(self.recipe, exempt=(), allocation=Allocation.load(path).ratios))
+        self._check_layers()
+
+    def _targets(self, recipe: Recipe) -> Targets:
+        plain = replace(recipe, allocate="uniform") if isinstance(recipe.allocator(), Surveyor) else recipe
+        return choose_targets(self.adapter, plain, self.weights.bytes_each())
 
     def _start(self, stream: Stream, done: int) -> None:
         with self.weights.loaded(self.weights.outside_blocks()):
@@ -225,11 +240,6 @@ class _Job:
         )
         finished.reports.append(vars(report))
         _log.debug("%s: sparsity %.4f, loss %s", layer.name, report.sparsity, report.loss)
-
-
-def compute_dtype(recipe: Recipe) -> torch.dtype:
-    """What forward passes compute in: float32 unless the recipe asks for bfloat16."""
-    return torch.bfloat16 if recipe.dtype == "bfloat16" else torch.float32
 
 
 @contextmanager

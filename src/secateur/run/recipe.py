@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from secateur.allocate.problem import Allocator
 from secateur.calibrate.data import Calibration
 from secateur.core.allocation import Allocation
 from secateur.core.budget import Budget, parse_budget
@@ -35,9 +36,9 @@ class Recipe:
     blocks takes whole blocks.
     None takes the method's usual one.
     budget: what the smaller model may take, such as 100M-params, instead of a ratio (units).
-    allocate: how much where, for units: uniform, or a mapping with `name` and fields.
-    allocation: ratios by layer name (by block name for units) that differ from the rest.
-    exempt: blocks that lose nothing, negative ones from the end (units).
+    allocate: how much where: an allocator's name, or a mapping with `name` and fields.
+    allocation: ratios by block or layer name that stand above the allocator's.
+    exempt: blocks that lose nothing, negative ones from the end.
     round_to: ffn channels stay in multiples of this (units).
     dtype: what forward passes compute in; results keep the checkpoint's own.
     batch_tokens: calibration tokens run through a block at a time.
@@ -79,12 +80,10 @@ class Recipe:
             raise RecipeError("batch_tokens must be at least 1 and memory_gb at least 0")
 
     def _check_units(self) -> None:
-        if self.unit() is None and (self.allocate != "uniform" or self.exempt):
-            raise RecipeError("allocate and exempt go with pattern units; give other layers ratios by allocation")
         if self.whole_blocks() != isinstance(self.solver(), ShortGPT):
             raise RecipeError("pattern blocks and method shortgpt go together: name both or neither")
-        if self.whole_blocks() and self.allocation:
-            raise RecipeError("whole blocks stay or go: leave the allocation out")
+        if self.whole_blocks() and (self.allocation or self.allocate != "uniform" or self.exempt):
+            raise RecipeError("whole blocks stay or go: leave allocate, allocation and exempt out")
 
     def target(self) -> float:
         """The ratio, from the pattern where it fixes one. Raises RecipeError when none is given."""
@@ -118,9 +117,10 @@ class Recipe:
         """The budget object."""
         return parse_budget(str(self.budget))
 
-    def allocator(self) -> Any:
+    def allocator(self) -> Allocator:
         """The allocator object. Raises RecipeError on an unknown name or field."""
-        return _named_part("allocator", self.allocate, ALLOCATORS)
+        made: Allocator = _named_part("allocator", self.allocate, ALLOCATORS)
+        return made
 
     def _pattern(self) -> str:
         return self.pattern or str(self._method().pattern)

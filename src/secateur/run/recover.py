@@ -15,11 +15,11 @@ from secateur.adapt.source import load, load_model, load_tokenizer, resolve, ske
 from secateur.calibrate.data import Calibration
 from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.weights import Weights
-from secateur.core.document import write_document
+from secateur.core.document import storage_errors, write_document
 from secateur.core.memory import peak_memory_mb
 from secateur.core.shapes import TokenIds
 from secateur.export.hf import copy_companions, write_pruned
-from secateur.run.checkpoint import RunFolder, storage_errors
+from secateur.run.checkpoint import RunFolder
 from secateur.run.result import versions
 from secateur.train.recover import Trainer, Training
 

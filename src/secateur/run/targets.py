@@ -1,19 +1,22 @@
 """What a recipe asks of every layer: single weights of all, or whole units at the sites."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from secateur.adapt.adapter import Adapter, Block
 from secateur.adapt.site import Site
 from secateur.adapt.sites import block_sites, head_dim
+from secateur.allocate.problem import Problem
 from secateur.allocate.units import count_units
+from secateur.core.allocation import Allocation
 from secateur.core.budget import Budget
 from secateur.core.errors import InputError, RatioError
+from secateur.core.pattern import NM
 from secateur.core.roles import Pattern
 from secateur.run.recipe import Recipe
 from secateur.run.result import LayerReport
 
-__all__ = ["Target", "Targets", "choose_targets", "ratio_for"]
+__all__ = ["Target", "Targets", "allocate", "block_weights", "choose_targets", "ratio_for"]
 
 
 class Target(NamedTuple):
@@ -39,59 +42,116 @@ class Targets(NamedTuple):
         return sum(round(share * site.count) * site.weights for share, site in found)
 
 
-def choose_targets(adapter: Adapter, recipe: Recipe, bytes_each: int) -> Targets:
+def choose_targets(
+    adapter: Adapter, recipe: Recipe, bytes_each: int, readings: Mapping[str, Any] | None = None
+) -> Targets:
     """Targets for every layer a recipe prunes; bytes_each is what a stored parameter takes.
 
+    readings: what the recipe's allocator read of every dense block, if it reads.
     Raises InputError on names that do not exist and RatioError on what cannot be met.
     """
     unit = recipe.unit()
     if recipe.whole_blocks():
         return Targets({}, sum(_weights(block) for block in adapter.blocks()), [])
+    problem = block_weights(adapter, biases=unit is not None)._replace(readings=readings or {})
+    ratios = allocate(recipe, problem, ratio_for(adapter, recipe, bytes_each))
     if unit is None:
-        return Targets(_single(adapter, recipe), sum(layer.weight.numel() for layer in adapter.layers()), [])
+        return Targets(_single(adapter, recipe, ratios, problem.layers), sum(problem.layers.values()), [])
     width = head_dim(adapter.model.config)
-    blocks = {block.name: block_sites(block, width, unit=unit) for block in adapter.blocks()}
-    weights = {block.name: _weights(block) for block in adapter.blocks()}
-    ratios = _block_ratios(recipe, weights, ratio_for(adapter, recipe, bytes_each))
-    kept = count_units(blocks, ratios, weights, recipe.round_to)
-    sites = [site for group in blocks.values() for site in group]
+    sites = {block.name: block_sites(block, width, unit=unit) for block in adapter.blocks()}
+    kept = count_units(sites, _by_block(problem, ratios), problem.sizes, recipe.round_to)
+    every = [site for group in sites.values() for site in group]
     layers = {
         site.layer: Target(site.pattern, 1 - kept[site.name] / site.count)
-        for site in sites
+        for site in every
         if kept[site.name] < site.count
     }
-    return Targets(layers, sum(weights.values()), sites)
+    return Targets(layers, sum(problem.layers.values()), every)
 
 
-def _single(adapter: Adapter, recipe: Recipe) -> dict[str, Target]:
-    names = [layer.name for layer in adapter.layers()]
+def block_weights(adapter: Adapter, *, biases: bool) -> Problem:
+    """Weights of every layer, by block; biases count where whole units go."""
+    return Problem(
+        {
+            block.name: {
+                layer.name: layer.size if biases else layer.weight.numel()
+                for stage in block.stages()
+                for layer in stage
+            }
+            for block in adapter.blocks()
+        }
+    )
+
+
+def allocate(recipe: Recipe, problem: Problem, ratio: float) -> dict[str, float]:
+    """The ratio of every layer: what is exempt loses nothing, and the others make up for it.
+
+    A name in the recipe's own allocation, block or layer, stands above the allocator's.
+    """
+    names = list(problem.blocks)
+    for index in recipe.exempt:
+        if not -len(names) <= index < len(names):
+            raise InputError(f"exempt names block {index}, but the model has {len(names)}")
+    exempt = {names[index] for index in recipe.exempt}
+    free = problem._replace(blocks={name: part for name, part in problem.blocks.items() if name not in exempt})
+    raised = ratio * sum(problem.sizes.values()) / sum(free.sizes.values()) if free.blocks else 2.0
+    if raised > 1 or (raised == 1 and exempt):
+        raise RatioError(f"ratio {ratio:g} would empty the {len(free.blocks)} blocks that are not exempt: ask for less")
+    given = dict.fromkeys(exempt, 0.0) | dict(recipe.allocator().allocate(free, raised).ratios)
+    known = set(problem.blocks) | set(problem.layers)
     for name in recipe.allocation:
-        if name not in names:
-            raise InputError(f"allocation names {name!r}, which is no layer of the model, such as {names[0]!r}")
-    return {name: Target(recipe.shape(), recipe.allocation.get(name, recipe.target())) for name in names}
+        if name not in known:
+            raise InputError(
+                f"allocation names {name!r}, which is no block or layer of the model, such as {names[0]!r} or "
+                f"{next(iter(problem.layers))!r}"
+            )
+    own = recipe.allocation
+    return {
+        layer: own.get(layer, own.get(block, given.get(layer, given.get(block, 0.0))))
+        for block, layers in problem.blocks.items()
+        for layer in layers
+    }
+
+
+def _by_block(problem: Problem, ratios: Mapping[str, float]) -> dict[str, float]:
+    """Weighted means of layers' ratios."""
+    return {
+        block: ratios[next(iter(layers))]
+        if len({ratios[layer] for layer in layers}) == 1
+        else Allocation({layer: ratios[layer] for layer in layers}).mean(layers)
+        for block, layers in problem.blocks.items()
+    }
+
+
+def _single(
+    adapter: Adapter, recipe: Recipe, ratios: Mapping[str, float], sizes: Mapping[str, int]
+) -> dict[str, Target]:
+    """Targets where single weights go: whole weights, or whole n of n:m, that together meet the mean."""
+    pattern = recipe.shape()
+    uniform = len(set(ratios.values())) == 1
+    if isinstance(pattern, NM) and not uniform:
+        return _mixed(pattern, ratios, sizes)
+    if uniform:
+        return {name: Target(pattern, ratio) for name, ratio in ratios.items()}
+    counts = Allocation(ratios).counts(sizes)
+    return {name: Target(pattern, counts[name] / sizes[name]) for name in ratios}
+
+
+def _mixed(pattern: NM, ratios: Mapping[str, float], sizes: Mapping[str, int]) -> dict[str, Target]:
+    """n:m with another n in every layer, 1 to m - 1, what rounding takes carried to the next layer."""
+    found: dict[str, Target] = {}
+    owed = 0.0
+    for name, ratio in ratios.items():
+        owed += ratio * sizes[name]
+        gone = min(max(round(owed / sizes[name] * pattern.m), 1), pattern.m - 1)
+        owed -= gone / pattern.m * sizes[name]
+        found[name] = Target(NM(n=pattern.m - gone, m=pattern.m), gone / pattern.m)
+    return found
 
 
 def _weights(block: Block) -> int:
     """Parameters of a block's layers, biases included."""
     return sum(layer.size for stage in block.stages() for layer in stage)
-
-
-def _block_ratios(recipe: Recipe, weights: Mapping[str, int], ratio: float) -> dict[str, float]:
-    """Ratios by block: what is exempt loses nothing, and the others make up for it."""
-    names = list(weights)
-    for name in recipe.allocation:
-        if name not in weights:
-            raise InputError(f"allocation names {name!r}, which is no block of the model, such as {names[0]!r}")
-    for index in recipe.exempt:
-        if not -len(names) <= index < len(names):
-            raise InputError(f"exempt names block {index}, but the model has {len(names)}")
-    exempt = {names[index] for index in recipe.exempt}
-    free = {name: size for name, size in weights.items() if name not in exempt}
-    raised = ratio * sum(weights.values()) / sum(free.values()) if free else 2.0
-    if raised >= 1:
-        raise RatioError(f"ratio {ratio:g} would empty the {len(free)} blocks that are not exempt: ask for less")
-    allocated = recipe.allocator().allocate(free, raised).ratios
-    return {name: recipe.allocation.get(name, allocated.get(name, 0.0)) for name in names}
 
 
 def ratio_for(adapter: Adapter, recipe: Recipe, bytes_each: int) -> float:

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 
 from secateur.adapt.source import load, resolve
+from secateur.core.document import storage_errors
 from secateur.core.errors import InputError
 from secateur.export.decilm import write_decilm
 from secateur.export.gguf import write_gguf
 from secateur.export.onnx import write_onnx
-from secateur.run.checkpoint import storage_errors
 
 __all__ = ["convert"]
 

@@ -4,32 +4,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from secateur.core.allocation import Allocation
-from secateur.core.roles import Statistic, Stats
-from secateur.core.shapes import Hidden, Weight
+from secateur.core.roles import BlockView, Statistic, Watcher
 
-__all__ = ["Allocator", "BlockView", "Problem", "Surveyor", "Watcher"]
-
-
-@runtime_checkable
-class Watcher(Protocol):
-    """Sees what goes into a block and what comes out, batch by batch."""
-
-    def update(self, before: Hidden, after: Hidden) -> None:
-        """Add a batch `[samples, length, hidden]`."""
-        ...
-
-    @property
-    def value(self) -> Any:
-        """The summary."""
-        ...
-
-
-class BlockView(NamedTuple):
-    """One dense block: weights and input statistics by layer name, and what a watcher saw."""
-
-    weights: Mapping[str, Weight]
-    stats: Mapping[str, Stats]
-    watched: Any = None
+__all__ = ["Allocator", "Problem", "Surveyor"]
 
 
 class Problem(NamedTuple):

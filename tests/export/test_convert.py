@@ -1,7 +1,7 @@
 import pytest
 
 from secateur.core.errors import InputError
-from secateur.run.convert import convert
+from secateur.export.convert import convert
 
 
 def test_nothing_is_left_when_a_format_cannot_be_written(saved, tmp_path):

@@ -1,0 +1,72 @@
+"""How much where: every allocator under one solver, on one model, at several ratios.
+
+    python benchmarks/allocate.py --text ../shared/data/text/wikitext2-valid.txt \\
+        --test ../shared/data/text/wikitext2-test.txt --methods wanda sparsegpt --ratios 0.5 0.6 0.7 --seeds 0 1 2
+
+Every row prunes, saves, loads again and measures; results are written after each, and rows that the
+output file already holds are not repeated.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from secateur import Calibration, Recipe, measure, prune
+
+ALLOCATORS: dict[str, Any] = {
+    "uniform": "uniform",
+    "owl": "owl",
+    "alpha": "alpha",
+    "als": "als",
+    "als smooth": {"name": "als", "smooth": True},
+    "als within": {"name": "als", "within": True, "reach": 0.05},
+    "dsa published": "dsa",
+    "ranking": "ranking",
+    "knapsack": "knapsack",
+}
+
+
+def row(args: argparse.Namespace, method: str, allocate: Any, ratio: float, seed: int) -> dict[str, float]:
+    """Prune and measure once."""
+    folder = Path(tempfile.mkdtemp())
+    data = Calibration(source=args.text, samples=16, length=1024, seed=seed)
+    try:
+        recipe = Recipe(method=method, ratio=ratio, allocate=allocate, calibration=data)
+        result = prune(args.model, recipe, folder / "out")
+        found = {"seconds": round(result.seconds, 1), "removed": round(result.sparsity, 4)}
+        for name, text in (("wikitext2", args.test), ("bundled", "bundled")):
+            found[name] = round(measure(folder / "out", text, window=(1024, None, 8))["perplexity"], 2)
+        return found
+    finally:
+        shutil.rmtree(folder)
+
+
+def main() -> None:
+    """Measure every row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", default="bundled", help="calibration text")
+    parser.add_argument("--test", default="bundled", help="perplexity text")
+    parser.add_argument("--model", default="bundled:smollm2")
+    parser.add_argument("--methods", nargs="+", default=["wanda"])
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.7, 0.6, 0.5])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "allocate.json"))
+    args = parser.parse_args()
+    out = Path(args.out)
+    rows: dict[str, Any] = json.loads(out.read_text())["rows"] if out.exists() else {}
+    for seed in args.seeds:
+        for method in args.methods:
+            for ratio in args.ratios:
+                for name, allocate in ALLOCATORS.items():
+                    key = f"{method} {ratio:g} {name}, seed {seed}"
+                    if key not in rows:
+                        rows[key] = row(args, method, allocate, ratio, seed)
+                        print(key, json.dumps(rows[key]), flush=True)
+                        out.write_text(json.dumps({"model": args.model, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""How much where, for a whole model: survey the dense blocks if the allocator asks, then say every layer's ratio."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from secateur.adapt.adapter import Adapter
+from secateur.adapt.source import load_model, load_tokenizer, resolve, skeleton
+from secateur.allocate.problem import Surveyor
+from secateur.calibrate.sensitivity import Sensitivity, output_sensitivity
+from secateur.calibrate.shards import Checkpoint
+from secateur.calibrate.stream import Stream, StreamSettings
+from secateur.calibrate.survey import survey
+from secateur.calibrate.weights import Weights
+from secateur.core.allocation import Allocation
+from secateur.core.errors import CalibrationError, InputError
+from secateur.core.shapes import TokenIds
+from secateur.run.recipe import Recipe
+from secateur.run.targets import allocate, block_weights, ratio_for
+
+__all__ = ["allocate_model", "model_ratios", "open_stream"]
+
+Progress = Callable[[int, int], None]
+
+
+def allocate_model(
+    model: str | Path, recipe: Recipe, *, ids: TokenIds | None = None, progress: Progress | None = None
+) -> Allocation:
+    """The ratio of every layer that `prune` with this recipe would use. Raises a SecateurError on bad input."""
+    source = resolve(str(model))
+    weights = Weights(Checkpoint(source), Adapter(skeleton(source)), compute_dtype(recipe))
+    if ids is None and isinstance(recipe.allocator(), Surveyor):
+        ids = recipe.calibration.draw(load_tokenizer(source))
+    return model_ratios(weights, recipe, source, ids, progress or (lambda done, total: None))
+
+
+def model_ratios(
+    weights: Weights, recipe: Recipe, source: Path, ids: TokenIds | None, progress: Progress
+) -> Allocation:
+    """The same for a checkpoint that is open; one streamed dense pass if the allocator reads blocks."""
+    adapter, allocator = weights.adapter, recipe.allocator()
+    problem = block_weights(adapter, biases=recipe.unit() is not None)
+    if isinstance(allocator, Surveyor) and ids is not None:
+        given = {}
+        if Sensitivity in allocator.needs:
+            given = output_sensitivity(Adapter(load_model(source, weights.dtype)), ids)
+        needs = [kind for kind in allocator.needs if kind is not Sensitivity]
+        with open_stream(adapter, recipe, ids) as stream:
+            with weights.loaded(weights.outside_blocks()):
+                stream.embed()
+            readings = survey(stream, weights, needs, allocator.watch, allocator.read, progress, given)
+        problem = problem._replace(readings=readings)
+    return Allocation(allocate(recipe, problem, ratio_for(adapter, recipe, weights.bytes_each())))
+
+
+def open_stream(adapter: Adapter, recipe: Recipe, ids: TokenIds) -> Stream:
+    """A stream of these ids. Raises CalibrationError when there are none, InputError outside the vocabulary."""
+    vocab = adapter.model.config.vocab_size
+    if ids.numel() == 0:
+        raise CalibrationError(f"calibration ids of shape {list(ids.shape)} are empty: need at least 1 x 2")
+    if int(ids.max()) >= vocab or int(ids.min()) < 0:
+        raise InputError(f"calibration ids run to {int(ids.max())}, but the vocabulary ends at {vocab - 1}")
+    return Stream(adapter, ids, StreamSettings(recipe.batch_tokens, int(recipe.memory_gb * 2**30)))
+
+
+def compute_dtype(recipe: Recipe) -> torch.dtype:
+    """What forward passes compute in: float32 unless the recipe asks for bfloat16."""
+    return torch.bfloat16 if recipe.dtype == "bfloat16" else torch.float32

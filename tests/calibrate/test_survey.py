@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from secateur.adapt.adapter import Adapter
+from secateur.adapt.source import load_model, skeleton
+from secateur.calibrate.samples import BlockSamples, Samples
+from secateur.calibrate.sensitivity import Sensitivity
+from secateur.calibrate.shards import Checkpoint
+from secateur.calibrate.statistic import InputNorm
+from secateur.calibrate.stream import Stream, StreamSettings
+from secateur.calibrate.survey import survey
+from secateur.calibrate.weights import Weights
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "gpt_neox"])
+def test_a_survey_sees_what_the_dense_model_computes(family, saved, ids):
+    weights = Weights(Checkpoint(saved(family)), Adapter(skeleton(saved(family))), torch.float32)
+    given = {weights.adapter.layers()[0].name: Sensitivity(torch.ones(2), 1)}
+    with Stream(weights.adapter, ids, StreamSettings(batch_tokens=32)) as stream:
+        with weights.loaded(weights.outside_blocks()):
+            stream.embed()
+        views = survey(
+            stream, weights, (InputNorm,), lambda: BlockSamples(Samples()), lambda view: view, lambda a, b: None, given
+        )
+    model = load_model(saved(family), torch.float32)
+    seen = {}
+    for layer in Adapter(model).layers():
+        layer.module.register_forward_pre_hook(lambda m, args, name=layer.name: seen.update({name: args[0]}))
+    with torch.no_grad():
+        hidden = model(ids, output_hidden_states=True).hidden_states
+    for number, (block, view) in enumerate(views.items()):
+        assert torch.allclose(view.watched, hidden[number].reshape(-1, hidden[0].shape[-1]), atol=1e-4)
+        for name, weight in view.weights.items():
+            norm = seen[name].flatten(0, -2).square().mean(dim=0).sqrt()
+            assert name.startswith(block) and torch.allclose(view.stats[name][InputNorm].value, norm, atol=1e-4)
+            assert weight.shape[1] == len(norm) and (Sensitivity in view.stats[name]) == (name in given)

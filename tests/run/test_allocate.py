@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from secateur.core.allocation import Allocation
+from secateur.core.errors import InputError
+from secateur.run.allocate import allocate_model
+from secateur.run.methods import ALLOCATORS
+from secateur.run.prune import prune
+from secateur.run.recipe import Recipe
+
+
+@pytest.mark.parametrize(
+    "allocator", [*sorted(ALLOCATORS), {"name": "als", "within": True}, {"name": "als", "smooth": True}]
+)
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_every_allocator_meets_the_target_on_a_model(allocator, family, saved, ids):
+    recipe = Recipe(method="magnitude", ratio=0.5, allocate=allocator)
+    found = allocate_model(saved(family), recipe, ids=ids)
+    sizes = {name: 1.0 for name in found.ratios}
+    from safetensors import safe_open
+
+    with safe_open(saved(family) / "model.safetensors", "pt") as file:
+        stored = {key: file.get_slice(key).get_shape() for key in file.keys()}
+    for key, shape in stored.items():
+        for name in sizes:
+            if key in (f"{name}.weight", f"{name}.weight".removeprefix("transformer.")):
+                sizes[name] = shape[0] * shape[1]
+    assert min(sizes.values()) > 1 and found.mean(sizes) == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt", "slimgpt"])
+@pytest.mark.parametrize("allocator", ["owl", "knapsack"])
+def test_any_allocator_works_with_any_solver(method, allocator, saved, ids, tmp_path):
+    recipe = Recipe(method=method, ratio=0.5, allocate=allocator, round_to=1)
+    result = prune(saved("llama"), recipe, tmp_path / "out", ids=ids)
+    assert result.sparsity == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_file_of_ratios_gives_what_the_allocator_gives(saved, ids, tmp_path):
+    recipe = Recipe(method="magnitude", ratio=0.5, allocate="owl")
+    direct = prune(saved("llama"), recipe, tmp_path / "direct", ids=ids)
+    fixed = Recipe(method="magnitude", ratio=0.5, allocation=allocate_model(saved("llama"), recipe, ids=ids).ratios)
+    again = prune(saved("llama"), fixed, tmp_path / "again", ids=ids)
+    assert [layer.ratio for layer in direct.layers] == [layer.ratio for layer in again.layers]
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (direct.out, again.out)]
+    assert weights[0] == weights[1]
+
+
+def test_a_resumed_run_keeps_the_ratios_it_started_with(saved, ids, tmp_path, monkeypatch):
+    recipe = Recipe(method="wanda", ratio=0.5, allocate="owl")
+
+    def stop(done, total):
+        if (tmp_path / "out.partial" / "allocation.json").exists() and done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prune(saved("llama"), recipe, tmp_path / "out", ids=ids, progress=stop)
+    kept = Allocation.load(tmp_path / "out.partial" / "allocation.json")
+    monkeypatch.setattr("secateur.run.prune.model_ratios", None)
+    result = prune(saved("llama"), recipe, tmp_path / "out", ids=ids, resume=True)
+    assert result.resumed_blocks == 1
+    assert {layer.name for layer in result.layers} == set(kept.ratios)
+
+
+def test_bad_ids_are_refused_before_any_work(saved):
+    recipe = Recipe(method="magnitude", ratio=0.5, allocate="owl")
+    with pytest.raises(InputError, match="vocabulary ends at 98"):
+        allocate_model(saved("llama"), recipe, ids=torch.full((2, 8), 200))
