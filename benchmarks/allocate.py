@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--test", default="bundled", help="perplexity text")
     parser.add_argument("--model", default="bundled:smollm2")
     parser.add_argument("--methods", nargs="+", default=["wanda"])
+    parser.add_argument("--allocators", nargs="+", default=list(ALLOCATORS), choices=list(ALLOCATORS))
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.7, 0.6, 0.5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "allocate.json"))
@@ -60,10 +61,10 @@ def main() -> None:
     for seed in args.seeds:
         for method in args.methods:
             for ratio in args.ratios:
-                for name, allocate in ALLOCATORS.items():
+                for name in args.allocators:
                     key = f"{method} {ratio:g} {name}, seed {seed}"
                     if key not in rows:
-                        rows[key] = row(args, method, allocate, ratio, seed)
+                        rows[key] = row(args, method, ALLOCATORS[name], ratio, seed)
                         print(key, json.dumps(rows[key]), flush=True)
                         out.write_text(json.dumps({"model": args.model, "rows": rows}, indent=2) + "\n")
 
