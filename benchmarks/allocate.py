@@ -9,12 +9,12 @@ output file already holds are not repeated.
 
 import argparse
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from secateur import Calibration, Recipe, measure, prune
+from shrink import row
+
+from secateur import Calibration, Recipe
 
 ALLOCATORS: dict[str, Any] = {
     "uniform": "uniform",
@@ -27,21 +27,6 @@ ALLOCATORS: dict[str, Any] = {
     "ranking": "ranking",
     "knapsack": "knapsack",
 }
-
-
-def row(args: argparse.Namespace, method: str, allocate: Any, ratio: float, seed: int) -> dict[str, float]:
-    """Prune and measure once."""
-    folder = Path(tempfile.mkdtemp())
-    data = Calibration(source=args.text, samples=16, length=1024, seed=seed)
-    try:
-        recipe = Recipe(method=method, ratio=ratio, allocate=allocate, calibration=data)
-        result = prune(args.model, recipe, folder / "out")
-        found = {"seconds": round(result.seconds, 1), "removed": round(result.sparsity, 4)}
-        for name, text in (("wikitext2", args.test), ("bundled", "bundled")):
-            found[name] = round(measure(folder / "out", text, window=(1024, None, 8))["perplexity"], 2)
-        return found
-    finally:
-        shutil.rmtree(folder)
 
 
 def main() -> None:
@@ -64,7 +49,9 @@ def main() -> None:
                 for name in args.allocators:
                     key = f"{method} {ratio:g} {name}, seed {seed}"
                     if key not in rows:
-                        rows[key] = row(args, method, ALLOCATORS[name], ratio, seed)
+                        data = Calibration(source=args.text, samples=16, length=1024, seed=seed)
+                        recipe = Recipe(method=method, ratio=ratio, allocate=ALLOCATORS[name], calibration=data)
+                        rows[key] = row(args.model, recipe, args.test, windows=8)
                         print(key, json.dumps(rows[key]), flush=True)
                         out.write_text(json.dumps({"model": args.model, "rows": rows}, indent=2) + "\n")
 

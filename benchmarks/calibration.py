@@ -19,8 +19,8 @@ from secateur import Calibration, Recipe, prune
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.source import load_tokenizer, resolve, skeleton
 from secateur.calibrate.shards import Checkpoint
-from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.weights import Weights
+from secateur.run.allocate import open_stream
 from secateur.run.depth import block_influence
 
 
@@ -35,18 +35,16 @@ def main() -> None:
     data = Calibration(source=args.text, samples=16, length=1024)
     source = resolve(args.model)
     ids = data.draw(load_tokenizer(source))
+    recipe = Recipe(method="slimgpt", ratio=0.25, allocate="incremental")
     forward, whole = [], []
     for _ in range(args.rounds):
         started = time.perf_counter()
         adapter = Adapter(skeleton(source))
         weights = Weights(Checkpoint(source), adapter, torch.float32)
-        with Stream(adapter, ids, StreamSettings()) as stream:
-            with weights.loaded(weights.outside_blocks()):
-                stream.embed()
+        with open_stream(adapter, recipe, ids) as stream:
             block_influence(stream, weights, lambda done, total: None)
         forward.append(time.perf_counter() - started)
         folder = Path(tempfile.mkdtemp())
-        recipe = Recipe(method="slimgpt", ratio=0.25, allocate="incremental")
         whole.append(prune(args.model, recipe, folder / "out", ids=ids).seconds)
         shutil.rmtree(folder)
         print(forward[-1], whole[-1], flush=True)

@@ -10,8 +10,8 @@ rows that the output file already holds are not repeated, unless they lack tasks
 
 import argparse
 import json
-import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +45,19 @@ AT_A_QUARTER: dict[str, dict[str, Any]] = {
 }
 
 
-def row(args: argparse.Namespace, settings: dict[str, Any], ratio: float) -> dict[str, Any]:
-    """Prune and measure once."""
-    folder = Path(tempfile.mkdtemp())
-    data = Calibration(source=args.text, samples=16, length=1024)
-    try:
-        result = prune(args.model, Recipe(**settings, ratio=ratio, calibration=data), folder / "out")
+def row(
+    model: str, recipe: Recipe, test: str, *, windows: int = 16, tasks: Sequence[Path] = (), limit: int | None = None
+) -> dict[str, Any]:
+    """Prune and measure once; nothing stays on disk."""
+    with tempfile.TemporaryDirectory() as room:
+        result = prune(model, recipe, f"{room}/out")
         found: dict[str, Any] = {"seconds": round(result.seconds, 1), "removed": round(result.sparsity, 4)}
-        for name, text in (("wikitext2", args.test), ("bundled", "bundled")):
-            found[name] = round(measure(folder / "out", text, window=(1024, None, 16))["perplexity"], 2)
-        if args.tasks:
-            scores = measure(folder / "out", tasks=args.tasks, limit=args.limit)["tasks"]
+        for name, text in (("wikitext2", test), ("bundled", "bundled")):
+            found[name] = round(measure(result.out, text, window=(1024, None, windows))["perplexity"], 2)
+        if tasks:
+            scores = measure(result.out, tasks=tasks, limit=limit)["tasks"]
             found["tasks"] = {name: round(score["acc"], 3) for name, score in scores.items()}
         return found
-    finally:
-        shutil.rmtree(folder)
 
 
 def main() -> None:
@@ -77,13 +75,16 @@ def main() -> None:
     results: dict[str, Any] = {"model": args.model, "limit": args.limit, "rows": {}}
     if out.exists():
         results["rows"] = json.loads(out.read_text())["rows"]
+    data = Calibration(source=args.text, samples=16, length=1024)
     for ratio in args.ratios:
         for name, settings in (ROWS | (AT_A_QUARTER if ratio == 0.25 else {})).items():
             before = results["rows"].get(str(ratio), {}).get(name, {})
             if before and ("tasks" in before or not args.tasks):
                 continue
-            results["rows"].setdefault(str(ratio), {})[name] = row(args, settings, ratio)
-            print(ratio, name, json.dumps(results["rows"][str(ratio)][name]), flush=True)
+            recipe = Recipe(**settings, ratio=ratio, calibration=data)
+            found = row(args.model, recipe, args.test, tasks=args.tasks, limit=args.limit)
+            results["rows"].setdefault(str(ratio), {})[name] = found
+            print(ratio, name, json.dumps(found), flush=True)
             out.write_text(json.dumps(results, indent=2) + "\n")
 
 

@@ -17,8 +17,6 @@ def test_a_survey_sees_what_the_dense_model_computes(family, saved, ids):
     weights = Weights(Checkpoint(saved(family)), Adapter(skeleton(saved(family))), torch.float32)
     given = {weights.adapter.layers()[0].name: Sensitivity(torch.ones(2), 1)}
     with Stream(weights.adapter, ids, StreamSettings(batch_tokens=32)) as stream:
-        with weights.loaded(weights.outside_blocks()):
-            stream.embed()
         views = survey(
             stream, weights, (InputNorm,), lambda: BlockSamples(Samples()), lambda view: view, lambda a, b: None, given
         )

@@ -57,8 +57,7 @@ class Ranking:
         counts = {name: bins for block in problem.readings.values() for name, bins in block.items()}
         below = torch.stack(list(counts.values())).sum(dim=0).cumsum(0)
         asked = ratio * float(below[-1])
-        edge = int(torch.searchsorted(below, asked))
-        edge = min(edge, _BINS - 1)
+        edge = min(int(torch.searchsorted(below, asked)), _BINS - 1)
         before = float(below[edge - 1]) if edge else 0.0
         share = (asked - before) / max(float(below[edge]) - before, 1.0)
         ratios = {

@@ -1,6 +1,7 @@
 """Gradients of the language-model loss: one backward pass of the whole model a sample."""
 
 from collections.abc import Collection
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,11 +12,13 @@ from secateur.core.errors import CalibrationError
 from secateur.core.roles import Statistic
 from secateur.core.shapes import Activations, TokenIds, Weight
 
-__all__ = ["Gradient", "layer_gradients"]
+__all__ = ["BackwardSum", "Gradient", "layer_gradients"]
+
+B = TypeVar("B", bound="BackwardSum")
 
 
-class Gradient(Statistic):
-    """The mean gradient of the loss with respect to a weight, `[out, in]`."""
+class BackwardSum(Statistic):
+    """What backward passes gave, summed over samples; no forward pass adds to it."""
 
     def __init__(self, total: Tensor | None = None, samples: int = 0) -> None:
         """Take the sum over that many samples."""
@@ -23,13 +26,17 @@ class Gradient(Statistic):
         self.samples = samples
 
     def update(self, x: Activations) -> None:
-        """Inputs say nothing of gradients: those come from `layer_gradients`."""
+        """Inputs say nothing of gradients: those come from a backward pass of the whole model."""
 
-    def merge(self, other: "Gradient") -> "Gradient":
-        """The gradient over both sets of samples."""
+    def merge(self: B, other: B) -> B:
+        """The sum over both sets of samples."""
         if self.total is None or other.total is None:
             return self if other.total is None else other
-        return Gradient(self.total + other.total, self.samples + other.samples)
+        return type(self)(self.total + other.total, self.samples + other.samples)
+
+
+class Gradient(BackwardSum):
+    """The mean gradient of the loss with respect to a weight, `[out, in]`."""
 
     @property
     def value(self) -> Weight:

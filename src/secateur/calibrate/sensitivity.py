@@ -10,36 +10,22 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from secateur.adapt.adapter import Adapter
+from secateur.calibrate.gradient import BackwardSum
 from secateur.core.errors import CalibrationError
-from secateur.core.roles import Statistic
-from secateur.core.shapes import Activations, TokenIds
+from secateur.core.shapes import TokenIds
 
 __all__ = ["Sensitivity", "output_sensitivity"]
 
 
-class Sensitivity(Statistic):
-    """The mean square of the loss's gradient at every output of a layer, `[out]`."""
-
-    def __init__(self, total: Tensor | None = None, tokens: int = 0) -> None:
-        """Take the sum over that many tokens."""
-        self.total = total
-        self.tokens = tokens
-
-    def update(self, x: Activations) -> None:
-        """Inputs say nothing of gradients: those come from `output_sensitivity`."""
-
-    def merge(self, other: "Sensitivity") -> "Sensitivity":
-        """The sensitivity over both sets of tokens."""
-        if self.total is None or other.total is None:
-            return self if other.total is None else other
-        return Sensitivity(self.total + other.total, self.tokens + other.tokens)
+class Sensitivity(BackwardSum):
+    """The mean square, over tokens, of the loss's gradient at every output of a layer, `[out]`."""
 
     @property
     def value(self) -> Float[Tensor, " out"]:
         """The mean. Raises CalibrationError without tokens, or with NaN or inf."""
-        if self.total is None or self.tokens == 0 or not torch.isfinite(self.total).all():
+        if self.total is None or self.samples == 0 or not torch.isfinite(self.total).all():
             raise CalibrationError("gradients at a layer's outputs are missing or hold NaN or inf: try --dtype float32")
-        return self.total / self.tokens
+        return self.total / self.samples
 
 
 def output_sensitivity(adapter: Adapter, ids: TokenIds) -> dict[str, Sensitivity]:

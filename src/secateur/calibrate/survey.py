@@ -25,12 +25,14 @@ def survey(
     progress: Callable[[int, int], None],
     given: Mapping[str, Statistic] | None = None,
 ) -> dict[str, Any]:
-    """What `read` keeps of every dense block, by name; the stream must be embedded.
+    """What `read` keeps of every dense block, by name; the stream is embedded first.
 
     Layers that read the same tensor share their statistics; `given` adds one that was gathered
     elsewhere, by layer name. One block is in memory.
     """
     given = given or {}
+    with weights.loaded(weights.outside_blocks()):
+        stream.embed()
     blocks = weights.adapter.blocks()
     found: dict[str, Any] = {}
     for number, block in enumerate(blocks):

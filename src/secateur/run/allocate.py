@@ -47,8 +47,6 @@ def model_ratios(
             given = output_sensitivity(Adapter(load_model(source, weights.dtype)), ids)
         needs = [kind for kind in allocator.needs if kind is not Sensitivity]
         with open_stream(adapter, recipe, ids) as stream:
-            with weights.loaded(weights.outside_blocks()):
-                stream.embed()
             readings = survey(stream, weights, needs, allocator.watch, allocator.read, progress, given)
         problem = problem._replace(readings=readings)
     return Allocation(allocate(recipe, problem, ratio_for(adapter, recipe, weights.bytes_each())))

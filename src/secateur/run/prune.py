@@ -32,7 +32,7 @@ from secateur.run.checkpoint import FinishedBlock, RunFolder
 from secateur.run.depth import block_influence, write_kept_blocks
 from secateur.run.recipe import Recipe
 from secateur.run.result import LayerReport, Result, versions
-from secateur.run.targets import Targets, choose_targets
+from secateur.run.targets import Targets, block_weights, choose_targets
 from secateur.solve.shortgpt import ShortGPT
 
 __all__ = ["Progress", "prune"]
@@ -128,12 +128,11 @@ class _Job:
         ids = self.recipe.calibration.draw(load_tokenizer(self.source)) if ids is None else ids
         with self._stream(ids) as stream:
             self.folder.open(self._plan(ids), resume=resume)
-            self._start(stream, 0)
             influence = block_influence(stream, self.weights, progress)
         kept = ShortGPT().keep(influence, self.recipe.target())
         write_kept_blocks(self.weights, self.folder, self.source, kept, influence)
-        gone = (block for number, block in enumerate(self.blocks) if number not in kept)
-        return sum(layer.size for block in gone for stage in block.stages() for layer in stage)
+        sizes = block_weights(self.adapter, biases=True).sizes.values()
+        return sum(size for number, size in enumerate(sizes) if number not in kept)
 
     def publish(self, result: Result) -> None:
         """Add result.json and move the model to its name."""

@@ -1,9 +1,9 @@
 """What a recipe asks of every layer: single weights of all, or whole units at the sites."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from secateur.adapt.adapter import Adapter, Block
+from secateur.adapt.adapter import Adapter
 from secateur.adapt.site import Site
 from secateur.adapt.sites import block_sites, head_dim
 from secateur.allocate.problem import Problem
@@ -42,21 +42,19 @@ class Targets(NamedTuple):
         return sum(round(share * site.count) * site.weights for share, site in found)
 
 
-def choose_targets(
-    adapter: Adapter, recipe: Recipe, bytes_each: int, readings: Mapping[str, Any] | None = None
-) -> Targets:
+def choose_targets(adapter: Adapter, recipe: Recipe, bytes_each: int) -> Targets:
     """Targets for every layer a recipe prunes; bytes_each is what a stored parameter takes.
 
-    readings: what the recipe's allocator read of every dense block, if it reads.
     Raises InputError on names that do not exist and RatioError on what cannot be met.
     """
     unit = recipe.unit()
+    problem = block_weights(adapter, biases=unit is not None or recipe.whole_blocks())
+    weights = sum(problem.sizes.values())
     if recipe.whole_blocks():
-        return Targets({}, sum(_weights(block) for block in adapter.blocks()), [])
-    problem = block_weights(adapter, biases=unit is not None)._replace(readings=readings or {})
+        return Targets({}, weights, [])
     ratios = allocate(recipe, problem, ratio_for(adapter, recipe, bytes_each))
     if unit is None:
-        return Targets(_single(adapter, recipe, ratios, problem.layers), sum(problem.layers.values()), [])
+        return Targets(_single(recipe.shape(), ratios, problem.layers), weights, [])
     width = head_dim(adapter.model.config)
     sites = {block.name: block_sites(block, width, unit=unit) for block in adapter.blocks()}
     kept = count_units(sites, _by_block(problem, ratios), problem.sizes, recipe.round_to)
@@ -66,11 +64,11 @@ def choose_targets(
         for site in every
         if kept[site.name] < site.count
     }
-    return Targets(layers, sum(problem.layers.values()), every)
+    return Targets(layers, weights, every)
 
 
 def block_weights(adapter: Adapter, *, biases: bool) -> Problem:
-    """Weights of every layer, by block; biases count where whole units go."""
+    """Weights of every layer, by block; biases count where whole units or blocks go."""
     return Problem(
         {
             block.name: {
@@ -114,7 +112,7 @@ def allocate(recipe: Recipe, problem: Problem, ratio: float) -> dict[str, float]
 
 
 def _by_block(problem: Problem, ratios: Mapping[str, float]) -> dict[str, float]:
-    """Weighted means of layers' ratios."""
+    """Weighted means of layers' ratios; of equal ones, that ratio to the last bit, as equal blocks load anywhere."""
     return {
         block: ratios[next(iter(layers))]
         if len({ratios[layer] for layer in layers}) == 1
@@ -123,16 +121,12 @@ def _by_block(problem: Problem, ratios: Mapping[str, float]) -> dict[str, float]
     }
 
 
-def _single(
-    adapter: Adapter, recipe: Recipe, ratios: Mapping[str, float], sizes: Mapping[str, int]
-) -> dict[str, Target]:
+def _single(pattern: Pattern, ratios: Mapping[str, float], sizes: Mapping[str, int]) -> dict[str, Target]:
     """Targets where single weights go: whole weights, or whole n of n:m, that together meet the mean."""
-    pattern = recipe.shape()
-    uniform = len(set(ratios.values())) == 1
-    if isinstance(pattern, NM) and not uniform:
-        return _mixed(pattern, ratios, sizes)
-    if uniform:
+    if len(set(ratios.values())) == 1:
         return {name: Target(pattern, ratio) for name, ratio in ratios.items()}
+    if isinstance(pattern, NM):
+        return _mixed(pattern, ratios, sizes)
     counts = Allocation(ratios).counts(sizes)
     return {name: Target(pattern, counts[name] / sizes[name]) for name in ratios}
 
@@ -149,11 +143,6 @@ def _mixed(pattern: NM, ratios: Mapping[str, float], sizes: Mapping[str, int]) -
     return found
 
 
-def _weights(block: Block) -> int:
-    """Parameters of a block's layers, biases included."""
-    return sum(layer.size for stage in block.stages() for layer in stage)
-
-
 def ratio_for(adapter: Adapter, recipe: Recipe, bytes_each: int) -> float:
     """The share of block weights to remove, from the ratio or from the budget.
 
@@ -163,7 +152,7 @@ def ratio_for(adapter: Adapter, recipe: Recipe, bytes_each: int) -> float:
     if recipe.budget is None:
         return recipe.target()
     budget: Budget = recipe.limit()
-    inside = sum(_weights(block) for block in adapter.blocks())
+    inside = sum(block_weights(adapter, biases=True).sizes.values())
     config = adapter.model.config
     head = config.vocab_size * config.hidden_size
     outside = {
