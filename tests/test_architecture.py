@@ -21,9 +21,10 @@ LAYERS = {
     "evaluate": 4,
     "export": 4,
     "run": 5,
-    "cli": 6,
-    "testing": 7,
-    "__init__": 8,
+    "search": 6,
+    "cli": 7,
+    "testing": 8,
+    "__init__": 9,
 }
 WORDS_ONLY = {"core/errors.py", "core/roles.py", "core/shapes.py", "cli/__main__.py", "testing.py"}
 FORBIDDEN = {"utils", "helpers", "base", "common", "misc", "helper", "manager"}
@@ -109,7 +110,7 @@ def test_size_names_and_documents(file):
         assert length(node) <= 50, f"{where} is {length(node)} lines long"
         assert node.returns is not None, f"{where} has no return annotation"
         assert all(argument.annotation for argument in [*positional, *keywords]), f"{where} has a bare argument"
-        if name(file) != "cli/main.py":  # there the arguments are the options of a command
+        if not name(file).startswith("cli/"):  # there the arguments are the options of a command
             assert len(positional) + len(keywords) <= 8, f"{where} takes {len(positional) + len(keywords)} arguments"
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from secateur.allocate.expression import parse
+from secateur.allocate.expression import PUBLISHED, parse
 from secateur.allocate.problem import Problem
 from secateur.allocate.spread import block_scores, spread
 from secateur.calibrate.statistic import InputNorm
@@ -21,7 +21,7 @@ class DSA:
     Ratios span strength / 100 on both sides of the target. The default is the published winner.
     """
 
-    expression: str = "(abslog)-(var)-(atan,asin)-(7)"
+    expression: str = PUBLISHED
 
     def __post_init__(self) -> None:
         """Refuse expressions that do not parse."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secateur.core.errors import InputError
 
-__all__ = ["POST", "PRE", "REDUCE", "STRENGTHS", "Expression", "parse"]
+__all__ = ["POST", "PRE", "PUBLISHED", "REDUCE", "STRENGTHS", "Expression", "parse"]
 
 Scores = Sequence[Tensor]
 _SMALL = 1e-6
@@ -109,6 +109,7 @@ POST: Mapping[str, Callable[[Tensor], Tensor]] = {
     "softplus": torch.nn.functional.softplus,
 }
 STRENGTHS = (7, 8, 9, 10)
+PUBLISHED = "(abslog)-(var)-(atan,asin)-(7)"
 
 
 @dataclass(frozen=True)

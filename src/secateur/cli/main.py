@@ -3,26 +3,22 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from secateur.cli.allocate import allocate, search
+from secateur.cli.console import AsJson, Model, err, progress, say, screen, show
 from secateur.core.errors import SecateurError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__import__("secateur").__doc__)
-_err = Console(stderr=True)
-_out = Console()
-Model = Annotated[str, typer.Argument(help="A folder, a hub name, a .gguf file, or bundled:smollm2.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+app.command()(allocate)
+app.command()(search)
 
 
 @app.command()
@@ -102,43 +98,12 @@ def recover(
 
     training = Training(steps=steps, batch=batch, length=length, rank=rank, rate=rate, seed=seed)
     try:
-        with _progress("training steps") as bar:
+        with progress("training steps") as bar:
             found = run_recover(model, text, out, training, teacher=teacher, resume=resume, progress=bar)
     except KeyboardInterrupt:
-        _err.print("interrupted: the last saved state is kept, add --resume to go on")
+        err.print("interrupted: the last saved state is kept, add --resume to go on")
         raise typer.Exit(130) from None
-    _show(found, as_json=as_json)
-
-
-@app.command()
-def allocate(
-    model: Model,
-    allocator: Annotated[str, typer.Option(help="See `secateur methods`.")],
-    ratio: Annotated[float, typer.Option(help="Share of the weights to remove.")],
-    out: Annotated[Path, typer.Option(help="JSON file to write: ratios by layer, to be edited or pruned with.")],
-    calibration: Annotated[str, typer.Option(help="A .txt or .jsonl file, datasets:NAME, or bundled.")] = "bundled",
-    samples: Annotated[int, typer.Option(help="Calibration samples.")] = 16,
-    length: Annotated[int, typer.Option(help="Tokens in a sample.")] = 1024,
-    seed: Annotated[int, typer.Option(help="Fixes which samples are drawn.")] = 0,
-) -> None:
-    """Say how much goes where, without pruning."""
-    from secateur.core.document import storage_errors
-    from secateur.core.errors import InputError
-    from secateur.run.allocate import allocate_model
-    from secateur.run.recipe import parse_recipe
-
-    if out.exists():
-        raise InputError(f"output {str(out)!r} already exists: remove it or name another")
-    data = {"source": calibration, "samples": samples, "length": length, "seed": seed}
-    recipe = parse_recipe({"method": "magnitude", "ratio": ratio, "allocate": allocator, "calibration": data})
-    with _progress("reading blocks") as bar:
-        found = allocate_model(model, recipe, progress=bar)
-    with storage_errors(out):
-        found.save(out)
-    table = Table("layer", "ratio", "")
-    for name, share in found.ratios.items():
-        table.add_row(name, f"{share:.4f}", "#" * round(40 * share))
-    _out.print(table)
+    show(found, as_json=as_json)
 
 
 @app.command()
@@ -156,11 +121,11 @@ def evaluate(
     """Measure perplexity and zero-shot accuracy."""
     from secateur.run.evaluate import measure
 
-    with _progress("evaluating") as bar:
+    with progress("evaluating") as bar:
         results = measure(
             model, perplexity, tasks or [], limit=limit, dtype=dtype, window=(length, stride, windows), progress=bar
         )
-    _show(results, as_json=as_json)
+    show(results, as_json=as_json)
 
 
 @app.command()
@@ -177,11 +142,7 @@ def verify(
         typer.echo(json.dumps(found._asdict()))
         return
     worst = max(found.blocks)
-    _out.print(
-        f"same: blocks differ by at most {worst:.1e} of their largest value, logits by {found.logits:.1e}",
-        soft_wrap=True,
-        highlight=False,
-    )
+    say(f"same: blocks differ by at most {worst:.1e} of their largest value, logits by {found.logits:.1e}")
 
 
 @app.command()
@@ -193,7 +154,7 @@ def export(
     """Write a model in another format."""
     from secateur.export.convert import convert
 
-    _out.print(convert(folder, to, out), soft_wrap=True, highlight=False)
+    say(convert(folder, to, out))
 
 
 @app.command()
@@ -215,7 +176,7 @@ def bench(
         raise InputError(f"batch {batch!r} should be whole numbers with commas between, such as 1,8")
     sizes = [int(size) for size in batch.split(",")]
     results = run_bench(dense, pruned, engines=engine.split(","), batches=sizes, prompt=prompt, new=new, rounds=rounds)
-    _show(results, as_json=as_json)
+    show(results, as_json=as_json)
 
 
 @app.command()
@@ -237,16 +198,16 @@ def methods(as_json: AsJson = False) -> None:
     for kind, entries in rows.items():
         for name, line in entries.items():
             table.add_row(kind, name, line)
-    _out.print(table)
+    screen.print(table)
 
 
 def main() -> None:
     """Run the command line; what the user can mend ends as one sentence and exit code 2."""
-    logging.basicConfig(level="WARNING", handlers=[RichHandler(console=_err, show_path=False)], format="%(message)s")
+    logging.basicConfig(level="WARNING", handlers=[RichHandler(console=err, show_path=False)], format="%(message)s")
     try:
         app()
     except SecateurError as error:
-        _err.print(f"[bold red]error:[/] {' '.join(str(error).split())}", soft_wrap=True, highlight=False)
+        err.print(f"[bold red]error:[/] {' '.join(str(error).split())}", soft_wrap=True, highlight=False)
         sys.exit(2)
 
 
@@ -254,20 +215,18 @@ def _prune(model: str, recipe: Any, out: str, *, resume: bool, as_json: bool) ->
     from secateur.run.prune import prune as run_prune
 
     try:
-        with _progress("pruning blocks") as bar:
+        with progress("pruning blocks") as bar:
             result = run_prune(model, recipe, out, resume=resume, progress=bar)
     except KeyboardInterrupt:
-        _err.print("interrupted: finished blocks are kept, add --resume to go on")
+        err.print("interrupted: finished blocks are kept, add --resume to go on")
         raise typer.Exit(130) from None
     if as_json:
         typer.echo(json.dumps(result.document(), indent=2))
         return
     resumed = f", {result.resumed_blocks} blocks resumed" if result.resumed_blocks else ""
-    _out.print(
+    say(
         f"{result.out}: {result.sparsity:.2%} of {result.block_weights:,} block weights removed "
-        f"in {result.seconds:.1f} s, peak memory {result.peak_memory_mb:,.0f} MB{resumed}",
-        soft_wrap=True,
-        highlight=False,
+        f"in {result.seconds:.1f} s, peak memory {result.peak_memory_mb:,.0f} MB{resumed}"
     )
 
 
@@ -277,37 +236,5 @@ def _ratios(path: Path | None) -> dict[str, float]:
     return {} if path is None else dict(Allocation.load(path).ratios)
 
 
-def _show(results: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(results, indent=2))
-        return
-    table = Table("measure", "value")
-    for name, value in _flat(results):
-        table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
-    _out.print(table)
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Any]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=_err, transient=True) as progress:
-        task = progress.add_task(label, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
 def _first_line(thing: Any) -> str:
     return str(thing.__doc__).strip().splitlines()[0]
-
-
-def _flat(results: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for key, value in results.items():
-        if isinstance(value, dict):
-            yield from _flat(cast(dict[str, Any], value), f"{prefix}{key}.")
-        elif isinstance(value, int | float):
-            yield prefix + key, value

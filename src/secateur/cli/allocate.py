@@ -1,0 +1,86 @@
+"""Commands that say how much goes where: allocate and search."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from secateur.cli.console import AsJson, Model, err, progress, say, screen
+
+__all__ = ["allocate", "search"]
+
+
+def allocate(
+    model: Model,
+    allocator: Annotated[str, typer.Option(help="See `secateur methods`.")],
+    ratio: Annotated[float, typer.Option(help="Share of the weights to remove.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write: ratios by layer, to be edited or pruned with.")],
+    calibration: Annotated[str, typer.Option(help="A .txt or .jsonl file, datasets:NAME, or bundled.")] = "bundled",
+    samples: Annotated[int, typer.Option(help="Calibration samples.")] = 16,
+    length: Annotated[int, typer.Option(help="Tokens in a sample.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Fixes which samples are drawn.")] = 0,
+) -> None:
+    """Say how much goes where, without pruning."""
+    from secateur.core.document import storage_errors
+    from secateur.core.errors import InputError
+    from secateur.run.allocate import allocate_model
+    from secateur.run.recipe import parse_recipe
+
+    if out.exists():
+        raise InputError(f"output {str(out)!r} already exists: remove it or name another")
+    data = {"source": calibration, "samples": samples, "length": length, "seed": seed}
+    recipe = parse_recipe({"method": "magnitude", "ratio": ratio, "allocate": allocator, "calibration": data})
+    with progress("reading blocks") as bar:
+        found = allocate_model(model, recipe, progress=bar)
+    with storage_errors(out):
+        found.save(out)
+    table = Table("layer", "ratio", "")
+    for name, share in found.ratios.items():
+        table.add_row(name, f"{share:.4f}", "#" * round(40 * share))
+    screen.print(table)
+
+
+def search(
+    model: Model,
+    ratio: Annotated[float, typer.Option(help="Share of the weights to remove.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write: ratios by block. The study is kept in OUT.search.")],
+    space: Annotated[str, typer.Option(help="expressions (DSA), or the ratios of blocks themselves.")] = "expressions",
+    trials: Annotated[int, typer.Option(help="Candidates to judge.")] = 64,
+    population: Annotated[int, typer.Option(help="Candidates in a generation.")] = 16,
+    workers: Annotated[int, typer.Option(help="Processes; each holds the model once.")] = 1,
+    storage: Annotated[str | None, typer.Option(help="Optuna storage: sqlite:///FILE, journal:FILE, ...")] = None,
+    calibration: Annotated[str, typer.Option(help="A .txt or .jsonl file, datasets:NAME, or bundled.")] = "bundled",
+    samples: Annotated[int, typer.Option(help="Samples the statistics are gathered from.")] = 16,
+    fitness: Annotated[int, typer.Option(help="Further samples that candidates are judged on.")] = 2,
+    length: Annotated[int, typer.Option(help="Tokens in a sample.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Fixes samples and candidates.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Find how much goes where by trial; killed or not, run it again to go on."""
+    from secateur.calibrate.data import Calibration
+    from secateur.core.document import storage_errors, write_document
+    from secateur.core.errors import InputError
+    from secateur.search.study import Search
+    from secateur.search.study import search as run_search
+
+    if out.exists():
+        raise InputError(f"output {str(out)!r} already exists: remove it or name another")
+    data = Calibration(source=calibration, samples=samples, length=length, seed=seed)
+    sizes = {"trials": trials, "population": population, "workers": workers, "fitness": fitness, "seed": seed}
+    plan = Search(ratio=ratio, space=space, storage=storage, calibration=data, **sizes)
+    try:
+        with progress("trials") as bar:
+            found = run_search(model, plan, out.with_name(out.name + ".search"), progress=bar)
+    except KeyboardInterrupt:
+        err.print("interrupted: finished trials are kept, run the same command to go on")
+        raise typer.Exit(130) from None
+    result = {"candidate": found.candidate, "fitness": found.fitness, "uniform": found.uniform}
+    with storage_errors(out):
+        write_document(out.with_name(out.name + ".search") / "history.json", result | {"history": found.history})
+        found.allocation.save(out)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    say(f"{found.candidate}\n{found.fitness:.4f} nats a token, uniform {found.uniform:.4f}; ratios in {out}")

@@ -1,0 +1,114 @@
+"""What a trial costs: one masking from stored ranks, and one forward pass over the fitness tokens."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from secateur.adapt.adapter import Adapter, Block, Layer
+from secateur.adapt.source import load_model, skeleton
+from secateur.allocate.expression import Expression
+from secateur.allocate.problem import Problem
+from secateur.calibrate.shards import Checkpoint
+from secateur.calibrate.statistic import InputNorm
+from secateur.calibrate.survey import survey
+from secateur.calibrate.weights import Weights
+from secateur.core.document import read_document, storage_errors, write_document
+from secateur.core.roles import BlockView
+from secateur.core.shapes import TokenIds, Weight
+from secateur.evaluate.perplexity import token_losses
+from secateur.run.allocate import open_stream
+from secateur.run.recipe import Recipe
+from secateur.run.targets import block_weights
+
+__all__ = ["Trials", "prepare", "row_ranks"]
+
+
+def row_ranks(score: Weight) -> Tensor:
+    """Every entry's place in its row, 0 for the lowest; a row loses its first k by `rank < k`. Ties in column order."""
+    kind = torch.int16 if score.shape[1] < 2**15 else torch.int32
+    return score.contiguous().argsort(dim=1, stable=True).argsort(dim=1).to(kind)
+
+
+def prepare(
+    source: Path, recipe: Recipe, ids: TokenIds, folder: Path, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Write ranks by Wanda score and input norms of every layer, one file a block, from one streamed dense pass.
+
+    Blocks written before are kept.
+    """
+    weights = Weights(Checkpoint(source), Adapter(skeleton(source)), torch.float32)
+    places = {block.name: _stored(folder, number) for number, block in enumerate(weights.adapter.blocks())}
+    if all(path.exists() for path in places.values()):
+        return
+    names = iter(places.values())
+
+    def read(view: BlockView) -> None:
+        tensors = {f"{name}.norm": view.stats[name][InputNorm].value.float().clone() for name in view.weights}
+        for name, weight in view.weights.items():
+            tensors[f"{name}.rank"] = row_ranks(weight.abs() * tensors[f"{name}.norm"])
+        path = next(names)
+        partial = path.with_suffix(f".{os.getpid()}")
+        save_file(tensors, partial)
+        partial.replace(path)
+
+    with storage_errors(folder), open_stream(weights.adapter, recipe, ids) as stream:
+        folder.mkdir(parents=True, exist_ok=True)
+        survey(stream, weights, (InputNorm,), lambda: None, read, progress or (lambda done, total: None))
+
+
+class Trials:
+    """One worker's model, masked anew for every trial; the dense weights are read from the mapped checkpoint."""
+
+    def __init__(self, source: Path, folder: Path, ids: TokenIds, batch: int) -> None:
+        """Load the model; `ids` `[samples, length]` are the fitness tokens, `batch` samples to a forward pass."""
+        self._dense = Weights(Checkpoint(source), Adapter(skeleton(source)), torch.float32)
+        self._model: Any = load_model(source, torch.float32)
+        self._blocks = Adapter(self._model).blocks()
+        self._folder = folder
+        self._batches = ids.split(batch)
+
+    @property
+    def problem(self) -> Problem:
+        """Sizes of blocks and layers."""
+        return block_weights(self._dense.adapter, biases=False)
+
+    def fitness(self, ratios: Mapping[str, float]) -> float:
+        """Mean negative log-likelihood, nats a token, of the model masked at these ratios, by block or layer name."""
+        for number, block in enumerate(self._blocks):
+            with safe_open(_stored(self._folder, number), framework="pt") as stored:
+                for layer in _layers(block):
+                    gone = round(ratios.get(layer.name, ratios.get(block.name, 0.0)) * layer.weight.shape[1])
+                    layer.set_weight(self._weight(layer) * (stored.get_tensor(f"{layer.name}.rank") >= gone))
+        losses = torch.cat([token_losses(self._model, batch).flatten() for batch in self._batches])
+        return float(losses.double().mean())
+
+    def reduced(self, expression: Expression) -> dict[str, float]:
+        """The expression's number of every block before post-processing; kept, as many expressions share it."""
+        path = self._folder / f"{'-'.join((*expression.pre, expression.reduce))}.json"
+        if not path.exists():
+            found = {block.name: self._reduce(number, block, expression) for number, block in enumerate(self._blocks)}
+            write_document(path, found)
+        return read_document(path)
+
+    def _reduce(self, number: int, block: Block, expression: Expression) -> float:
+        with safe_open(_stored(self._folder, number), framework="pt") as stored:
+            scores = [self._weight(layer).abs() * stored.get_tensor(f"{layer.name}.norm") for layer in _layers(block)]
+        return expression.reduced(scores)
+
+    def _weight(self, layer: Layer) -> Weight:
+        dense = self._dense.checkpoint.read(self._dense.stored_name(f"{layer.name}.weight")).float()
+        return dense.T if layer.transposed else dense
+
+
+def _layers(block: Block) -> list[Layer]:
+    return [layer for stage in block.stages() for layer in stage]
+
+
+def _stored(folder: Path, number: int) -> Path:
+    return folder / f"{number}.safetensors"
