@@ -1,59 +1,107 @@
-"""How much where: every allocator under one solver, on one model, at several ratios.
+"""How much where: every allocator under two solvers, at several ratios and calibration seeds.
 
     python benchmarks/allocate.py --text ../shared/data/text/wikitext2-valid.txt \\
-        --test ../shared/data/text/wikitext2-test.txt --methods wanda sparsegpt --ratios 0.5 0.6 0.7 --seeds 0 1 2
+        --test ../shared/data/text/wikitext2-test.txt
 
-Every row prunes, saves, loads again and measures; results are written after each, and rows that the
-output file already holds are not repeated.
+An allocator reads the model once a seed, and its ratios for every target follow from that. Every row
+prunes, saves, loads again and measures; results are written after each, and rows that the output file
+already holds are not repeated. `dsa searched` comes from `secateur search` on the bundled text.
 """
 
 import argparse
 import json
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from shrink import row
-
-from secateur import Calibration, Recipe
+from secateur import Calibration, Recipe, measure, prune
+from secateur.run.allocate import survey_model
 
 ALLOCATORS: dict[str, Any] = {
     "uniform": "uniform",
-    "owl": "owl",
-    "alpha": "alpha",
-    "als": "als",
-    "als smooth": {"name": "als", "smooth": True},
-    "als within": {"name": "als", "within": True, "reach": 0.05},
-    "dsa published": "dsa",
-    "ranking": "ranking",
     "knapsack": "knapsack",
+    "dsa published": "dsa",
+    "owl": "owl",
+    "als": "als",
+    "alpha": "alpha",
+    "ranking": "ranking",
 }
 
 
-def main() -> None:
-    """Measure every row."""
+def survey(model: str, name: str, data: Calibration, ratios: list[float]) -> dict[str, Any]:
+    """An allocator's seconds, and its ratios by layer at every target."""
+    recipe = Recipe(method="wanda", ratio=ratios[0], allocate=ALLOCATORS[name], calibration=data)
+    started = time.perf_counter()
+    found = survey_model(model, recipe)
+    seconds = round(time.perf_counter() - started, 1)
+    targets = {
+        ratio: dict(found.ratios(Recipe(method="wanda", ratio=ratio, allocate=ALLOCATORS[name])).ratios)
+        for ratio in ratios
+    }
+    return {"seconds": seconds, "ratios": targets}
+
+
+class Results:
+    """The output file: rows by name, and what each allocator took."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        """Go on with the file if it is there."""
+        self.args = args
+        self.path = Path(args.out)
+        known = json.loads(self.path.read_text()) if self.path.exists() else {"rows": {}, "survey seconds": {}}
+        self.data: dict[str, Any] = known | {name: getattr(args, name) for name in ("model", "samples", "length")}
+
+    def missing(self, label: str, seed: int) -> list[tuple[str, float, str]]:
+        """Methods, ratios and names of rows that are not there yet."""
+        every = [(m, r, f"{m} {r:g} {label}, seed {seed}") for m in self.args.methods for r in self.args.ratios]
+        return [one for one in every if one[2] not in self.data["rows"]]
+
+    def add(self, key: str, method: str, ratio: float, data: Calibration, ratios: dict[str, float]) -> None:
+        """Prune and measure once; nothing but the row stays on disk."""
+        recipe = Recipe(method=method, ratio=ratio, allocation=ratios, calibration=data)
+        with tempfile.TemporaryDirectory() as room:
+            result = prune(self.args.model, recipe, f"{room}/out")
+            found = measure(result.out, self.args.test, window=(1024, None, self.args.windows))["perplexity"]
+        self.data["rows"][key] = {"removed": round(result.sparsity, 5), "perplexity": round(found, 2)}
+        print(key, json.dumps(self.data["rows"][key]), flush=True)
+        self.path.write_text(json.dumps(self.data, indent=2) + "\n")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", default="bundled", help="calibration text")
     parser.add_argument("--test", default="bundled", help="perplexity text")
     parser.add_argument("--model", default="bundled:smollm2")
-    parser.add_argument("--methods", nargs="+", default=["wanda"])
-    parser.add_argument("--allocators", nargs="+", default=list(ALLOCATORS), choices=list(ALLOCATORS))
+    parser.add_argument("--methods", nargs="+", default=["wanda", "sparsegpt"])
+    parser.add_argument("--allocators", nargs="*", default=list(ALLOCATORS), choices=list(ALLOCATORS))
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.7, 0.6, 0.5])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--windows", type=int, default=8, help="test windows of 1,024 tokens")
+    parser.add_argument("--given", nargs=2, action="append", default=[], metavar=("NAME", "FILE"), help="saved ratios")
     parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "allocate.json"))
-    args = parser.parse_args()
-    out = Path(args.out)
-    rows: dict[str, Any] = json.loads(out.read_text())["rows"] if out.exists() else {}
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure every row."""
+    args = arguments()
+    results = Results(args)
+    given = {label: json.loads(Path(path).read_text()) for label, path in args.given}
     for seed in args.seeds:
-        for method in args.methods:
-            for ratio in args.ratios:
-                for name in args.allocators:
-                    key = f"{method} {ratio:g} {name}, seed {seed}"
-                    if key not in rows:
-                        data = Calibration(source=args.text, samples=16, length=1024, seed=seed)
-                        recipe = Recipe(method=method, ratio=ratio, allocate=ALLOCATORS[name], calibration=data)
-                        rows[key] = row(args.model, recipe, args.test, windows=8)
-                        print(key, json.dumps(rows[key]), flush=True)
-                        out.write_text(json.dumps({"model": args.model, "rows": rows}, indent=2) + "\n")
+        data = Calibration(source=args.text, samples=args.samples, length=args.length, seed=seed)
+        for allocator in args.allocators:
+            if rows := results.missing(allocator, seed):
+                found = survey(args.model, allocator, data, args.ratios)
+                results.data["survey seconds"][f"{allocator}, seed {seed}"] = found["seconds"]
+                for method, ratio, key in rows:
+                    results.add(key, method, ratio, data, found["ratios"][ratio])
+        for label, ratios in given.items():
+            for method, ratio, key in results.missing(label, seed):
+                results.add(key, method, ratio, data, ratios)
 
 
 if __name__ == "__main__":

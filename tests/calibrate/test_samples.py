@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -28,10 +30,12 @@ def test_two_parts_of_a_stream_merge_to_the_whole():
     assert torch.equal(second.merge(first).value, whole.value)
 
 
-def test_blocks_are_sampled_before_or_after_with_or_without_first_tokens():
+def test_blocks_are_sampled_before_after_or_by_what_they_add_with_or_without_first_tokens():
     before, after = torch.randn(2, 5, 3), torch.randn(2, 5, 3)
-    for output, drop, expected in ((False, False, before), (True, False, after), (True, True, after[:, 1:])):
-        watcher = BlockSamples(Samples(), output, drop)
+    parts = {"input": before, "output": after, "update": after - before}
+    for source, drop in itertools.product(parts, (False, True)):
+        expected = parts[source][:, int(drop) :]
+        watcher = BlockSamples(Samples(), source, drop)
         watcher.update(before, after)
         assert torch.equal(watcher.value, expected.reshape(-1, 3))
 

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError
-from secateur.run.allocate import allocate_model
+from secateur.run.allocate import allocate_model, survey_model
 from secateur.run.methods import ALLOCATORS
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
@@ -56,7 +58,7 @@ def test_a_resumed_run_keeps_the_ratios_it_started_with(saved, ids, tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         prune(saved("llama"), recipe, tmp_path / "out", ids=ids, progress=stop)
     kept = Allocation.load(tmp_path / "out.partial" / "allocation.json")
-    monkeypatch.setattr("secateur.run.prune.model_ratios", None)
+    monkeypatch.setattr("secateur.run.prune.read_blocks", None)
     result = prune(saved("llama"), recipe, tmp_path / "out", ids=ids, resume=True)
     assert result.resumed_blocks == 1
     assert {layer.name for layer in result.layers} == set(kept.ratios)
@@ -66,3 +68,11 @@ def test_bad_ids_are_refused_before_any_work(saved):
     recipe = Recipe(method="magnitude", ratio=0.5, allocate="owl")
     with pytest.raises(InputError, match="vocabulary ends at 98"):
         allocate_model(saved("llama"), recipe, ids=torch.full((2, 8), 200))
+
+
+def test_one_survey_serves_every_target(saved, ids):
+    recipe = Recipe(method="magnitude", ratio=0.5, allocate="owl")
+    survey = survey_model(saved("llama"), recipe, ids=ids)
+    for ratio in (0.3, 0.5, 0.7):
+        other = replace(recipe, ratio=ratio)
+        assert survey.ratios(other) == allocate_model(saved("llama"), other, ids=ids)

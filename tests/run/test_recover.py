@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from secateur.adapt.source import load_model
 from secateur.core.errors import CalibrationError, InputError
 from secateur.core.mask import Masks
+from secateur.evaluate.agreement import verify_folders
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 from secateur.run.recover import recover
-from secateur.run.verify import verify_folders
 from secateur.train.recover import Training
 
 SHORT = Training(steps=4, batch=2, length=16, rate=0.01)

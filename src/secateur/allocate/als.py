@@ -106,13 +106,15 @@ class ALS:
     """Li et al. 2024, a reconstruction: no code was published, and read literally its programme is degenerate.
 
     Retained densities are maximised, weighted by the mean importance of this block and all later ones.
-    within: ratios of the matrices of a block too, from their outputs. source: what enters a block or what
-    leaves it. reach: ratios stay this near the target; None is 0.2, and half of targets below 0.4.
+    within: ratios of the matrices of a block too, from their outputs. source: what enters a block (the
+    paper's), leaves it, or is added by it: in a residual stream the first two hold all earlier blocks'
+    outputs and hardly differ. reach: ratios stay this near the target; None is 0.05, less where that
+    would empty or fill a block. The paper's bounds are 0.3 to 0.7.
     smooth: the quadratic programme's closed form S + (worth - mean) / 16 instead of the linear one.
     """
 
     within: bool = False
-    source: Literal["input", "output"] = "input"
+    source: Literal["input", "output", "update"] = "update"
     centred: bool = False
     rows: bool = True
     drop_first: bool = False
@@ -123,8 +125,8 @@ class ALS:
 
     def __post_init__(self) -> None:
         """Refuse fields outside their range."""
-        if self.source not in ("input", "output") or self.grid <= 0 or self.tokens < 2:
-            raise InputError("als: source is input or output, grid above 0, tokens at least 2")
+        if self.source not in ("input", "output", "update") or self.grid <= 0 or self.tokens < 2:
+            raise InputError("als: source is input, output or update, grid above 0, tokens at least 2")
         if self.reach is not None and not 0 <= self.reach <= 1:
             raise InputError(f"als: reach {self.reach} should be in 0..1")
 
@@ -135,7 +137,7 @@ class ALS:
 
     def watch(self) -> BlockSamples:
         """The same tokens at every block."""
-        return BlockSamples(Samples(self.tokens), self.source == "output", self.drop_first)
+        return BlockSamples(Samples(self.tokens), self.source, self.drop_first)
 
     def read(self, view: BlockView) -> tuple[Features, dict[str, float]]:
         """The block's features, and the worth of each of its matrices by their outputs."""
@@ -166,7 +168,7 @@ class ALS:
         self, worth: Mapping[str, float], sizes: Mapping[str, int], ratio: float, target: float
     ) -> dict[str, float]:
         """Ratios of mean `ratio`, within reach of the whole model's target."""
-        reach = min(0.2, target / 2, 1 - target) if self.reach is None else self.reach
+        reach = min(0.05, target / 2, 1 - target) if self.reach is None else self.reach
         low, high = max(0.0, target - reach), min(1.0, target + reach)
         if self.smooth:
             mean = math.fsum(worth.values()) / len(worth)

@@ -1,6 +1,7 @@
 """A fixed share of the tokens a layer or a block sees: the same tokens everywhere."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -67,15 +68,19 @@ class Samples(Statistic):
 
 @dataclass
 class BlockSamples:
-    """Samples of what enters a block, or of what leaves it; the first token of each sample may be left out."""
+    """Samples of what enters a block ("input"), leaves it ("output") or is added by it ("update").
+
+    The first token of each sample may be left out.
+    """
 
     samples: Samples
-    output: bool = False
+    source: Literal["input", "output", "update"] = "input"
     drop_first: bool = False
 
     def update(self, before: Hidden, after: Hidden) -> None:
         """Add a batch `[samples, length, hidden]`."""
-        seen = (after if self.output else before)[:, int(self.drop_first) :]
+        parts = {"input": before, "output": after}
+        seen = (parts[self.source] if self.source in parts else after - before)[:, int(self.drop_first) :]
         self.samples.update(seen.reshape(-1, seen.shape[-1]))
 
     @property

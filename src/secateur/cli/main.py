@@ -135,7 +135,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check that a shrunk model computes what the dense one does with zeros in its place."""
-    from secateur.run.verify import verify_folders
+    from secateur.evaluate.agreement import verify_folders
 
     found = verify_folders(dense, pruned)
     if as_json:

@@ -1,13 +1,14 @@
 """How much where, for a whole model: survey the dense blocks if the allocator asks, then say every layer's ratio."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.source import load_model, load_tokenizer, resolve, skeleton
-from secateur.allocate.problem import Surveyor
+from secateur.allocate.problem import Problem, Surveyor
 from secateur.calibrate.sensitivity import Sensitivity, output_sensitivity
 from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.stream import Stream, StreamSettings
@@ -18,26 +19,46 @@ from secateur.core.errors import CalibrationError, InputError
 from secateur.core.shapes import TokenIds
 from secateur.run.recipe import Recipe
 from secateur.run.targets import allocate, block_weights, ratio_for
+from secateur.run.timing import timed
 
-__all__ = ["allocate_model", "model_ratios", "open_stream"]
+__all__ = ["Survey", "allocate_model", "open_stream", "read_blocks", "survey_model"]
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A checkpoint, the sizes of what can be pruned, and what an allocator read of its dense blocks."""
+
+    weights: Weights
+    problem: Problem
+
+    def ratios(self, recipe: Recipe) -> Allocation:
+        """The ratio of every layer. The recipe's ratio or budget may be any, its allocator the one that read."""
+        ratio = ratio_for(self.weights.adapter, recipe, self.weights.bytes_each())
+        return Allocation(allocate(recipe, self.problem, ratio))
 
 
 def allocate_model(
     model: str | Path, recipe: Recipe, *, ids: TokenIds | None = None, progress: Progress | None = None
 ) -> Allocation:
     """The ratio of every layer that `prune` with this recipe would use. Raises a SecateurError on bad input."""
+    recipe = timed(recipe, resolve(str(model)))
+    return survey_model(model, recipe, ids=ids, progress=progress).ratios(recipe)
+
+
+def survey_model(
+    model: str | Path, recipe: Recipe, *, ids: TokenIds | None = None, progress: Progress | None = None
+) -> Survey:
+    """What the recipe's allocator reads of a model; ratios of several targets can follow from it."""
     source = resolve(str(model))
     weights = Weights(Checkpoint(source), Adapter(skeleton(source)), compute_dtype(recipe))
     if ids is None and isinstance(recipe.allocator(), Surveyor):
         ids = recipe.calibration.draw(load_tokenizer(source))
-    return model_ratios(weights, recipe, source, ids, progress or (lambda done, total: None))
+    return read_blocks(weights, recipe, source, ids, progress or (lambda done, total: None))
 
 
-def model_ratios(
-    weights: Weights, recipe: Recipe, source: Path, ids: TokenIds | None, progress: Progress
-) -> Allocation:
+def read_blocks(weights: Weights, recipe: Recipe, source: Path, ids: TokenIds | None, progress: Progress) -> Survey:
     """The same for a checkpoint that is open; one streamed dense pass if the allocator reads blocks."""
     adapter, allocator = weights.adapter, recipe.allocator()
     problem = block_weights(adapter, biases=recipe.unit() is not None)
@@ -49,7 +70,7 @@ def model_ratios(
         with open_stream(adapter, recipe, ids) as stream:
             readings = survey(stream, weights, needs, allocator.watch, allocator.read, progress, given)
         problem = problem._replace(readings=readings)
-    return Allocation(allocate(recipe, problem, ratio_for(adapter, recipe, weights.bytes_each())))
+    return Survey(weights, problem)
 
 
 def open_stream(adapter: Adapter, recipe: Recipe, ids: TokenIds) -> Stream:

@@ -52,6 +52,11 @@ class RunFolder:
             write_document(self.path / "plan.json", plan)
         return 0
 
+    def planned(self, key: str) -> Any:
+        """What an unfinished run's plan says, or None without one."""
+        path = self.path / "plan.json"
+        return read_document(path).get(key) if path.exists() else None
+
     def save_block(self, index: int, block: FinishedBlock) -> None:
         """Write a finished block under its final name only when whole."""
         tensors = {f"weight:{name}": tensor for name, tensor in block.weights.items()}

@@ -26,13 +26,14 @@ from secateur.core.mask import pack
 from secateur.core.memory import give_back_freed, peak_memory_mb, resident_memory_mb
 from secateur.core.roles import Solver, Statistic
 from secateur.core.shapes import TokenIds
-from secateur.run.allocate import compute_dtype, model_ratios, open_stream
+from secateur.run.allocate import compute_dtype, open_stream, read_blocks
 from secateur.run.assemble import assemble
 from secateur.run.checkpoint import FinishedBlock, RunFolder
 from secateur.run.depth import block_influence, write_kept_blocks
 from secateur.run.recipe import Recipe
 from secateur.run.result import LayerReport, Result, versions
 from secateur.run.targets import Targets, block_weights, choose_targets
+from secateur.run.timing import timed
 from secateur.solve.shortgpt import ShortGPT
 
 __all__ = ["Progress", "prune"]
@@ -60,6 +61,7 @@ def prune(
     started = time.perf_counter()
     source = resolve(str(model))
     folder = RunFolder(Path(out))
+    recipe = timed(recipe, source, folder.planned("timed_ratio") if resume else None)
     job = _Job(source, Checkpoint(source), recipe, folder)
     progress = progress or (lambda block, blocks: None)
     done, removed, layers = 0, 0, list[LayerReport]()
@@ -169,7 +171,7 @@ class _Job:
             return
         path = self.folder.path / "allocation.json"
         if not path.exists():
-            ratios = model_ratios(self.weights, self.recipe, self.source, ids, progress)
+            ratios = read_blocks(self.weights, self.recipe, self.source, ids, progress).ratios(self.recipe)
             with storage_errors(self.folder.out):
                 ratios.save(path)
         self.targets = self._targets(replace(self.recipe, exempt=(), allocation=Allocation.load(path).ratios))

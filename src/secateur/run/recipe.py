@@ -36,6 +36,7 @@ class Recipe:
     blocks takes whole blocks.
     None takes the method's usual one.
     budget: what the smaller model may take, such as 100M-params, instead of a ratio (units).
+    timed_ratio: what a budget in ms came to on the machine of the run; set by the run.
     allocate: how much where: an allocator's name, or a mapping with `name` and fields.
     allocation: ratios by block or layer name that stand above the allocator's.
     exempt: blocks that lose nothing, negative ones from the end.
@@ -57,6 +58,7 @@ class Recipe:
     dtype: str = "auto"
     batch_tokens: int = 2048
     memory_gb: float = 4.0
+    timed_ratio: float | None = None
     model: str | None = None
     out: str | None = None
 

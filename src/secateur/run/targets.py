@@ -146,12 +146,14 @@ def _mixed(pattern: NM, ratios: Mapping[str, float], sizes: Mapping[str, int]) -
 def ratio_for(adapter: Adapter, recipe: Recipe, bytes_each: int) -> float:
     """The share of block weights to remove, from the ratio or from the budget.
 
-    MACs are those of one token through every matrix, head included. Raises RatioError
-    when the budget is below what lies outside the blocks, or above the dense model.
+    MACs are those of one token through every matrix, head included; milliseconds are what run/timing.py
+    found. Raises RatioError when the budget is below what lies outside the blocks, or above the dense model.
     """
     if recipe.budget is None:
         return recipe.target()
     budget: Budget = recipe.limit()
+    if budget.unit == "ms" and recipe.timed_ratio is not None:
+        return recipe.timed_ratio
     inside = sum(block_weights(adapter, biases=True).sizes.values())
     config = adapter.model.config
     head = config.vocab_size * config.hidden_size

@@ -1,9 +1,9 @@
 import pytest
 
 from secateur.core.errors import InputError, NumericalError
+from secateur.evaluate.agreement import verify_folders
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
-from secateur.run.verify import verify_folders
 
 
 @pytest.mark.parametrize("pattern", ["units", "units:heads", "units:none"])
