@@ -29,7 +29,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "taylor, repaired": {"method": {"name": "refit", "score": "taylor"}, "pattern": "units"},
     "taylor": {"method": "taylor"},
     "fluctuation, repaired": {"method": {"name": "refit", "score": "fluctuation"}, "pattern": "units"},
-    "fluctuation": {"method": "flap"},
+    "fluctuation": {"method": "fluctuation"},
+    "flap": {"method": "flap"},
     "shortgpt": {"method": "shortgpt"},
     "random": {"method": "random"},
 }

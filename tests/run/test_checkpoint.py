@@ -7,7 +7,9 @@ from secateur.core.document import storage_errors
 from secateur.core.errors import InputError, StorageError
 from secateur.run.checkpoint import FinishedBlock, RunFolder
 
-BLOCK = FinishedBlock({"a": torch.randn(2, 3)}, {"a": torch.tensor([7], dtype=torch.uint8)}, [{"name": "a"}])
+BLOCK = FinishedBlock(
+    {"a": torch.randn(2, 3)}, {"a": torch.tensor([7], dtype=torch.uint8)}, [{"name": "a"}], {"a": torch.randn(2)}
+)
 
 
 def test_blocks_and_hidden_states_come_back(tmp_path):
@@ -17,7 +19,7 @@ def test_blocks_and_hidden_states_come_back(tmp_path):
     run.save_block(0, BLOCK)
     loaded = run.load_block(0)
     assert torch.equal(loaded.weights["a"], BLOCK.weights["a"]) and loaded.reports == BLOCK.reports
-    assert loaded.masks["a"].tolist() == [7]
+    assert loaded.masks["a"].tolist() == [7] and torch.equal(loaded.biases["a"], BLOCK.biases["a"])
     assert [tensor.shape[0] for tensor in run.load_hidden(1)] == [2, 1]
     assert RunFolder(tmp_path / "out").open({"x": 1}, resume=True) == 1
     run.drop_hidden(1)

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from secateur.adapt.adapter import Adapter
 from secateur.adapt.source import load_model
 from secateur.core.errors import CalibrationError, InputError, ModelError, PatternError
 from secateur.core.mask import Masks
+from secateur.evaluate.agreement import verify_folders
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 
@@ -222,10 +224,36 @@ def test_a_disk_that_fills_up_is_one_sentence_and_the_run_goes_on_later(saved, i
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("method", ["taylor", "flap"])
+@pytest.mark.parametrize("method", ["taylor", "flap", "fluctuation"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_units_chosen_by_gradient_or_variance_go_and_the_model_loads(method, family, saved, ids, tmp_path):
     recipe = Recipe(method=method, ratio=0.25, round_to=1)
     result = prune(saved(family), recipe, tmp_path / "out", ids=ids)
     assert result.calibration_tokens == ids.numel() and 0.15 < result.sparsity < 0.35
     assert torch.isfinite(load_model(tmp_path / "out")(ids).logits).all()
+
+
+@pytest.mark.parametrize("pattern", ["units", "units:none", "unstructured"])
+@pytest.mark.parametrize("family", ["llama", "llama-mqa", "gpt2", "opt"])
+def test_flaps_bias_is_saved_with_the_model(family, pattern, saved, ids, tmp_path):
+    recipe = Recipe(method="flap", pattern=pattern, ratio=0.4, round_to=1)
+    plain = replace(recipe, method="fluctuation")
+    for method, out in ((recipe, tmp_path / "out"), (plain, tmp_path / "plain")):
+        prune(saved(family), method, out, ids=ids)
+    found, without = load_model(tmp_path / "out"), load_model(tmp_path / "plain")
+    dense = {layer.name: layer for layer in Adapter(load_model(saved(family))).layers()}
+    moved = 0
+    for layer, other in zip(Adapter(found).layers(), Adapter(without).layers(), strict=True):
+        assert layer.bias is not None and torch.isfinite(layer.bias).all()
+        if layer.weight.shape[0] == dense[layer.name].weight.shape[0]:
+            before = torch.zeros_like(layer.bias) if other.bias is None else other.bias
+            moved += not torch.equal(layer.bias, before)
+    assert moved >= (2 if pattern == "units:none" else 4)  # what ffn, and attention, put out in both blocks
+    if pattern != "unstructured":
+        assert verify_folders(str(saved(family)), str(tmp_path / "out")).logits < 1e-4
+
+
+def test_flap_refuses_models_that_cannot_hold_a_bias(saved, ids, tmp_path):
+    with pytest.raises(ModelError, match="MistralForCausalLM has no bias here"):
+        prune(saved("mistral"), Recipe(method="flap", ratio=0.4), tmp_path / "out", ids=ids)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()

@@ -63,6 +63,11 @@ class Layer:
         bias = getattr(self.module, "bias", None)
         return None if bias is None else bias.detach()
 
+    def set_bias(self, bias: Tensor) -> None:
+        """Overwrite the bias `[out]`, or give the module one, in its weight's dtype."""
+        module: Any = self.module
+        module.bias = nn.Parameter(bias.to(module.weight.dtype), requires_grad=False)
+
     @property
     def size(self) -> int:
         """Parameters, the bias included."""

@@ -19,6 +19,7 @@ class Family:
     free_heads: the class takes a head_dim of its own, so that fewer heads load in it.
     heads_field, ffn_field: what the config calls the sizes; ffn_field None when it has no say.
     no_heads: why heads cannot be cut out, where they cannot.
+    bias_fields: config switches that give every layer of a block a bias it lacks.
     """
 
     blocks: str = "model.layers"
@@ -35,13 +36,14 @@ class Family:
     heads_field: str = "num_attention_heads"
     ffn_field: str | None = "intermediate_size"
     no_heads: str = ""
+    bias_fields: tuple[str, ...] = ()
 
 
 _LLAMA = Family()
 _GEMMA = Family(norms=("input_layernorm", "pre_feedforward_layernorm"))
 
 FAMILIES: Mapping[str, Family] = {
-    "llama": _LLAMA,
+    "llama": Family(bias_fields=("attention_bias", "mlp_bias")),
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,

@@ -42,8 +42,16 @@ class Moments(Statistic):
     @property
     def value(self) -> Float[Tensor, " in"]:
         """The variance. Raises CalibrationError without tokens, or with NaN or inf."""
-        if self._spread is None:
+        return (self._checked(self._spread) / self.tokens).float()
+
+    @property
+    def mean(self) -> Float[Tensor, " in"]:
+        """The mean; raises as `value` does."""
+        return self._checked(self._mean).float()
+
+    def _checked(self, part: Tensor | None) -> Tensor:
+        if part is None:
             raise CalibrationError("no calibration token reached this layer: use more samples, or leave the layer out")
-        if not torch.isfinite(self._spread).all():
+        if not torch.isfinite(part).all():
             raise CalibrationError("calibration activations hold NaN or inf: try --dtype float32")
-        return (self._spread / self.tokens).float()
+        return part

@@ -40,6 +40,10 @@ class Weights:
                 return candidate
         raise ModelError(f"{self.checkpoint.folder} holds no tensor {name!r}: the checkpoint does not fit its config")
 
+    def __contains__(self, name: str) -> bool:
+        """Whether the checkpoint holds this parameter."""
+        return name in self.checkpoint or name.removeprefix(self.prefix) in self.checkpoint
+
     def model_name(self, stored: str) -> str:
         """The model's name of a tensor in the checkpoint."""
         return stored if stored.startswith(self.prefix) else self.prefix + stored

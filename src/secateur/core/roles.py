@@ -75,7 +75,7 @@ class Pattern(Protocol):
 
 
 class Solution(NamedTuple):
-    """One solved matrix: new weight, keep mask, loss.
+    """One solved matrix: new weight, keep mask, loss, and what its bias gains `[out]`, if anything.
 
     The loss is ||(W - W') X||^2 / tokens, or None when no Gram was gathered.
     """
@@ -83,6 +83,7 @@ class Solution(NamedTuple):
     weight: Weight
     keep: Keep
     loss: float | None
+    bias: Tensor | None = None
 
 
 @runtime_checkable

@@ -1,7 +1,7 @@
 """A model folder that plain transformers loads: config, safetensors, tokenizer files."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -32,20 +32,24 @@ def write_pruned(
     replacement: Callable[[str], Tensor | None],
     info: Callable[[str], TensorInfo] | None = None,
     renamed: Callable[[str], str | None] | None = None,
+    added: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Stream the checkpoint to `target`, with some tensors replaced; dtype is kept.
 
     One tensor is held at a time, so memory does not grow with the model. `info` tells
     dtype and shape of what is written where shapes change; `renamed` a tensor's new
-    name, or None where it is left out.
+    name, or None where it is left out; `added` holds tensors the checkpoint lacks.
     """
+    added = added or {}
     names = {name: renamed(name) if renamed else name for name in checkpoint.names()}
     plan = {new: (info or checkpoint.info)(name) for name, new in names.items() if new is not None}
+    plan |= {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in added.items()}
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name, new in names.items():
             if new is not None:
                 changed = replacement(name)
                 yield new, checkpoint.read(name) if changed is None else changed
+        yield from added.items()
 
     write_checkpoint(target, plan, tensors(), shard_bytes=_SHARD_BYTES)

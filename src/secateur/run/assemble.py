@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from secateur.adapt.site import Site
@@ -35,8 +36,25 @@ class _Finished:
             self._held = (index, self.folder.load_block(index))
         return self._held[1]
 
-    def weight(self, layer: str) -> Tensor | None:
-        return self.block(self._owner[layer]).weights[layer] if layer in self._owner else None
+    def tensor(self, parameter: str) -> Tensor | None:
+        """What the run made of a parameter, or None where it is as it was."""
+        layer, _, leaf = parameter.rpartition(".")
+        if layer not in self._owner or leaf not in ("weight", "bias"):
+            return None
+        block = self.block(self._owner[layer])
+        return block.weights[layer] if leaf == "weight" else block.biases.get(layer)
+
+    def new_biases(self, weights: Weights) -> dict[str, Tensor]:
+        """Biases `[out]` of every layer without one, zero unless solved, if any layer got its first."""
+        layers = [layer for layer in weights.adapter.layers() if f"{layer.name}.bias" not in weights]
+        solved = {layer.name: self.tensor(f"{layer.name}.bias") for layer in layers}
+        if all(bias is None for bias in solved.values()):
+            return {}
+        found: dict[str, Tensor] = {}
+        for layer in layers:
+            bias, dtype = solved[layer.name], weights.dtype_of(f"{layer.name}.weight")
+            found[f"{layer.name}.bias"] = torch.zeros(layer.weight.shape[0], dtype=dtype) if bias is None else bias
+        return found
 
     def packed(self) -> dict[str, Tensor]:
         return {name: bits for index in range(len(self.reports)) for name, bits in self.block(index).masks.items()}
@@ -61,10 +79,11 @@ def assemble(weights: Weights, folder: RunFolder, source: Path, sites: Sequence[
 
 
 def _write_masked(weights: Weights, finished: _Finished, target: Path) -> None:
-    def changed(name: str) -> Tensor | None:
-        return finished.weight(_layer(weights, name)) if name.endswith(".weight") else None
-
-    write_pruned(weights.checkpoint, target, changed)
+    added = finished.new_biases(weights)
+    write_pruned(weights.checkpoint, target, lambda name: finished.tensor(weights.model_name(name)), added=added)
+    if added:
+        document = read_document(target / "config.json")
+        write_document(target / "config.json", document | dict.fromkeys(weights.adapter.family.bias_fields, True))
     packed = finished.packed()
     save_packed(target / "masks.safetensors", packed, {name: weights.adapter.shape(name) for name in packed})
 
@@ -83,9 +102,9 @@ def _write_shrunk(weights: Weights, finished: _Finished, target: Path, sites: Se
 
     def changed(name: str) -> Tensor | None:
         layer, parameter = _layer(weights, name), weights.model_name(name)
+        solved = finished.tensor(parameter)
         if layer not in slices:
-            return None
-        solved = finished.weight(layer) if name.endswith(".weight") else None
+            return solved
         tensor = weights.checkpoint.read(name) if solved is None else solved
         if layer in transposed and tensor.dim() == 2:
             return sliced(tensor.T, slices, parameter).T.contiguous()
@@ -101,10 +120,13 @@ def _write_shrunk(weights: Weights, finished: _Finished, target: Path, sites: Se
         dim = 1 - dim if _layer(weights, name) in transposed else dim
         return dtype, tuple(len(index) if axis == dim else size for axis, size in enumerate(shape))
 
-    write_pruned(weights.checkpoint, target, changed, info)
+    added = {name: sliced(bias, slices, name) for name, bias in finished.new_biases(weights).items()}
+    write_pruned(weights.checkpoint, target, changed, info, added=added)
     width = head_dim(adapter.model.config)
     sizes = cut_sizes(sites, cut, [block_sizes(block, width) for block in adapter.blocks()])
-    document = read_document(target / "config.json")
+    document = read_document(target / "config.json") | (
+        dict.fromkeys(adapter.family.bias_fields, True) if added else {}
+    )
     write_document(target / "config.json", shrunk_config(document, adapter.model.config, adapter.family, sizes))
     cut.save(target / "cut.json")
 

@@ -16,11 +16,12 @@ __all__ = ["FinishedBlock", "RunFolder"]
 
 
 class FinishedBlock(NamedTuple):
-    """What a block's file holds: new weights, packed masks, and the layers' reports."""
+    """What a block's file holds: new weights, packed masks, the layers' reports, and new biases."""
 
     weights: dict[str, Tensor]
     masks: dict[str, Tensor]
     reports: list[dict[str, Any]]
+    biases: dict[str, Tensor]
 
 
 class RunFolder:
@@ -61,6 +62,7 @@ class RunFolder:
         """Write a finished block under its final name only when whole."""
         tensors = {f"weight:{name}": tensor for name, tensor in block.weights.items()}
         tensors |= {f"mask:{name}": tensor for name, tensor in block.masks.items()}
+        tensors |= {f"bias:{name}": tensor for name, tensor in block.biases.items()}
         self._save(self._block(index), tensors, {"reports": json.dumps(block.reports)})
 
     def load_block(self, index: int) -> FinishedBlock:
@@ -75,9 +77,9 @@ class RunFolder:
             ) from error
         parts = {
             kind: {key.removeprefix(kind): value for key, value in tensors.items() if key.startswith(kind)}
-            for kind in ("weight:", "mask:")
+            for kind in ("weight:", "mask:", "bias:")
         }
-        return FinishedBlock(parts["weight:"], parts["mask:"], reports)
+        return FinishedBlock(parts["weight:"], parts["mask:"], reports, parts["bias:"])
 
     def save_hidden(self, index: int, hidden: list[Tensor]) -> None:
         """Write the inputs of block `index`."""

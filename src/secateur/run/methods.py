@@ -20,6 +20,7 @@ from secateur.score.random import Random
 from secateur.score.ria import RIA
 from secateur.score.taylor import Taylor
 from secateur.score.wanda import Wanda
+from secateur.solve.offset import Offset
 from secateur.solve.refit import Refit
 from secateur.solve.shortgpt import ShortGPT
 from secateur.solve.slimgpt import SlimGPT
@@ -38,6 +39,7 @@ SCORES: Mapping[str, Callable[..., Score]] = {
 }
 SOLVERS: Mapping[str, Callable[..., Solver]] = {
     "refit": Refit,
+    "offset": Offset,
     "shortgpt": ShortGPT,
     "slimgpt": SlimGPT,
     "sparsegpt": SparseGPT,
@@ -74,8 +76,9 @@ class Method(NamedTuple):
 
 METHODS: Mapping[str, Method] = {
     "flap": Method(
-        Threshold, {"score": "fluctuation"}, "units", "inputs that vary least; no bias is added (An et al. 2024)"
+        Offset, {"score": "fluctuation"}, "units", "inputs that vary least; their mean becomes a bias (An et al. 2024)"
     ),
+    "fluctuation": Method(Threshold, {"score": "fluctuation"}, "units", "the same score, and no bias is added"),
     "magnitude": Method(
         Threshold, {"score": "magnitude"}, "unstructured", "smallest weights go; no calibration (Han et al. 2015)"
     ),

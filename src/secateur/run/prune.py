@@ -21,7 +21,7 @@ from secateur.calibrate.stream import Stream
 from secateur.calibrate.weights import Weights
 from secateur.core.allocation import Allocation
 from secateur.core.document import storage_errors, write_document
-from secateur.core.errors import SecateurError
+from secateur.core.errors import ModelError, SecateurError
 from secateur.core.mask import pack
 from secateur.core.memory import give_back_freed, peak_memory_mb, resident_memory_mb
 from secateur.core.roles import Solver, Statistic
@@ -34,6 +34,7 @@ from secateur.run.recipe import Recipe
 from secateur.run.result import LayerReport, Result, versions
 from secateur.run.targets import Targets, block_weights, choose_targets
 from secateur.run.timing import timed
+from secateur.solve.offset import Offset
 from secateur.solve.shortgpt import ShortGPT
 
 __all__ = ["Progress", "prune"]
@@ -147,6 +148,15 @@ class _Job:
         for name, target in self.targets.layers.items():
             with _named(name):
                 target.pattern.check(self.adapter.shape(name), target.ratio)
+                self._check_bias(name)
+
+    def _check_bias(self, name: str) -> None:
+        model, family = self.adapter.model, self.adapter.family
+        if isinstance(self.solver, Offset) and model.get_submodule(name).bias is None and not family.bias_fields:
+            raise ModelError(
+                f"{type(model).__name__} has no bias here to hold what was removed: use method fluctuation, which adds "
+                "none, or {name: refit, score: fluctuation}"
+            )
 
     def _plan(self, ids: TokenIds | None) -> dict[str, Any]:
         """What must be the same for a resumed run to give the same bits."""
@@ -189,7 +199,7 @@ class _Job:
 
     def _block(self, index: int, block: Block, stream: Stream | None) -> None:
         last = index == len(self.blocks) - 1
-        finished = FinishedBlock({}, {}, [])
+        finished = FinishedBlock({}, {}, [], {})
 
         def solve(layers: Sequence[Layer], stats: Gathered) -> None:
             for layer in layers:
@@ -231,6 +241,10 @@ class _Job:
         stored = solution.weight.to(self.weights.dtype_of(f"{layer.name}.weight"))
         finished.weights[layer.name] = (stored.T if layer.transposed else stored).contiguous()
         finished.masks[layer.name] = pack(solution.keep)
+        if solution.bias is not None:
+            bias = solution.bias if layer.bias is None else layer.bias.float() + solution.bias
+            layer.set_bias(bias)
+            finished.biases[layer.name] = bias.to(stored.dtype)
         report = LayerReport(
             name=layer.name,
             ratio=ratio,

@@ -26,7 +26,7 @@ class Agreement(NamedTuple):
 
 
 def mask_(dense: PreTrainedModel, small: PreTrainedModel, sites: Sequence[Site], cut: Cut) -> None:
-    """Give a dense model the shrunk one's weights, with zeros where it was cut.
+    """Give a dense model the shrunk one's weights and biases, with zeros where it was cut.
 
     What feeds a removed column stays as it was: its output meets only zeros.
     """
@@ -34,14 +34,20 @@ def mask_(dense: PreTrainedModel, small: PreTrainedModel, sites: Sequence[Site],
     columns = {site.layer for site in sites}
     shrunk = {layer.name: layer for layer in Adapter(small).layers()}
     for layer in Adapter(dense).layers():
-        weight = layer.weight.clone()
+        weight, rows = layer.weight.clone(), torch.arange(layer.weight.shape[0])
         if layer.name not in slices:
             weight = shrunk[layer.name].weight
         elif layer.name in columns:
             weight.zero_()[:, slices[layer.name][1]] = shrunk[layer.name].weight.to(weight.dtype)
         else:
-            weight[slices[layer.name][1]] = shrunk[layer.name].weight.to(weight.dtype)
+            rows = slices[layer.name][1]
+            weight[rows] = shrunk[layer.name].weight.to(weight.dtype)
         layer.set_weight(weight)
+        narrow = shrunk[layer.name].bias
+        if narrow is not None:
+            bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.clone()
+            bias[rows] = narrow.to(weight.dtype)
+            layer.set_bias(bias)
 
 
 @torch.no_grad()

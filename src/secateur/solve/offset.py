@@ -1,0 +1,31 @@
+"""Drop the lowest scores; the mean of what they added becomes a bias (FLAP)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from secateur.calibrate.moments import Moments
+from secateur.core.roles import Pattern, Score, Solution, Statistic, Stats
+from secateur.core.shapes import Weight
+
+__all__ = ["Offset"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offset:
+    """An et al. 2024, equation 7: every output gains sum over removed j of W_oj E[x_j], so its mean stays."""
+
+    score: Score
+    name: ClassVar[str] = "offset"
+
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """What the score reads, and the mean of every input."""
+        return tuple(dict.fromkeys((*self.score.needs, Moments)))
+
+    def solve(self, weight: Weight, stats: Stats, pattern: Pattern, ratio: float) -> Solution:
+        """Mask by score; the loss is not known, as the mean is not part of a Gram's loss."""
+        keep = pattern.keep(self.score(weight, stats), ratio)
+        pruned = torch.where(keep, weight, 0)
+        return Solution(pruned, keep, None, (weight - pruned) @ stats[Moments].mean)
