@@ -35,11 +35,7 @@ def survey(model: str, name: str, data: Calibration, ratios: list[float]) -> dic
     started = time.perf_counter()
     found = survey_model(model, recipe)
     seconds = round(time.perf_counter() - started, 1)
-    targets = {
-        ratio: dict(found.ratios(Recipe(method="wanda", ratio=ratio, allocate=ALLOCATORS[name])).ratios)
-        for ratio in ratios
-    }
-    return {"seconds": seconds, "ratios": targets}
+    return {"seconds": seconds, "ratios": {ratio: dict(found.ratios(ratio).ratios) for ratio in ratios}}
 
 
 class Results:

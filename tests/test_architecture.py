@@ -20,6 +20,7 @@ LAYERS = {
     "surgery": 3,
     "evaluate": 4,
     "export": 4,
+    "report": 4,
     "run": 5,
     "search": 6,
     "cli": 7,

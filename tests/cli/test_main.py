@@ -11,9 +11,9 @@ from secateur.cli.main import app, main
 OPTIONS = {
     "prune": "--allocate --allocation --budget --calibration --dtype --json --length --method --out --pattern --ratio "
     "--resume --round-to --samples --seed model",
-    "allocate": "--allocator --calibration --length --out --ratio --samples --seed model",
-    "search": "--calibration --fitness --json --length --out --population --ratio --samples --seed --space --storage "
-    "--trials --workers model",
+    "allocate": "--allocator --budget --calibration --figures --length --out --ratio --samples --seed model",
+    "search": "--calibration --figures --fitness --json --length --out --population --ratio --samples --seed --space "
+    "--storage --trials --workers model",
     "run": "--json --out --resume recipe",
     "evaluate": "--dtype --json --length --limit --perplexity --stride --tasks --windows model",
     "methods": "--json",

@@ -74,5 +74,4 @@ def test_one_survey_serves_every_target(saved, ids):
     recipe = Recipe(method="magnitude", ratio=0.5, allocate="owl")
     survey = survey_model(saved("llama"), recipe, ids=ids)
     for ratio in (0.3, 0.5, 0.7):
-        other = replace(recipe, ratio=ratio)
-        assert survey.ratios(other) == allocate_model(saved("llama"), other, ids=ids)
+        assert survey.ratios(ratio) == allocate_model(saved("llama"), replace(recipe, ratio=ratio), ids=ids)

@@ -148,10 +148,14 @@ class ALS:
         inner = [Features.of(output, centred=self.centred, rows=self.rows) for output in outputs]
         return features, dict(zip(view.weights, self._worth(correlation(inner)), strict=True))
 
+    def correlations(self, problem: Problem) -> Float[np.ndarray, "count count"]:
+        """Every pair of blocks' orthogonality, in forward order."""
+        return correlation([features for features, _ in problem.readings.values()])
+
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """Ratios by block, or by layer when `within`. Raises RatioError outside the bounds."""
         names, sizes = list(problem.blocks), problem.sizes
-        worth = self._worth(correlation([problem.readings[name][0] for name in names]))
+        worth = self._worth(self.correlations(problem))
         blocks = self._ratios(dict(zip(names, worth, strict=True)), sizes, ratio, ratio)
         if not self.within:
             return Allocation(blocks)

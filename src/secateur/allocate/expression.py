@@ -134,6 +134,14 @@ class Expression:
         """The text `parse` reads."""
         return f"({','.join(self.pre)})-({self.reduce})-({','.join(self.post)})-({self.strength})"
 
+    def in_words(self) -> str:
+        """What it does, as a sentence."""
+        first = "" if self.pre == ("no_op",) else f"{', then '.join(self.pre)} of every score; "
+        return (
+            f"{first}their {self.reduce}; of that {', then '.join(self.post)}; the larger, the more of a block goes, "
+            f"up to {self.strength / 100:g} on either side of the target"
+        )
+
     def reduced(self, scores: Scores) -> float:
         """The number before post-processing, of a block's score matrices `[out, in]`."""
         for name in self.pre:

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from secateur.cli.console import AsJson, Model, err, progress, say, screen
+
+Figures = Annotated[Path | None, typer.Option(help="Folder for figures of the result.")]
 
 __all__ = ["allocate", "search"]
 
@@ -15,8 +17,10 @@ __all__ = ["allocate", "search"]
 def allocate(
     model: Model,
     allocator: Annotated[str, typer.Option(help="See `secateur methods`.")],
-    ratio: Annotated[float, typer.Option(help="Share of the weights to remove.")],
     out: Annotated[Path, typer.Option(help="JSON file to write: ratios by layer, to be edited or pruned with.")],
+    ratio: Annotated[float | None, typer.Option(help="Share of the weights to remove.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Size to reach by units instead: 100M-params, 40-ms.")] = None,
+    figures: Figures = None,
     calibration: Annotated[str, typer.Option(help="A .txt or .jsonl file, datasets:NAME, or bundled.")] = "bundled",
     samples: Annotated[int, typer.Option(help="Calibration samples.")] = 16,
     length: Annotated[int, typer.Option(help="Tokens in a sample.")] = 1024,
@@ -25,17 +29,21 @@ def allocate(
     """Say how much goes where, without pruning."""
     from secateur.core.document import storage_errors
     from secateur.core.errors import InputError
-    from secateur.run.allocate import allocate_model
+    from secateur.run.allocate import survey_model
     from secateur.run.recipe import parse_recipe
 
     if out.exists():
         raise InputError(f"output {str(out)!r} already exists: remove it or name another")
     data = {"source": calibration, "samples": samples, "length": length, "seed": seed}
-    recipe = parse_recipe({"method": "magnitude", "ratio": ratio, "allocate": allocator, "calibration": data})
+    size = {"ratio": ratio} if budget is None else {"budget": budget, "pattern": "units"}
+    recipe = parse_recipe({"method": "magnitude", "allocate": allocator, "calibration": data, **size})
     with progress("reading blocks") as bar:
-        found = allocate_model(model, recipe, progress=bar)
+        survey = survey_model(model, recipe, progress=bar)
+    found = survey.ratios()
     with storage_errors(out):
         found.save(out)
+    if figures is not None:
+        _draw_ratios(survey, found, figures)
     table = Table("layer", "ratio", "")
     for name, share in found.ratios.items():
         table.add_row(name, f"{share:.4f}", "#" * round(40 * share))
@@ -56,6 +64,7 @@ def search(
     fitness: Annotated[int, typer.Option(help="Further samples that candidates are judged on.")] = 2,
     length: Annotated[int, typer.Option(help="Tokens in a sample.")] = 1024,
     seed: Annotated[int, typer.Option(help="Fixes samples and candidates.")] = 0,
+    figures: Figures = None,
     as_json: AsJson = False,
 ) -> None:
     """Find how much goes where by trial; killed or not, run it again to go on."""
@@ -80,7 +89,28 @@ def search(
     with storage_errors(out):
         write_document(out.with_name(out.name + ".search") / "history.json", result | {"history": found.history})
         found.allocation.save(out)
+    if figures is not None:
+        _draw_history(found, figures)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return
-    say(f"{found.candidate}\n{found.fitness:.4f} nats a token, uniform {found.uniform:.4f}; ratios in {out}")
+    say(f"{found.words}\n{found.fitness:.4f} nats a token, uniform {found.uniform:.4f}; ratios in {out}")
+
+
+def _draw_ratios(survey: Any, found: Any, folder: Path) -> None:
+    from secateur.allocate.als import ALS
+    from secateur.report.figures import correlation_figure, ratios_figure, save_figure
+
+    method, problem = survey.recipe.allocator(), survey.problem
+    save_figure(ratios_figure(problem.blocks, found.ratios, type(method).__name__), folder / "ratios.png")
+    if isinstance(method, ALS):
+        title = f"what repeats, by block {method.source}s"
+        save_figure(correlation_figure(method.correlations(problem), title), folder / "correlation.png")
+
+
+def _draw_history(found: Any, folder: Path) -> None:
+    from secateur.report.figures import history_figure, ratios_figure, save_figure
+
+    save_figure(history_figure(found.history, found.uniform, found.words), folder / "history.png")
+    blocks = {name: {name: 1} for name in found.allocation.ratios}
+    save_figure(ratios_figure(blocks, found.allocation.ratios, found.candidate), folder / "ratios.png")

@@ -32,19 +32,20 @@ class Survey:
 
     weights: Weights
     problem: Problem
+    recipe: Recipe
 
-    def ratios(self, recipe: Recipe) -> Allocation:
-        """The ratio of every layer. The recipe's ratio or budget may be any, its allocator the one that read."""
-        ratio = ratio_for(self.weights.adapter, recipe, self.weights.bytes_each())
-        return Allocation(allocate(recipe, self.problem, ratio))
+    def ratios(self, target: float | None = None) -> Allocation:
+        """The ratio of every layer, for the recipe's own target unless another is given."""
+        if target is None:
+            target = ratio_for(self.weights.adapter, self.recipe, self.weights.bytes_each())
+        return Allocation(allocate(self.recipe, self.problem, target))
 
 
 def allocate_model(
     model: str | Path, recipe: Recipe, *, ids: TokenIds | None = None, progress: Progress | None = None
 ) -> Allocation:
     """The ratio of every layer that `prune` with this recipe would use. Raises a SecateurError on bad input."""
-    recipe = timed(recipe, resolve(str(model)))
-    return survey_model(model, recipe, ids=ids, progress=progress).ratios(recipe)
+    return survey_model(model, recipe, ids=ids, progress=progress).ratios()
 
 
 def survey_model(
@@ -52,6 +53,7 @@ def survey_model(
 ) -> Survey:
     """What the recipe's allocator reads of a model; ratios of several targets can follow from it."""
     source = resolve(str(model))
+    recipe = timed(recipe, source)
     weights = Weights(Checkpoint(source), Adapter(skeleton(source)), compute_dtype(recipe))
     if ids is None and isinstance(recipe.allocator(), Surveyor):
         ids = recipe.calibration.draw(load_tokenizer(source))
@@ -70,7 +72,7 @@ def read_blocks(weights: Weights, recipe: Recipe, source: Path, ids: TokenIds | 
         with open_stream(adapter, recipe, ids) as stream:
             readings = survey(stream, weights, needs, allocator.watch, allocator.read, progress, given)
         problem = problem._replace(readings=readings)
-    return Survey(weights, problem)
+    return Survey(weights, problem, recipe)
 
 
 def open_stream(adapter: Adapter, recipe: Recipe, ids: TokenIds) -> Stream:

@@ -181,7 +181,7 @@ class _Job:
             return
         path = self.folder.path / "allocation.json"
         if not path.exists():
-            ratios = read_blocks(self.weights, self.recipe, self.source, ids, progress).ratios(self.recipe)
+            ratios = read_blocks(self.weights, self.recipe, self.source, ids, progress).ratios()
             with storage_errors(self.folder.out):
                 ratios.save(path)
         self.targets = self._targets(replace(self.recipe, exempt=(), allocation=Allocation.load(path).ratios))

@@ -61,9 +61,10 @@ class Search:
 
 
 class Found(NamedTuple):
-    """The best candidate in words, its ratios, fitness beside uniform's (nats a token), and every trial in order."""
+    """The best candidate, in words too, its ratios, fitness beside uniform's (nats a token), every trial in order."""
 
     candidate: str
+    words: str
     allocation: Allocation
     fitness: float
     uniform: float
@@ -149,7 +150,15 @@ class _Worker:
             raise RatioError(f"search: none of {len(candidates)} candidates gives finite ratios: ask for more trials")
         uniform = self.trials.fitness(dict.fromkeys(self.problem.blocks, self.settings.ratio))
         history = [(fitness[number], self._words(candidate)) for number, candidate in enumerate(candidates)]
-        return Found(self._words(candidates[best]), self._ratios(candidates[best]), fitness[best], uniform, history)
+        winner, words = candidates[best], self._words(candidates[best])
+        return Found(
+            words,
+            winner.in_words() if isinstance(winner, Expression) else f"blocks' ratios moved by {words}",
+            self._ratios(winner),
+            fitness[best],
+            uniform,
+            history,
+        )
 
     def run(self) -> None:
         """Evaluate until every number is claimed."""

@@ -1,0 +1,84 @@
+"""Matplotlib figures, one function a figure; each returns a Figure that `save_figure` writes whole."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from secateur.core.document import storage_errors
+from secateur.core.errors import InputError
+
+__all__ = ["correlation_figure", "history_figure", "ratios_figure", "save_figure"]
+
+_INCHES = (8.0, 4.0)
+
+
+def ratios_figure(blocks: Mapping[str, Mapping[str, int]], ratios: Mapping[str, float], title: str = "") -> Any:
+    """Ratio against depth: a line of the blocks' weighted means, a mark for every matrix.
+
+    blocks: weights by layer, by block, in forward order; ratios by layer name.
+    """
+    figure, axes = _axes()
+    kinds: dict[str, list[tuple[int, float]]] = {}
+    means: list[float] = []
+    for number, (block, layers) in enumerate(blocks.items()):
+        means.append(sum(ratios[name] * size for name, size in layers.items()) / sum(layers.values()))
+        for name in layers:
+            kinds.setdefault(name.removeprefix(f"{block}."), []).append((number, ratios[name]))
+    axes.plot(range(len(means)), means, color="black", label="whole block")
+    for kind, places in kinds.items():
+        axes.scatter(*zip(*places, strict=True), s=14, alpha=0.8, label=kind)
+    axes.set(xlabel="block", ylabel="ratio removed", title=title)
+    axes.legend(fontsize="x-small", ncols=2)
+    return figure
+
+
+def correlation_figure(matrix: Float[np.ndarray, "count count"], title: str = "") -> Any:
+    """How much every block's activations repeat every other's: 0 independent, 1 redundant (ALS)."""
+    figure, axes = _axes((5.5, 4.5))
+    image = axes.imshow(matrix, vmin=0.0, vmax=1.0, cmap="viridis")
+    figure.colorbar(image, label="correlation")
+    axes.set(xlabel="block", ylabel="block", title=title)
+    return figure
+
+
+def history_figure(history: Sequence[tuple[float, str]], uniform: float, title: str = "") -> Any:
+    """Fitness of every trial in order, the best so far, and uniform's; candidates without a value are left out."""
+    figure, axes = _axes()
+    values = np.array([value for value, _ in history], dtype=float)
+    known = np.isfinite(values)
+    numbers = np.arange(len(values))
+    axes.scatter(numbers[known], values[known], s=14, label="trial")
+    if known.any():
+        best = np.minimum.accumulate(np.where(known, values, np.inf))
+        axes.step(numbers[np.isfinite(best)], best[np.isfinite(best)], where="post", color="black", label="best so far")
+        axes.set_ylim(top=float(np.quantile(values[known], 0.9)) + 0.1 * float(np.ptp(values[known]) or 1.0))
+    axes.axhline(uniform, linestyle="--", color="gray", label="uniform")
+    axes.set(xlabel="trial", ylabel="loss, nats a token", title=title)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure under its name once it is whole; the suffix tells the format (png, svg, pdf)."""
+    partial = path.with_name(f".{path.name}")
+    try:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(partial, format=path.suffix.removeprefix(".") or "png", dpi=150)
+            partial.replace(path)
+    except ValueError as error:
+        raise InputError(f"figure {path} cannot be written: {str(error).splitlines()[0]}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _axes(inches: tuple[float, float] = _INCHES) -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("figures need matplotlib: pip install 'secateur[report]'") from error
+    figure = Figure(figsize=inches, layout="constrained")
+    return figure, figure.subplots()

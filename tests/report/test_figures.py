@@ -1,0 +1,44 @@
+import sys
+
+import numpy as np
+import pytest
+
+from secateur.core.errors import InputError
+from secateur.report.figures import correlation_figure, history_figure, ratios_figure, save_figure
+
+BLOCKS = {"b.0": {"b.0.q": 10, "b.0.down": 30}, "b.1": {"b.1.q": 10, "b.1.down": 30}}
+RATIOS = {"b.0.q": 0.2, "b.0.down": 0.6, "b.1.q": 0.5, "b.1.down": 0.5}
+
+
+def test_blocks_are_drawn_at_their_weighted_mean_and_matrices_at_their_ratio():
+    axes = ratios_figure(BLOCKS, RATIOS, "title").axes[0]
+    assert axes.lines[0].get_ydata() == pytest.approx([0.5, 0.5])
+    drawn = {part.get_label(): part.get_offsets().tolist() for part in axes.collections}
+    assert drawn == {"q": [[0, 0.2], [1, 0.5]], "down": [[0, 0.6], [1, 0.5]]}
+    assert axes.get_title() == "title"
+
+
+def test_the_correlations_are_the_pixels():
+    matrix = np.array([[1.0, 0.25], [0.25, 1.0]])
+    image = correlation_figure(matrix).axes[0].images[0]
+    assert image.get_array().tolist() == matrix.tolist() and image.get_clim() == (0.0, 1.0)
+
+
+def test_the_history_shows_the_best_so_far_and_leaves_out_what_has_no_value():
+    axes = history_figure([(3.0, "a"), (float("inf"), "b"), (2.0, "c"), (2.5, "d")], 2.8).axes[0]
+    assert axes.collections[0].get_offsets()[:, 0].tolist() == [0, 2, 3]
+    best, uniform = axes.lines
+    assert best.get_ydata() == pytest.approx([3.0, 3.0, 2.0, 2.0]) and set(uniform.get_ydata()) == {2.8}
+    assert history_figure([(float("inf"), "b")], 1.0).axes[0].lines
+
+
+def test_figures_are_written_whole_and_refused_in_a_sentence(tmp_path, monkeypatch):
+    figure = ratios_figure(BLOCKS, RATIOS)
+    save_figure(figure, tmp_path / "new" / "ratios.png")
+    assert (tmp_path / "new" / "ratios.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match="cannot be written"):
+        save_figure(figure, tmp_path / "ratios.docx")
+    assert [file.name for file in tmp_path.rglob("*.*")] == ["ratios.png"]
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(InputError, match=r"secateur\[report\]"):
+        ratios_figure(BLOCKS, RATIOS)
