@@ -11,7 +11,7 @@ from secateur.adapt.families import FAMILIES, Family
 from secateur.adapt.sites import Sizes, block_sites, block_sizes, head_dim
 from secateur.core.errors import ModelError
 
-__all__ = ["layer_sizes", "register", "resize_", "settle_", "shrinkable"]
+__all__ = ["layer_sizes", "register", "resize_", "settle_", "settled_numbers", "shrinkable"]
 
 
 def layer_sizes(config: PretrainedConfig, family: Family) -> list[Sizes] | None:
@@ -64,19 +64,30 @@ def _resize_block_(block: Block, wanted: Sizes, width: int) -> None:
 def settle_(block: Block, sizes: Sizes, width: int) -> None:
     """Tell the attention module its new sizes."""
     attention: Any = block.module.get_submodule(block.family.attention)
+    numbers = settled_numbers(block, sizes, width)
+    own = numbers.pop("config", None)
+    for name, value in numbers.items():
+        setattr(attention, name, value)
+    if own is not None:
+        attention.config = copy.copy(attention.config)
+        attention.config.__dict__.pop("_heterogeneity_spec", None)
+        for name, value in own.items():
+            setattr(attention.config, name, value)
+
+
+def settled_numbers(block: Block, sizes: Sizes, width: int) -> dict[str, Any]:
+    """What the attention module keeps of its sizes, by attribute; `config` holds those of a config of its own."""
+    attention: Any = block.module.get_submodule(block.family.attention)
     numbers = {
         "num_heads": sizes.heads,
         "num_key_value_heads": sizes.kv_heads,
         "num_key_value_groups": sizes.heads // sizes.kv_heads,
         "split_size": sizes.heads * width,
     }
-    for name, value in numbers.items():
-        if hasattr(attention, name):
-            setattr(attention, name, value)
+    known: dict[str, Any] = {name: value for name, value in numbers.items() if hasattr(attention, name)}
     if len(block.family.attention_in) == 1 and hasattr(attention, "config"):
-        attention.config = copy.copy(attention.config)  # Phi-3 splits its fused rows by the config's counts
-        attention.config.__dict__.pop("_heterogeneity_spec", None)
-        attention.config.num_attention_heads = sizes.heads
+        known["config"] = {"num_attention_heads": sizes.heads}  # Phi-3 splits its fused rows by the config's counts
+    return known
 
 
 def shrinkable(stock: type[PreTrainedModel]) -> type[PreTrainedModel]:

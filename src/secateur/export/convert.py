@@ -1,6 +1,7 @@
 """convert(folder, format, out): a model folder in another format, whole or not at all."""
 
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,17 +12,24 @@ from secateur.core.errors import InputError
 from secateur.export.decilm import write_decilm
 from secateur.export.gguf import write_gguf
 from secateur.export.onnx import write_onnx
+from secateur.export.standalone import write_standalone
 
 __all__ = ["convert"]
 
+_FOLDERS: Mapping[str, Callable[[Path, Path], None]] = {
+    "onnx": lambda folder, out: write_onnx(load(folder, torch.float32), out),
+    "decilm": write_decilm,
+    "standalone": write_standalone,
+}
+
 
 def convert(model: str, to: str, out: Path) -> Path:
-    """Write `model` as gguf (a file), onnx or decilm (folders) under its name once it is whole.
+    """Write `model` as gguf (a file), onnx, decilm or standalone (folders) under its name once it is whole.
 
     Raises InputError on another format or when `out` exists.
     """
-    if to not in ("gguf", "onnx", "decilm"):
-        raise InputError(f"format {to!r} is unknown: use gguf, onnx or decilm")
+    if to not in ("gguf", *_FOLDERS):
+        raise InputError(f"format {to!r} is unknown: use gguf, {', '.join(_FOLDERS)}")
     if out.exists():
         raise InputError(f"output {str(out)!r} already exists: remove it or name another")
     partial = out.with_name(out.name + ".partial")
@@ -32,10 +40,7 @@ def convert(model: str, to: str, out: Path) -> Path:
                 write_gguf(resolve(model), partial)
             else:
                 partial.mkdir()
-                if to == "onnx":
-                    write_onnx(load(model, torch.float32), partial)
-                else:
-                    write_decilm(resolve(model), partial)
+                _FOLDERS[to](resolve(model), partial)
             partial.replace(out)
     finally:
         if partial.is_dir():

@@ -1,0 +1,81 @@
+"""A folder that loads without secateur: the modeling file its config's auto_map names stands beside it."""
+
+from pathlib import Path
+from typing import Any
+
+from secateur.adapt.adapter import Adapter, Block
+from secateur.adapt.resize import settled_numbers
+from secateur.adapt.sites import block_sizes, head_dim
+from secateur.adapt.source import skeleton
+from secateur.calibrate.shards import Checkpoint
+from secateur.core.document import read_document, write_document
+from secateur.core.errors import InputError
+from secateur.export.hf import copy_companions, write_pruned
+
+__all__ = ["write_standalone"]
+
+_MODELING = '''"""A {stock} whose blocks differ in size; config.json lists the shapes."""
+
+import copy
+
+from torch import nn
+from transformers import {stock} as Stock
+
+
+class {stock}(Stock):  # the name decides how transformers reads checkpoints
+    def __init__(self, config, *args, **kwargs):
+        plain = copy.copy(config)
+        plain.__dict__.pop("_heterogeneity_spec", None)
+        super().__init__(plain, *args, **kwargs)
+        for name, (rows, columns) in config.shrunk_layers.items():
+            layer = self.get_submodule(name)
+            transposed = hasattr(layer, "nf")  # GPT-2 stores [in, out]
+            shape = (columns, rows) if transposed else (rows, columns)
+            layer.weight = nn.Parameter(layer.weight.new_empty(shape))
+            if getattr(layer, "bias", None) is not None:
+                layer.bias = nn.Parameter(layer.bias.new_empty(rows))
+            names = ("nx", "nf") if transposed else ("in_features", "out_features")
+            for key, size in zip(names, (columns, rows)):
+                setattr(layer, key, size)
+        for name, numbers in config.shrunk_attention.items():
+            attention = self.get_submodule(name)
+            for key, value in numbers.items():
+                if key == "config":
+                    attention.config = copy.copy(attention.config)
+                    for field, number in value.items():
+                        setattr(attention.config, field, number)
+                else:
+                    setattr(attention, key, value)
+        config._attn_implementation = plain._attn_implementation
+        self.config = config
+'''
+
+
+def write_standalone(folder: Path, out: Path) -> None:
+    """Copy a model folder into `out`, with a class of its own for `trust_remote_code=True`.
+
+    Raises InputError when plain transformers loads the folder as it is.
+    """
+    document = read_document(folder / "config.json")
+    if "per_layer_config" not in document:
+        raise InputError(f"{folder} has blocks of equal size, so plain transformers loads it as it is")
+    model = skeleton(folder)
+    blocks = Adapter(model).blocks()
+    stock = type(model).__name__
+    copy_companions(folder, out)
+    write_pruned(Checkpoint(folder), out, lambda name: None)
+    layers = [layer for block in blocks for stage in block.stages() for layer in stage]
+    document |= {
+        "shrunk_layers": {layer.name: list(layer.weight.shape) for layer in layers},
+        "shrunk_attention": {
+            f"{block.name}.{block.family.attention}": _numbers(block, model.config) for block in blocks
+        },
+        "auto_map": {"AutoModelForCausalLM": f"modeling_shrunk.{stock}"},
+    }
+    write_document(out / "config.json", document)
+    (out / "modeling_shrunk.py").write_text(_MODELING.format(stock=stock), encoding="utf-8")
+
+
+def _numbers(block: Block, config: Any) -> dict[str, Any]:
+    width = head_dim(config)
+    return settled_numbers(block, block_sizes(block, width), width)

@@ -1,0 +1,47 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from secateur.adapt.source import load
+from secateur.core.errors import InputError
+from secateur.export.convert import convert
+from secateur.run.prune import prune
+from secateur.run.recipe import Recipe
+
+FAMILIES = ["llama", "gemma3_text", "phi3", "gpt2", "gpt_neox", "opt", "bloom"]
+RELOAD = (
+    "import sys, torch; from transformers import AutoModelForCausalLM; from safetensors.torch import save_file\n"
+    "root, ids, logits = sys.argv[1], torch.arange(3, 19)[None], {}\n"
+    "for name in sys.argv[2:]:\n"
+    "    model = AutoModelForCausalLM.from_pretrained(f'{root}/{name}-alone', trust_remote_code=True).eval()\n"
+    "    logits[name] = model(ids).logits.detach().contiguous()\n"
+    "    made = [model.generate(ids, max_new_tokens=4, do_sample=False, use_cache=c) for c in (True, False)]\n"
+    "    assert made[0].tolist() == made[1].tolist(), name\n"
+    "assert not any(name.startswith('secateur') for name in sys.modules)\n"
+    "save_file(logits, f'{root}/logits.safetensors')"
+)
+
+
+def test_folders_load_and_generate_where_secateur_is_not_imported(saved, ids, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    for family in FAMILIES:
+        recipe = Recipe(method="slimgpt", ratio=0.4, allocate="incremental", round_to=1)
+        prune(saved(family), recipe, tmp_path / family, ids=ids)
+        convert(str(tmp_path / family), "standalone", tmp_path / f"{family}-alone")
+    script = [sys.executable, "-c", RELOAD, str(tmp_path), *FAMILIES]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    reloaded = load_file(tmp_path / "logits.safetensors")
+    for family in FAMILIES:
+        ours = load(tmp_path / family)(torch.arange(3, 19)[None]).logits
+        assert torch.equal(reloaded[family], ours), family
+        assert torch.equal(load(tmp_path / f"{family}-alone")(torch.arange(3, 19)[None]).logits, ours), family
+
+
+def test_blocks_of_equal_size_need_no_file(saved, tmp_path):
+    with pytest.raises(InputError, match="plain transformers loads it as it is"):
+        convert(str(saved("llama")), "standalone", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
