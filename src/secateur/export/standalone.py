@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from secateur.adapt.adapter import Adapter, Block
 from secateur.adapt.resize import settled_numbers
 from secateur.adapt.sites import block_sizes, head_dim
@@ -22,7 +24,7 @@ from torch import nn
 from transformers import {stock} as Stock
 
 
-class {stock}(Stock):  # the name decides how transformers reads checkpoints
+class Shrunk{stock}(Stock):
     def __init__(self, config, *args, **kwargs):
         plain = copy.copy(config)
         plain.__dict__.pop("_heterogeneity_spec", None)
@@ -63,17 +65,31 @@ def write_standalone(folder: Path, out: Path) -> None:
     blocks = Adapter(model).blocks()
     stock = type(model).__name__
     copy_companions(folder, out)
-    write_pruned(Checkpoint(folder), out, lambda name: None)
+    checkpoint = Checkpoint(folder)
+    write_pruned(checkpoint, out, lambda name: None, renamed=_own_names(checkpoint, model).__getitem__)
     layers = [layer for block in blocks for stage in block.stages() for layer in stage]
     document |= {
         "shrunk_layers": {layer.name: list(layer.weight.shape) for layer in layers},
         "shrunk_attention": {
             f"{block.name}.{block.family.attention}": _numbers(block, model.config) for block in blocks
         },
-        "auto_map": {"AutoModelForCausalLM": f"modeling_shrunk.{stock}"},
+        "auto_map": {"AutoModelForCausalLM": f"modeling_shrunk.Shrunk{stock}"},
     }
     write_document(out / "config.json", document)
     (out / "modeling_shrunk.py").write_text(_MODELING.format(stock=stock), encoding="utf-8")
+
+
+def _own_names(checkpoint: Checkpoint, model: PreTrainedModel) -> dict[str, str]:
+    """Stored names to the model's own: transformers renames tensors for its own classes alone."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
+    prefix = f"{model.base_model_prefix}."
+    names = {name: name if name in shapes else prefix + name for name in checkpoint.names()}
+    for stored, own in names.items():
+        free = [name for name, shape in shapes.items() if name not in names.values()]
+        fitting = [name for name in free if shapes[name] == checkpoint.info(stored)[1]]
+        if own not in shapes:
+            names[stored] = fitting[0] if len(fitting) == 1 else stored
+    return names
 
 
 def _numbers(block: Block, config: Any) -> dict[str, Any]:
