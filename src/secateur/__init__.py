@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from secateur.run.recipe import Recipe, load_recipe
     from secateur.run.recover import recover
     from secateur.run.result import Result
+    from secateur.search.study import Search, search_ratios
     from secateur.train.recover import Training
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Masks",
     "Recipe",
     "Result",
+    "Search",
     "SecateurError",
     "Training",
     "load",
@@ -34,6 +36,7 @@ __all__ = [
     "measure",
     "prune",
     "recover",
+    "search_ratios",
 ]
 
 _HOME = {
@@ -41,6 +44,7 @@ _HOME = {
     "Masks": "secateur.core.mask",
     "Recipe": "secateur.run.recipe",
     "Result": "secateur.run.result",
+    "Search": "secateur.search.study",
     "SecateurError": "secateur.core.errors",
     "load": "secateur.adapt.source",
     "measure": "secateur.run.evaluate",
@@ -48,6 +52,7 @@ _HOME = {
     "prune": "secateur.run.prune",
     "recover": "secateur.run.recover",
     "Training": "secateur.train.recover",
+    "search_ratios": "secateur.search.study",
 }
 
 

@@ -30,6 +30,12 @@ def test_the_shrink_example_runs(saved, text, tmp_path):
     assert "of the block weights are gone" in done.stdout and "[[3, 4, 5, " in done.stdout
 
 
+def test_the_search_example_runs(saved, text, tmp_path):
+    script = [sys.executable, ROOT / "examples" / "search.py", saved("llama"), text, tmp_path / "out"]
+    done = subprocess.run(list(map(str, script)), capture_output=True, text=True, check=True)
+    assert "uniform: perplexity" in done.stdout and "searched: perplexity" in done.stdout
+
+
 def test_every_page_named_in_the_readme_exists():
     text = (ROOT / "README.md").read_text()
     names = [part.split(")")[0] for part in text.split("](")[1:]]

@@ -10,17 +10,17 @@ import pytest
 
 from secateur.calibrate.data import Calibration
 from secateur.core.errors import InputError, RatioError
-from secateur.search.study import Search, search
+from secateur.search.study import Search, search_ratios
 from secateur.search.trial import Trials
 
 SMALL = Search(ratio=0.5, trials=12, population=4, fitness=2)
 COMMAND = """
 import sys
 from secateur.calibrate.data import Calibration
-from secateur.search.study import Search, search
+from secateur.search.study import Search, search_ratios
 from pathlib import Path
 data = Calibration(source=sys.argv[2], samples=4, length=16)
-search(sys.argv[1], Search(ratio=0.5, trials=12, population=4, fitness=2, calibration=data), Path(sys.argv[3]))
+search_ratios(sys.argv[1], Search(ratio=0.5, trials=12, population=4, fitness=2, calibration=data), Path(sys.argv[3]))
 """
 
 
@@ -37,7 +37,7 @@ def told(folder):
 
 @pytest.mark.parametrize("space", ["expressions", "ratios"])
 def test_the_best_of_the_history_wins_and_meets_the_target(space, settings, saved, tmp_path):
-    found = search(saved("llama"), replace(settings, space=space), tmp_path / "s")
+    found = search_ratios(saved("llama"), replace(settings, space=space), tmp_path / "s")
     assert len(found.history) == 12 and found.fitness == min(value for value, _ in found.history)
     assert (found.fitness, found.candidate) in found.history
     assert found.allocation.mean({name: 1 for name in found.allocation.ratios}) == pytest.approx(0.5, abs=1e-6)
@@ -46,8 +46,8 @@ def test_the_best_of_the_history_wins_and_meets_the_target(space, settings, save
 
 
 def test_two_workers_find_the_same_and_share_the_work(settings, saved, tmp_path):
-    one = search(saved("llama"), settings, tmp_path / "one")
-    two = search(saved("llama"), replace(settings, workers=2), tmp_path / "two")
+    one = search_ratios(saved("llama"), settings, tmp_path / "one")
+    two = search_ratios(saved("llama"), replace(settings, workers=2), tmp_path / "two")
     assert [words for _, words in one.history] == [words for _, words in two.history]
     assert [value for value, _ in one.history] == pytest.approx([value for value, _ in two.history], abs=1e-5)
     assert one.candidate == two.candidate
@@ -58,7 +58,7 @@ def test_two_workers_find_the_same_and_share_the_work(settings, saved, tmp_path)
 
 
 def test_a_killed_search_goes_on_to_the_same_winner(settings, saved, text, tmp_path):
-    whole = search(saved("llama"), settings, tmp_path / "whole")
+    whole = search_ratios(saved("llama"), settings, tmp_path / "whole")
     folder = tmp_path / "killed"
     child = subprocess.Popen([sys.executable, "-c", COMMAND, str(saved("llama")), str(text), str(folder)])
     while child.poll() is None and not (
@@ -69,25 +69,25 @@ def test_a_killed_search_goes_on_to_the_same_winner(settings, saved, text, tmp_p
     child.wait()
     done = sum(trial.state.is_finished() for trial in told(folder))
     assert done < 12, "the search was over before it was killed"
-    again = search(saved("llama"), settings, folder)
+    again = search_ratios(saved("llama"), settings, folder)
     assert again == whole
 
 
 def test_a_search_may_be_made_longer_but_not_changed(settings, saved, tmp_path):
-    short = search(saved("llama"), replace(settings, trials=6), tmp_path / "s")
-    longer = search(saved("llama"), settings, tmp_path / "s")
+    short = search_ratios(saved("llama"), replace(settings, trials=6), tmp_path / "s")
+    longer = search_ratios(saved("llama"), settings, tmp_path / "s")
     assert longer.history[:4] == short.history[:4] and len(longer.history) == 12
     with pytest.raises(InputError, match="begun with ratio 0.5, now it is 0.6"):
-        search(saved("llama"), replace(settings, ratio=0.6), tmp_path / "s")
+        search_ratios(saved("llama"), replace(settings, ratio=0.6), tmp_path / "s")
 
 
 def test_sqlite_keeps_a_study_too(settings, saved, tmp_path):
-    stored = search(saved("llama"), replace(settings, storage=f"sqlite:///{tmp_path}/s.db"), tmp_path / "s")
-    assert stored == search(saved("llama"), settings, tmp_path / "t") and (tmp_path / "s.db").exists()
+    stored = search_ratios(saved("llama"), replace(settings, storage=f"sqlite:///{tmp_path}/s.db"), tmp_path / "s")
+    assert stored == search_ratios(saved("llama"), settings, tmp_path / "t") and (tmp_path / "s.db").exists()
 
 
 def test_ratios_come_near_the_best_of_a_grid(settings, saved, ids, text, tmp_path):
-    found = search(saved("llama"), replace(settings, space="ratios", trials=64, population=8), tmp_path / "s")
+    found = search_ratios(saved("llama"), replace(settings, space="ratios", trials=64, population=8), tmp_path / "s")
     trials = Trials(saved("llama"), tmp_path / "s" / "ranks", _fitness_ids(saved("llama"), settings), 128)
     names = list(trials.problem.blocks)
     grid = [0.02 * step for step in range(-5, 6)]
@@ -113,4 +113,4 @@ def _fitness_ids(model, settings):
 )
 def test_bad_settings_are_refused(change, message, settings, saved, tmp_path):
     with pytest.raises((InputError, RatioError), match=message):
-        search(saved("llama"), replace(settings, **change), tmp_path / "s")
+        search_ratios(saved("llama"), replace(settings, **change), tmp_path / "s")

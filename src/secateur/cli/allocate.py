@@ -71,8 +71,7 @@ def search(
     from secateur.calibrate.data import Calibration
     from secateur.core.document import storage_errors, write_document
     from secateur.core.errors import InputError
-    from secateur.search.study import Search
-    from secateur.search.study import search as run_search
+    from secateur.search.study import Search, search_ratios
 
     if out.exists():
         raise InputError(f"output {str(out)!r} already exists: remove it or name another")
@@ -81,7 +80,7 @@ def search(
     plan = Search(ratio=ratio, space=space, storage=storage, calibration=data, **sizes)
     try:
         with progress("trials") as bar:
-            found = run_search(model, plan, out.with_name(out.name + ".search"), progress=bar)
+            found = search_ratios(model, plan, out.with_name(out.name + ".search"), progress=bar)
     except KeyboardInterrupt:
         err.print("interrupted: finished trials are kept, run the same command to go on")
         raise typer.Exit(130) from None

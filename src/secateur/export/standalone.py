@@ -85,8 +85,8 @@ def _own_names(checkpoint: Checkpoint, model: PreTrainedModel) -> dict[str, str]
     prefix = f"{model.base_model_prefix}."
     names = {name: name if name in shapes else prefix + name for name in checkpoint.names()}
     for stored, own in names.items():
-        free = [name for name, shape in shapes.items() if name not in names.values()]
-        fitting = [name for name in free if shapes[name] == checkpoint.info(stored)[1]]
+        taken = names.values()
+        fitting = [name for name in shapes if name not in taken and shapes[name] == checkpoint.info(stored)[1]]
         if own not in shapes:
             names[stored] = fitting[0] if len(fitting) == 1 else stored
     return names

@@ -25,7 +25,7 @@ from secateur.run.recipe import Recipe
 from secateur.search.evolution import Evolution, Expressions, Ratios
 from secateur.search.trial import Trials, prepare
 
-__all__ = ["Found", "Search", "search"]
+__all__ = ["Found", "Search", "search_ratios"]
 
 _POLL = 0.1  # seconds between looks at what other workers have finished
 _CLAIMING = 30.0  # seconds a trial may stand without its owner's name
@@ -80,7 +80,7 @@ class _Job(NamedTuple):
     ids: TokenIds
 
 
-def search(model: str | Path, settings: Search, folder: Path, *, progress: Progress | None = None) -> Found:
+def search_ratios(model: str | Path, settings: Search, folder: Path, *, progress: Progress | None = None) -> Found:
     """Search ratios for Wanda's masks, with the study and cached statistics in `folder`; an existing study goes on.
 
     The winner depends on the seed and sizes alone, not on the workers or on interruptions.
