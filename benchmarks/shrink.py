@@ -22,6 +22,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "slimgpt uniform": {"method": "slimgpt"},
     "slimgpt incremental, channels only": {"method": "slimgpt", "allocate": "incremental", "pattern": "units:none"},
     "slimgpt uniform, channels only": {"method": "slimgpt", "pattern": "units:none"},
+    "slimgpt knapsack, channels only": {"method": "slimgpt", "allocate": "knapsack", "pattern": "units:none"},
     "wanda, repaired": {"method": "refit", "pattern": "units"},
     "wanda": {"method": "wanda", "pattern": "units"},
     "magnitude, repaired": {"method": {"name": "refit", "score": "magnitude"}, "pattern": "units"},
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=Path, nargs="*", default=[], help=".jsonl questions")
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--model", default="bundled:smollm2")
+    parser.add_argument("--rows", nargs="+", help="names of the rows to measure; all unless given")
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.25, 0.5, 0.2, 0.3])
     parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "shrink.json"))
     args = parser.parse_args()
@@ -80,7 +82,8 @@ def main() -> None:
     for ratio in args.ratios:
         for name, settings in (ROWS | (AT_A_QUARTER if ratio == 0.25 else {})).items():
             before = results["rows"].get(str(ratio), {}).get(name, {})
-            if before and ("tasks" in before or not args.tasks):
+            wanted = not args.rows or name in args.rows
+            if not wanted or (before and ("tasks" in before or not args.tasks)):
                 continue
             recipe = Recipe(**settings, ratio=ratio, calibration=data)
             found = row(args.model, recipe, args.test, tasks=args.tasks, limit=args.limit)
