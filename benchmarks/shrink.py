@@ -22,7 +22,12 @@ ROWS: dict[str, dict[str, Any]] = {
     "slimgpt uniform": {"method": "slimgpt"},
     "slimgpt incremental, channels only": {"method": "slimgpt", "allocate": "incremental", "pattern": "units:none"},
     "slimgpt uniform, channels only": {"method": "slimgpt", "pattern": "units:none"},
-    "slimgpt knapsack, channels only": {"method": "slimgpt", "allocate": "knapsack", "pattern": "units:none"},
+    "slimgpt knapsack": {"method": "slimgpt", "allocate": "unit-knapsack"},
+    "slimgpt knapsack, channels only": {
+        "method": "slimgpt",
+        "allocate": {"name": "unit-knapsack", "sites": "ffn"},
+        "pattern": "units:none",
+    },
     "wanda, repaired": {"method": "refit", "pattern": "units"},
     "wanda": {"method": "wanda", "pattern": "units"},
     "magnitude, repaired": {"method": {"name": "refit", "score": "magnitude"}, "pattern": "units"},

@@ -19,11 +19,11 @@ from secateur.core.pattern import check_ratio
 from secateur.core.roles import BlockView, Statistic
 from secateur.core.shapes import GramMatrix, Weight
 
-__all__ = ["Knapsack", "cheapest", "ratio_losses"]
+__all__ = ["MEASURED", "Knapsack", "cheapest", "choose", "ratio_losses"]
 
 _GAP = 1e-4
 _SECONDS = 60.0
-_MEASURED = tuple(share / 10 for share in range(1, 10))
+MEASURED = tuple(share / 10 for share in range(1, 10))
 
 
 def ratio_losses(
@@ -70,6 +70,21 @@ def cheapest(
     return {name: float(ratios[place]) for name, place in zip(names, chosen, strict=True)}
 
 
+def choose(
+    curves: Mapping[str, Sequence[float]], sizes: Mapping[str, int], ratio: float, reach: float, grid: float
+) -> Allocation:
+    """The best ratios on a grid around the target, from losses at MEASURED ratios; any excess is given back.
+
+    Raises RatioError where no choice meets the target.
+    """
+    check_ratio(ratio)
+    low, high = max(0.0, ratio - reach), max(ratio, min(MEASURED[-1], ratio + reach))
+    ratios = [round(float(step), 6) for step in np.arange(low, high + grid / 2, grid)]
+    losses = {name: np.interp(ratios, (0.0, *MEASURED), (0.0, *found)).tolist() for name, found in curves.items()}
+    chosen = Allocation(cheapest(losses, ratios, sizes, ratio))
+    return chosen.balanced(sizes, ratio, low, max(high, ratios[-1]))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Knapsack:
     """Ours: every matrix's loss is measured at nine ratios, 0.1 to 0.9; then the best choice of ratios is exact.
@@ -98,19 +113,11 @@ class Knapsack:
     def read(self, view: BlockView) -> dict[str, list[float]]:
         """Every matrix's expected loss at every measured ratio."""
         return {
-            name: ratio_losses(weight, view.stats[name][Gram].value, view.stats[name][Sensitivity].value, _MEASURED)
+            name: ratio_losses(weight, view.stats[name][Gram].value, view.stats[name][Sensitivity].value, MEASURED)
             for name, weight in view.weights.items()
         }
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """Ratios by layer. Raises RatioError where no choice meets the target."""
-        check_ratio(ratio)
-        low, high = max(0.0, ratio - self.reach), max(ratio, min(_MEASURED[-1], ratio + self.reach))
-        ratios = [round(float(step), 6) for step in np.arange(low, high + self.grid / 2, self.grid)]
-        losses = {
-            name: np.interp(ratios, (0.0, *_MEASURED), (0.0, *found)).tolist()
-            for block in problem.readings.values()
-            for name, found in block.items()
-        }
-        chosen = Allocation(cheapest(losses, ratios, problem.layers, ratio))
-        return chosen.balanced(problem.layers, ratio, low, max(high, ratios[-1]))
+        curves = {name: found for block in problem.readings.values() for name, found in block.items()}
+        return choose(curves, problem.layers, ratio, self.reach, self.grid)

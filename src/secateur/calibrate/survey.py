@@ -51,7 +51,8 @@ def survey(
             stats |= {
                 name: Gathered({**stats[name].parts, type(given[name]): given[name]}) for name in stats if name in given
             }
-            found[block.name] = read(BlockView(matrices, stats, watcher and watcher.value))
+            ends = tuple(stage[0].name for stage in block.stages()[1::2])
+            found[block.name] = read(BlockView(matrices, stats, watcher and watcher.value, ends))
     progress(len(blocks), len(blocks))
     return found
 

@@ -117,8 +117,12 @@ class Watcher(Protocol):
 
 
 class BlockView(NamedTuple):
-    """One dense block: weights and input statistics by layer name, and what a watcher saw."""
+    """One dense block: weights and input statistics by layer name in forward order, and what a watcher saw.
+
+    ends: the layers whose inputs are units, heads or ffn channels: attention's last and the ffn's.
+    """
 
     weights: Mapping[str, Weight]
     stats: Mapping[str, Stats]
     watched: Any = None
+    ends: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from secateur.allocate.owl import OWL
 from secateur.allocate.problem import Allocator
 from secateur.allocate.ranking import Ranking
 from secateur.allocate.uniform import Uniform
+from secateur.allocate.unit_knapsack import UnitKnapsack
 from secateur.core.roles import Score, Solver
 from secateur.score.fluctuation import Fluctuation
 from secateur.score.magnitude import Magnitude
@@ -54,6 +55,7 @@ ALLOCATORS: Mapping[str, Callable[..., Allocator]] = {
     "owl": OWL,
     "ranking": Ranking,
     "uniform": Uniform,
+    "unit-knapsack": UnitKnapsack,
 }
 PATTERNS: Mapping[str, str] = {
     "unstructured": "a share of each matrix, anywhere",
