@@ -16,6 +16,9 @@ def test_blocks_are_drawn_at_their_weighted_mean_and_matrices_at_their_ratio():
     drawn = {part.get_label(): part.get_offsets().tolist() for part in axes.collections}
     assert drawn == {"q": [[0, 0.2], [1, 0.5]], "down": [[0, 0.6], [1, 0.5]]}
     assert axes.get_title() == "title"
+    whole = ratios_figure({"b.0": {"b.0": 1}, "b.1": {"b.1": 1}}, {"b.0": 0.2, "b.1": 0.4}, "word " * 40).axes[0]
+    assert whole.lines[0].get_ydata() == pytest.approx([0.2, 0.4]) and not whole.collections
+    assert max(map(len, whole.get_title().splitlines())) <= 75
 
 
 def test_the_correlations_are_the_pixels():

@@ -1,5 +1,6 @@
 """Matplotlib figures, one function a figure; each returns a Figure that `save_figure` writes whole."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ _INCHES = (8.0, 4.0)
 def ratios_figure(blocks: Mapping[str, Mapping[str, int]], ratios: Mapping[str, float], title: str = "") -> Any:
     """Ratio against depth: a line of the blocks' weighted means, a mark for every matrix.
 
-    blocks: weights by layer, by block, in forward order; ratios by layer name.
+    blocks: weights by layer, by block, in forward order; ratios by layer name. A layer named as its block is all of it.
     """
     figure, axes = _axes()
     kinds: dict[str, list[tuple[int, float]]] = {}
@@ -26,11 +27,13 @@ def ratios_figure(blocks: Mapping[str, Mapping[str, int]], ratios: Mapping[str, 
     for number, (block, layers) in enumerate(blocks.items()):
         means.append(sum(ratios[name] * size for name, size in layers.items()) / sum(layers.values()))
         for name in layers:
+            if name == block:
+                continue
             kinds.setdefault(name.removeprefix(f"{block}."), []).append((number, ratios[name]))
     axes.plot(range(len(means)), means, color="black", label="whole block")
     for kind, places in kinds.items():
         axes.scatter(*zip(*places, strict=True), s=14, alpha=0.8, label=kind)
-    axes.set(xlabel="block", ylabel="ratio removed", title=title)
+    axes.set(xlabel="block", ylabel="ratio removed", title=_wrapped(title))
     axes.legend(fontsize="x-small", ncols=2)
     return figure
 
@@ -40,7 +43,7 @@ def correlation_figure(matrix: Float[np.ndarray, "count count"], title: str = ""
     figure, axes = _axes((5.5, 4.5))
     image = axes.imshow(matrix, vmin=0.0, vmax=1.0, cmap="viridis")
     figure.colorbar(image, label="correlation")
-    axes.set(xlabel="block", ylabel="block", title=title)
+    axes.set(xlabel="block", ylabel="block", title=_wrapped(title))
     return figure
 
 
@@ -56,7 +59,7 @@ def history_figure(history: Sequence[tuple[float, str]], uniform: float, title: 
         axes.step(numbers[np.isfinite(best)], best[np.isfinite(best)], where="post", color="black", label="best so far")
         axes.set_ylim(top=float(np.quantile(values[known], 0.9)) + 0.1 * float(np.ptp(values[known]) or 1.0))
     axes.axhline(uniform, linestyle="--", color="gray", label="uniform")
-    axes.set(xlabel="trial", ylabel="loss, nats a token", title=title)
+    axes.set(xlabel="trial", ylabel="loss, nats a token", title=_wrapped(title))
     axes.legend(fontsize="small")
     return figure
 
@@ -73,6 +76,10 @@ def save_figure(figure: Any, path: Path) -> None:
         raise InputError(f"figure {path} cannot be written: {str(error).splitlines()[0]}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _wrapped(title: str) -> str:
+    return textwrap.fill(title, 75)
 
 
 def _axes(inches: tuple[float, float] = _INCHES) -> tuple[Any, Any]:
