@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import optuna
 import pytest
 
 from secateur.calibrate.data import Calibration
-from secateur.core.errors import InputError, RatioError
+from secateur.core.errors import InputError, RatioError, StorageError
 from secateur.search.study import Search, search_ratios
 from secateur.search.trial import Trials
 
@@ -114,3 +115,20 @@ def _fitness_ids(model, settings):
 def test_bad_settings_are_refused(change, message, settings, saved, tmp_path):
     with pytest.raises((InputError, RatioError), match=message):
         search_ratios(saved("llama"), replace(settings, **change), tmp_path / "s")
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(settings, saved, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StorageError, match="cannot be written: .*Not a directory.*name another place"):
+        search_ratios(saved("llama"), settings, tmp_path / "file" / "s")
+
+
+def test_helpers_end_with_the_search_that_is_interrupted(settings, saved, tmp_path):
+    def stop(done, total):
+        if total == settings.trials:  # after the blocks were read
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search_ratios(saved("llama"), replace(settings, workers=2), tmp_path / "s", progress=stop)
+    assert not multiprocessing.active_children()
+    assert search_ratios(saved("llama"), settings, tmp_path / "s").fitness > 0

@@ -39,7 +39,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = "the disk is full" if full else str(error)
-        raise StorageError(f"{folder} cannot be written: {why}; free some space and add --resume") from error
+        why = "the disk is full; free some space and add --resume" if full else f"{error}; name another place"
+        raise StorageError(f"{folder} cannot be written: {why}") from error
     except SafetensorError as error:
         raise StorageError(f"{folder} cannot be written: {error}; free some space and add --resume") from error

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from secateur.allocate.dsa import DSA
 from secateur.allocate.expression import Expression
 from secateur.calibrate.data import Calibration
 from secateur.core.allocation import Allocation
+from secateur.core.document import storage_errors
 from secateur.core.errors import InputError, RatioError
 from secateur.core.pattern import check_ratio
 from secateur.core.shapes import TokenIds
@@ -89,7 +91,8 @@ def search_ratios(model: str | Path, settings: Search, folder: Path, *, progress
     source = resolve(str(model))
     data = settings.calibration
     ids = replace(data, samples=data.samples + settings.fitness).draw(load_tokenizer(source))
-    folder.mkdir(parents=True, exist_ok=True)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     job = _Job(source, folder, settings, ids[data.samples :])
     _check_plan(_study(job), job)
     recipe = Recipe(method="wanda", ratio=settings.ratio, calibration=data)
@@ -102,6 +105,10 @@ def search_ratios(model: str | Path, settings: Search, folder: Path, *, progress
     torch.set_num_threads(threads)
     try:
         return _Worker(job, progress or (lambda done, total: None)).lead()
+    except BaseException:
+        for other in others:
+            other.terminate()
+        raise
     finally:
         torch.set_num_threads(threads * settings.workers)
         for other in others:
@@ -109,6 +116,7 @@ def search_ratios(model: str | Path, settings: Search, folder: Path, *, progress
 
 
 def _help(job: _Job, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the leader ends its helpers
     torch.set_num_threads(threads)
     _Worker(job, lambda done, total: None).run()
 
