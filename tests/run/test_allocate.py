@@ -41,6 +41,7 @@ def test_any_allocator_works_with_any_solver(method, allocator, saved, ids, tmp_
 def test_a_file_of_ratios_gives_what_the_allocator_gives(saved, ids, tmp_path):
     recipe = Recipe(method="magnitude", ratio=0.5, allocate="owl")
     direct = prune(saved("llama"), recipe, tmp_path / "direct", ids=ids)
+    assert direct.calibration_tokens == ids.numel()
     fixed = Recipe(method="magnitude", ratio=0.5, allocation=allocate_model(saved("llama"), recipe, ids=ids).ratios)
     again = prune(saved("llama"), fixed, tmp_path / "again", ids=ids)
     assert [layer.ratio for layer in direct.layers] == [layer.ratio for layer in again.layers]

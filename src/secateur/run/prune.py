@@ -108,16 +108,19 @@ class _Job:
 
     def run(self, ids: TokenIds | None, *, resume: bool, progress: Progress) -> int:
         """Solve every block that is not finished; return how many were."""
-        if ids is None and (self.solver.needs or isinstance(self.recipe.allocator(), Surveyor)):
+        needed = bool(self.solver.needs) or isinstance(self.recipe.allocator(), Surveyor)
+        if ids is None and needed:
             ids = self.recipe.calibration.draw(load_tokenizer(self.source))
+        self.tokens = ids.numel() if needed and ids is not None else 0
         with ExitStack() as stack:
-            stream = stack.enter_context(self._stream(ids)) if self.streamed and ids is not None else None
+            stream = None
+            if self.streamed and ids is not None:
+                stream = stack.enter_context(open_stream(self.adapter, self.recipe, ids))
             done = self.folder.open(self._plan(ids), resume=resume)
             self._allocate(ids, progress)
             if Gradient in self.solver.needs and ids is not None and not self.folder.has_gradients():
                 model = load_model(self.source, self.dtype)
                 self.folder.save_gradients(layer_gradients(Adapter(model), ids, self.targets.layers.keys()))
-                self.tokens = ids.numel()
             if stream is not None:
                 self._start(stream, done)
             for index, block in enumerate(self.blocks[done:], done):
@@ -129,7 +132,8 @@ class _Job:
     def drop_blocks(self, ids: TokenIds | None, *, resume: bool, progress: Progress) -> int:
         """Leave out the blocks of least influence; return the weights that went."""
         ids = self.recipe.calibration.draw(load_tokenizer(self.source)) if ids is None else ids
-        with self._stream(ids) as stream:
+        self.tokens = ids.numel()
+        with open_stream(self.adapter, self.recipe, ids) as stream:
             self.folder.open(self._plan(ids), resume=resume)
             influence = block_influence(stream, self.weights, progress)
         kept = ShortGPT().keep(influence, self.recipe.target())
@@ -170,10 +174,6 @@ class _Job:
             "versions": versions(),
             **recipe,
         }
-
-    def _stream(self, ids: TokenIds) -> Stream:
-        self.tokens = ids.numel()
-        return open_stream(self.adapter, self.recipe, ids)
 
     def _allocate(self, ids: TokenIds | None, progress: Progress) -> None:
         """Fix every layer's ratio where the allocator reads the dense model; a resumed run reads what was fixed."""
