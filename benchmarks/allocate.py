@@ -10,6 +10,7 @@ already holds are not repeated. `dsa searched` comes from `secateur search` on t
 
 import argparse
 import json
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -64,6 +65,24 @@ class Results:
         self.path.write_text(json.dumps(self.data, indent=2) + "\n")
 
 
+def table(rows: dict[str, Any]) -> str:
+    """Markdown: mean perplexity over seeds, plus or minus the standard deviation where there are several."""
+    cells: dict[str, dict[str, list[float]]] = {}
+    for key, found in rows.items():
+        method, ratio, label = key.rpartition(", seed")[0].split(" ", 2)
+        cells.setdefault(label, {}).setdefault(f"{method} {float(ratio):.0%}", []).append(found["perplexity"])
+    columns = sorted({column for row in cells.values() for column in row}, key=lambda name: (name[0] != "w", name))
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for label, row in cells.items():
+        lines.append(f"| {label} | " + " | ".join(_mean(row.get(column, [])) for column in columns) + " |")
+    return "\n".join(lines)
+
+
+def _mean(values: list[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}" if values else ""
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -98,6 +117,7 @@ def main() -> None:
         for label, ratios in given.items():
             for method, ratio, key in results.missing(label, seed):
                 results.add(key, method, ratio, data, ratios)
+    print(table(results.data["rows"]))
 
 
 if __name__ == "__main__":
