@@ -30,7 +30,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", default="bundled", help="calibration text")
     parser.add_argument("--model", default="bundled:smollm2")
-    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--allocators", nargs="+", default=[name for name in ALLOCATORS if name != "uniform"])
+    parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--fitness", type=int, default=2, help="samples a trial is judged on")
     parser.add_argument("--rounds", type=int, default=3)
@@ -55,7 +56,7 @@ def main() -> None:
         trials.reduced(parse(PUBLISHED))  # most candidates share what was reduced before
         half = dict.fromkeys(trials.problem.blocks, 0.6)
         jobs: dict[str, Callable[[], Any]] = {"plain pass": plain, "search trial": lambda: trials.fitness(half)}
-        jobs |= {name: reads(name) for name in ALLOCATORS if name != "uniform"}
+        jobs |= {name: reads(name) for name in args.allocators}
         turns: dict[str, list[float]] = {name: [] for name in jobs}
         for _ in range(args.rounds):
             for name, job in jobs.items():

@@ -20,10 +20,11 @@ __all__ = ["ALS", "Features", "correlation", "fill", "importance", "orthogonalit
 
 
 class Features(NamedTuple):
-    """Activations `[tokens, width]`, or their kernel `[tokens, tokens]` where that is smaller."""
+    """Activations `[tokens, width]`, or their kernel `[tokens, tokens]` where that is smaller; size is ||Y^T Y||_F."""
 
     values: Float[Tensor, "tokens columns"]
     kernel: bool
+    size: float
 
     @classmethod
     def of(cls, y: Float[Tensor, "tokens width"], *, centred: bool = False, rows: bool = True) -> "Features":
@@ -33,7 +34,8 @@ class Features(NamedTuple):
             y = y / y.norm(dim=1, keepdim=True).clamp_min(1e-30)
         wide = y.shape[1] > y.shape[0]
         values = y @ y.T if wide else y
-        return cls((values / values.norm().clamp_min(1e-30)).float(), wide)
+        values = (values / values.norm().clamp_min(1e-30)).float()
+        return cls(values, wide, float((values if wide else values.T @ values).norm()))
 
     def gram(self) -> Float[Tensor, "tokens tokens"]:
         """The kernel Y Y^T."""
@@ -42,12 +44,9 @@ class Features(NamedTuple):
 
 def orthogonality(a: Features, b: Features) -> float:
     """||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F): 0 where independent, 1 where redundant (uncentred CKA)."""
-    if a.kernel or b.kernel:
-        one, other = a.gram(), b.gram()
-        return float((one * other).sum() / (one.norm() * other.norm()).clamp_min(1e-30))
-    both = (b.values.T @ a.values).square().sum()
-    own = (a.values.T @ a.values).norm() * (b.values.T @ b.values).norm()
-    return float(both / own.clamp_min(1e-30))
+    kernels = a.kernel or b.kernel
+    both = (a.gram() * b.gram()).sum() if kernels else (b.values.T @ a.values).square().sum()
+    return float(both) / max(a.size * b.size, 1e-30)
 
 
 def correlation(features: Sequence[Features]) -> Float[np.ndarray, "count count"]:
