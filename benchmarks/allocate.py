@@ -12,7 +12,6 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +29,24 @@ ALLOCATORS: dict[str, Any] = {
 }
 
 
-def survey(model: str, name: str, data: Calibration, ratios: list[float]) -> dict[str, Any]:
-    """An allocator's seconds, and its ratios by layer at every target."""
+def allocations(model: str, name: str, data: Calibration, ratios: list[float]) -> dict[float, dict[str, float]]:
+    """An allocator's ratios by layer at every target, from one reading of the model."""
     recipe = Recipe(method="wanda", ratio=ratios[0], allocate=ALLOCATORS[name], calibration=data)
-    started = time.perf_counter()
     found = survey_model(model, recipe)
-    seconds = round(time.perf_counter() - started, 1)
-    return {"seconds": seconds, "ratios": {ratio: dict(found.ratios(ratio).ratios) for ratio in ratios}}
+    return {ratio: dict(found.ratios(ratio).ratios) for ratio in ratios}
 
 
 class Results:
-    """The output file: rows by name, and what each allocator took."""
+    """The output file: rows by name."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         """Go on with the file if it is there."""
         self.args = args
         self.path = Path(args.out)
-        known = json.loads(self.path.read_text()) if self.path.exists() else {"rows": {}, "survey seconds": {}}
-        self.data: dict[str, Any] = known | {name: getattr(args, name) for name in ("model", "samples", "length")}
+        known = json.loads(self.path.read_text()) if self.path.exists() else {"rows": {}}
+        self.data: dict[str, Any] = known | {
+            name: getattr(args, name) for name in ("model", "samples", "length", "windows")
+        }
 
     def missing(self, label: str, seed: int) -> list[tuple[str, float, str]]:
         """Methods, ratios and names of rows that are not there yet."""
@@ -110,10 +109,9 @@ def main() -> None:
         data = Calibration(source=args.text, samples=args.samples, length=args.length, seed=seed)
         for allocator in args.allocators:
             if rows := results.missing(allocator, seed):
-                found = survey(args.model, allocator, data, args.ratios)
-                results.data["survey seconds"][f"{allocator}, seed {seed}"] = found["seconds"]
+                found = allocations(args.model, allocator, data, args.ratios)
                 for method, ratio, key in rows:
-                    results.add(key, method, ratio, data, found["ratios"][ratio])
+                    results.add(key, method, ratio, data, found[ratio])
         for label, ratios in given.items():
             for method, ratio, key in results.missing(label, seed):
                 results.add(key, method, ratio, data, ratios)

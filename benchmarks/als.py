@@ -7,6 +7,7 @@ All layers are masked at once on dense statistics, as in a search's trial; nothi
 
 import argparse
 import json
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +57,10 @@ def main() -> None:
             found = (method.allocate(readings[kind], ratio).ratios for ratio in args.ratios)
             rows[json.dumps(fields)] = [round(trials.fitness(ratios), 3) for ratios in found]
             print(fields, rows[json.dumps(fields)], flush=True)
-            Path(args.out).write_text(json.dumps({"ratios": args.ratios, "nats a token": rows}, indent=2) + "\n")
+            Path(args.out).write_text(
+                json.dumps({"command": " ".join(sys.argv), "ratios": args.ratios, "nats a token": rows}, indent=2)
+                + "\n"
+            )
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def main() -> None:
     out = Path(args.out)
     results: dict[str, Any] = {"model": args.model, "limit": args.limit, "rows": {}}
     if out.exists():
-        results["rows"] = json.loads(out.read_text())["rows"]
+        results = json.loads(out.read_text()) | {"model": args.model, "limit": args.limit}
     data = Calibration(source=args.text, samples=16, length=1024)
     for ratio in args.ratios:
         for name, settings in (ROWS | (AT_A_QUARTER if ratio == 0.25 else {})).items():

@@ -19,26 +19,28 @@ from secateur.core.pattern import check_ratio
 from secateur.core.roles import BlockView, Statistic
 from secateur.core.shapes import GramMatrix, Weight
 
-__all__ = ["MEASURED", "Knapsack", "cheapest", "choose", "ratio_losses"]
+__all__ = ["MEASURED", "Knapsack", "cheapest", "choose", "expected_loss", "ratio_losses"]
 
 _GAP = 1e-4
 _SECONDS = 60.0
 MEASURED = tuple(share / 10 for share in range(1, 10))
 
 
+def expected_loss(change: Weight, gram: GramMatrix, sensitivity: Float[Tensor, " out"]) -> float:
+    """1/2 sum_o G_o E[(dW x)_o^2], nats a token: outputs' mean squared changes by their diagonal Fisher information."""
+    squares = ((change @ gram) * change).sum(dim=1) / 2
+    return float(squares @ sensitivity) / 2
+
+
 def ratio_losses(
     weight: Weight, gram: GramMatrix, sensitivity: Float[Tensor, " out"], ratios: Sequence[float]
 ) -> list[float]:
-    """Expected growth of the loss, nats a token, when every row loses its lowest Wanda scores.
-
-    1/2 sum_o G_o E[(dW x)_o^2]: outputs' mean squared changes by the diagonal of their Fisher information.
-    """
+    """Expected growth of the loss, nats a token, when every row loses its lowest Wanda scores."""
     rank = (weight.abs() * gram.diagonal().sqrt()).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
     found: list[float] = []
     for ratio in ratios:
         change = torch.where(rank < round(ratio * weight.shape[1]), weight, 0)
-        squares = ((change @ gram) * change).sum(dim=1) / 2
-        found.append(float(squares @ sensitivity) / 2)
+        found.append(expected_loss(change, gram, sensitivity))
     return found
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from secateur.allocate.knapsack import MEASURED, Knapsack, choose
+from secateur.allocate.knapsack import MEASURED, Knapsack, choose, expected_loss
 from secateur.allocate.problem import Problem
 from secateur.calibrate.sensitivity import Sensitivity
 from secateur.calibrate.statistic import Gram
@@ -25,7 +25,7 @@ def column_losses(
 ) -> list[float]:
     """Expected growth of the loss, nats a token, when columns of least OBS error go and the rest is refitted.
 
-    1/2 sum_o G_o E[(dW x)_o^2], as in `ratio_losses`; errors are |W_:j|^2 / [H^-1]_jj.
+    OBS errors are |W_:j|^2 / [H^-1]_jj.
     """
     matrix = damped(gram, damp)
     inverse = inverse_factor(matrix).square().sum(dim=0)  # the diagonal of H^-1 = U^T U
@@ -34,8 +34,7 @@ def column_losses(
     for ratio in ratios:
         kept = keep_highest(errors[None], round(ratio * weight.shape[1]))[0]
         change = weight - refit_columns(weight, kept, matrix)
-        squares = ((change @ gram) * change).sum(dim=1) / 2
-        found.append(float(squares @ sensitivity) / 2)
+        found.append(expected_loss(change, gram, sensitivity))
     return found
 
 

@@ -62,16 +62,15 @@ def write_standalone(folder: Path, out: Path) -> None:
     if "per_layer_config" not in document:
         raise InputError(f"{folder} has blocks of equal size, so plain transformers loads it as it is")
     model = skeleton(folder)
-    blocks = Adapter(model).blocks()
+    adapter = Adapter(model)
     stock = type(model).__name__
     copy_companions(folder, out)
     checkpoint = Checkpoint(folder)
     write_pruned(checkpoint, out, lambda name: None, renamed=_own_names(checkpoint, model).__getitem__)
-    layers = [layer for block in blocks for stage in block.stages() for layer in stage]
     document |= {
-        "shrunk_layers": {layer.name: list(layer.weight.shape) for layer in layers},
+        "shrunk_layers": {layer.name: list(layer.weight.shape) for layer in adapter.layers()},
         "shrunk_attention": {
-            f"{block.name}.{block.family.attention}": _numbers(block, model.config) for block in blocks
+            f"{block.name}.{block.family.attention}": _numbers(block, model.config) for block in adapter.blocks()
         },
         "auto_map": {"AutoModelForCausalLM": f"modeling_shrunk.Shrunk{stock}"},
     }
@@ -85,9 +84,9 @@ def _own_names(checkpoint: Checkpoint, model: PreTrainedModel) -> dict[str, str]
     prefix = f"{model.base_model_prefix}."
     names = {name: name if name in shapes else prefix + name for name in checkpoint.names()}
     for stored, own in names.items():
-        taken = names.values()
-        fitting = [name for name in shapes if name not in taken and shapes[name] == checkpoint.info(stored)[1]]
         if own not in shapes:
+            taken = set(names.values())
+            fitting = [name for name in shapes.keys() - taken if shapes[name] == checkpoint.info(stored)[1]]
             names[stored] = fitting[0] if len(fitting) == 1 else stored
     return names
 

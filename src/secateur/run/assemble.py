@@ -1,6 +1,6 @@
 """Write a finished run as a model: replaced tensors, or really smaller ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,7 @@ def _write_masked(weights: Weights, finished: _Finished, target: Path) -> None:
     added = finished.new_biases(weights)
     write_pruned(weights.checkpoint, target, lambda name: finished.tensor(weights.model_name(name)), added=added)
     if added:
-        document = read_document(target / "config.json")
-        write_document(target / "config.json", document | dict.fromkeys(weights.adapter.family.bias_fields, True))
+        write_document(target / "config.json", _document(weights, target, added))
     packed = finished.packed()
     save_packed(target / "masks.safetensors", packed, {name: weights.adapter.shape(name) for name in packed})
 
@@ -124,11 +123,15 @@ def _write_shrunk(weights: Weights, finished: _Finished, target: Path, sites: Se
     write_pruned(weights.checkpoint, target, changed, info, added=added)
     width = head_dim(adapter.model.config)
     sizes = cut_sizes(sites, cut, [block_sizes(block, width) for block in adapter.blocks()])
-    document = read_document(target / "config.json") | (
-        dict.fromkeys(adapter.family.bias_fields, True) if added else {}
-    )
+    document = _document(weights, target, added)
     write_document(target / "config.json", shrunk_config(document, adapter.model.config, adapter.family, sizes))
     cut.save(target / "cut.json")
+
+
+def _document(weights: Weights, target: Path, added: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The config, with the family's switches on where biases were added."""
+    switches = weights.adapter.family.bias_fields if added else ()
+    return read_document(target / "config.json") | dict.fromkeys(switches, True)
 
 
 def _layer(weights: Weights, stored: str) -> str:

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from secateur.calibrate.moments import Moments
 from secateur.core.roles import Pattern, Score, Solution, Statistic, Stats
 from secateur.core.shapes import Weight
+from secateur.solve.threshold import Threshold
 
 __all__ = ["Offset"]
 
@@ -26,6 +25,5 @@ class Offset:
 
     def solve(self, weight: Weight, stats: Stats, pattern: Pattern, ratio: float) -> Solution:
         """Mask by score; the loss is not known, as the mean is not part of a Gram's loss."""
-        keep = pattern.keep(self.score(weight, stats), ratio)
-        pruned = torch.where(keep, weight, 0)
-        return Solution(pruned, keep, None, (weight - pruned) @ stats[Moments].mean)
+        plain = Threshold(score=self.score).solve(weight, stats, pattern, ratio)
+        return plain._replace(loss=None, bias=(weight - plain.weight) @ stats[Moments].mean)
