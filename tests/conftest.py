@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from hypothesis import settings
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -84,15 +85,102 @@ def tiny_model(name: str, *, blocks: int | None = None, ffn: int | None = None):
     return model
 
 
-def tiny_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
+SMALL = dict(hidden_size=32, num_attention_heads=4, num_hidden_layers=3, intermediate_size=48)
+BERT = SMALL | dict(vocab_size=99, max_position_embeddings=64, pad_token_id=0)
+BART = dict(
+    d_model=32,
+    encoder_layers=2,
+    decoder_layers=3,
+    encoder_attention_heads=4,
+    decoder_attention_heads=4,
+    encoder_ffn_dim=48,
+    decoder_ffn_dim=48,
+    vocab_size=99,
+    max_position_embeddings=64,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+    decoder_start_token_id=1,
+    forced_eos_token_id=None,
+)
+T5 = dict(d_model=32, num_layers=3, num_heads=4, d_kv=8, d_ff=48, vocab_size=99, decoder_start_token_id=0)
+TASK_CONFIGS = {
+    "BertForSequenceClassification": BERT,
+    "BertForMaskedLM": BERT,
+    "RobertaForSequenceClassification": BERT,
+    "XLMRobertaForSequenceClassification": BERT,
+    "ElectraForSequenceClassification": BERT | dict(embedding_size=16),
+    "DistilBertForSequenceClassification": dict(dim=32, n_heads=4, n_layers=3, hidden_dim=48, vocab_size=99),
+    "ViTForImageClassification": SMALL | dict(image_size=16, patch_size=4),
+    "DeiTForImageClassification": SMALL | dict(image_size=16, patch_size=4),
+    "BartForConditionalGeneration": BART,
+    "MBartForConditionalGeneration": BART,
+    "MarianMTModel": BART,
+    "T5ForConditionalGeneration": T5,
+    "MT5ForConditionalGeneration": T5,
+}
+
+
+def task_model(name: str):
+    """A random model with a task head, by its class; biases and norms away from their defaults."""
+    stock = getattr(transformers, name)
+    torch.manual_seed(0)
+    model = stock(stock.config_class(**TASK_CONFIGS[name])).eval()
+    for key, parameter in model.named_parameters():
+        if "embed_positions" not in key:  # Marian's are sinusoids, and not saved
+            torch.nn.init.normal_(parameter, 1.0 if "norm" in key.lower() else 0.0, 0.3)
+    model.tie_weights()
+    return model.requires_grad_(False)
+
+
+def task_batch(model, samples: int = 3, seed: int = 1) -> dict[str, torch.Tensor]:
+    """What the model is called with: padded ids, labels where it translates, or pictures."""
+    stream = torch.Generator().manual_seed(seed)
+    if "Image" in type(model).__name__:
+        return {"pixel_values": torch.randn(samples, 3, 16, 16, generator=stream)}
+    ids = torch.randint(3, 99, (samples, 7), generator=stream)
+    mask = torch.ones_like(ids)
+    mask[-1, 4:] = 0
+    batch = {"input_ids": ids, "attention_mask": mask}
+    if model.config.is_encoder_decoder:
+        batch["labels"] = torch.randint(3, 99, (samples, 5), generator=stream)
+    return batch
+
+
+@pytest.fixture(scope="session")
+def saved_task(tmp_path_factory):
+    """Folder of a saved model with a task head and a tokenizer, made once a class."""
+    made: dict[str, Path] = {}
+
+    def save(name: str) -> Path:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            task_model(name).save_pretrained(folder)
+            tiny_tokenizer(mask=True).save_pretrained(folder)
+            made[name] = folder
+        return made[name]
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory):
+    """A .tsv of 24 texts of 3 to 9 words and two classes."""
+    path = tmp_path_factory.mktemp("labelled") / "labelled.tsv"
+    path.write_text("".join(f"{words(3 + row % 7, row)}\t{row % 2}\n" for row in range(24)))
+    return path
+
+
+def tiny_tokenizer(*, bos: bool = False, mask: bool = False) -> PreTrainedTokenizerFast:
     """Whole words as tokens, w3 to w98; with `bos`, texts start as Gemma's do."""
     vocab = {"<pad>": 0, "<s>": 1, "</s>": 2, **{f"w{i}": i for i in range(3, 99)}}
     tokenizer = Tokenizer(WordLevel(vocab, unk_token="<pad>"))
     tokenizer.pre_tokenizer = Whitespace()
     if bos:
         tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    extra = {"mask_token": "w98", "sep_token": "</s>"} if mask else {}
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=64
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=64, **extra
     )
 
 

@@ -23,6 +23,7 @@ LAYERS = {
     "report": 4,
     "run": 5,
     "search": 6,
+    "heads": 6,
     "cli": 7,
     "testing": 8,
     "__init__": 9,

@@ -19,6 +19,7 @@ class Family:
     free_heads: the class takes a head_dim of its own, so that fewer heads load in it.
     heads_field, ffn_field: what the config calls the sizes; ffn_field None when it has no say.
     no_heads: why heads cannot be cut out, where they cannot.
+    needs_a_head: the class cannot compute an attention without heads, so an emptied one keeps a silent head.
     bias_fields: config switches that give every layer of a block a bias it lacks.
     """
 
@@ -36,6 +37,7 @@ class Family:
     heads_field: str = "num_attention_heads"
     ffn_field: str | None = "intermediate_size"
     no_heads: str = ""
+    needs_a_head: bool = False
     bias_fields: tuple[str, ...] = ()
 
 
@@ -59,6 +61,7 @@ FAMILIES: Mapping[str, Family] = {
         ffn_out="mlp.c_proj",
         norms=("ln_1", "ln_2"),
         free_heads=False,
+        needs_a_head=True,
         heads_field="n_head",
         ffn_field="n_inner",
     ),
@@ -80,6 +83,7 @@ FAMILIES: Mapping[str, Family] = {
         ffn_out="fc2",
         norms=None,  # one checkpoint (350m) puts them after attention, where they may not be skipped
         free_heads=False,
+        needs_a_head=True,
         ffn_field="ffn_dim",
     ),
     "bloom": Family(

@@ -1,7 +1,7 @@
 """Blocks of other sizes than their class gives them: read, apply, and load them."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
@@ -9,6 +9,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from secateur.adapt.adapter import Adapter, Block
 from secateur.adapt.families import FAMILIES, Family
 from secateur.adapt.sites import Sizes, block_sites, block_sizes, head_dim
+from secateur.adapt.stacks import STACKS, head_counts, resize_heads_
 from secateur.core.errors import ModelError
 
 __all__ = ["layer_sizes", "register", "resize_", "settle_", "settled_numbers", "shrinkable"]
@@ -19,6 +20,15 @@ def layer_sizes(config: PretrainedConfig, family: Family) -> list[Sizes] | None:
     if not getattr(config, "is_heterogeneous", False):
         return None
     return [_sizes(layer, family) for layer in config.per_layer_config]
+
+
+def _wanted(config: PretrainedConfig) -> Callable[[Any], None] | None:
+    """What makes a freshly built model as the config lists it; None where it lists nothing of its own."""
+    if config.model_type in STACKS:
+        counts = head_counts(config)
+        return None if counts is None else lambda model: resize_heads_(model, counts)
+    sizes = layer_sizes(config, FAMILIES[config.model_type])  # quantised ones are not ours to refuse here
+    return None if sizes is None else lambda model: resize_(model, sizes)
 
 
 def _sizes(config: PretrainedConfig, family: Family) -> Sizes:
@@ -81,7 +91,7 @@ def settled_numbers(block: Block, sizes: Sizes, width: int) -> dict[str, Any]:
     numbers = {
         "num_heads": sizes.heads,
         "num_key_value_heads": sizes.kv_heads,
-        "num_key_value_groups": sizes.heads // sizes.kv_heads,
+        "num_key_value_groups": sizes.heads // max(sizes.kv_heads, 1),
         "split_size": sizes.heads * width,
     }
     known: dict[str, Any] = {name: value for name, value in numbers.items() if hasattr(attention, name)}
@@ -94,14 +104,14 @@ def shrinkable(stock: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """The same class, whose blocks may have sizes of their own; without such sizes it is unchanged."""
 
     def __init__(self: Any, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        sizes = layer_sizes(config, FAMILIES[config.model_type])  # quantised ones are not ours to refuse here
-        if sizes is None:
+        resize = _wanted(config)
+        if resize is None:
             stock.__init__(self, config, *args, **kwargs)
             return
         plain = copy.copy(config)
         plain.__dict__.pop("_heterogeneity_spec", None)
         stock.__init__(self, plain, *args, **kwargs)
-        resize_(self, sizes)
+        resize(self)
         config._attn_implementation = plain._attn_implementation
         self.config = config
 
@@ -110,11 +120,17 @@ def shrinkable(stock: type[PreTrainedModel]) -> type[PreTrainedModel]:
 
 
 def register() -> None:
-    """Let AutoModelForCausalLM load models whose blocks differ in size, for every family of the table."""
-    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+    """Let transformers' Auto classes load models whose blocks differ in size, for every family of the tables."""
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto import modeling_auto
 
-    for name in FAMILIES:
+    causal = [modeling_auto.AutoModelForCausalLM]
+    every = [auto for name, auto in vars(modeling_auto).items() if name.startswith("AutoModel")]
+    for name in (*FAMILIES, *STACKS):
         config_class = CONFIG_MAPPING[name]
-        stock: Any = MODEL_FOR_CAUSAL_LM_MAPPING[config_class]
-        if not getattr(stock, "_secateur", False):
-            AutoModelForCausalLM.register(config_class, shrinkable(stock), exist_ok=True)
+        for auto in causal if name in FAMILIES else every:
+            stock: Any = auto._model_mapping.get(config_class, None)
+            classes = stock if isinstance(stock, tuple) else (stock,)
+            if stock is not None and not any(getattr(one, "_secateur", False) for one in classes):
+                ours: Any = tuple(shrinkable(one) for one in classes)
+                auto.register(config_class, ours if isinstance(stock, tuple) else ours[0], exist_ok=True)

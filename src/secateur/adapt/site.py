@@ -57,8 +57,10 @@ class Site:
 
 def kept_slices(site: Site, kept: tuple[int, ...]) -> dict[str, tuple[int, Tensor]]:
     """For every layer of the site: the dimension to slice (0 rows, 1 columns) and what stays."""
-    chosen = torch.tensor(kept)
-    if len(kept) == 0 or int(chosen.max()) >= site.count:
-        raise InputError(f"cut of site {site.name!r} keeps units up to {kept[-1:]}, but it has {site.count}")
+    chosen = torch.tensor(kept, dtype=torch.long)
+    if kept and kept[-1] >= site.count:
+        raise InputError(f"cut of site {site.name!r} keeps units up to {kept[-1]}, but it has {site.count}")
+    if not kept and site.kind == "ffn":
+        raise InputError(f"cut of site {site.name!r} keeps no channel: remove the block instead")
     parts = {name: (0, index[chosen].flatten().sort().values) for name, index in site.rows.items()}
     return parts | {name: (1, index[chosen].flatten().sort().values) for name, index in site.columns.items()}

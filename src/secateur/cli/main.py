@@ -12,6 +12,7 @@ from rich.table import Table
 
 from secateur.cli.allocate import allocate, search
 from secateur.cli.console import AsJson, Model, err, progress, say, screen, show
+from secateur.cli.heads import heads
 from secateur.core.errors import SecateurError
 
 __all__ = ["app", "main"]
@@ -19,6 +20,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__import__("secateur").__doc__)
 app.command()(allocate)
 app.command()(search)
+app.add_typer(heads, name="heads")
 
 
 @app.command()

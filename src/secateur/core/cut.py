@@ -13,15 +13,15 @@ __all__ = ["Cut"]
 
 @dataclass(frozen=True)
 class Cut:
-    """Kept indices by site name; every site keeps at least one unit."""
+    """Kept indices by site name; none where all units of a site go."""
 
     kept: Mapping[str, tuple[int, ...]]
 
     def __post_init__(self) -> None:
-        """Refuse empty, negative, repeated or unsorted indices."""
+        """Refuse negative, repeated or unsorted indices."""
         for site, indices in self.kept.items():
             rising = all(a < b for a, b in pairwise(indices))
-            if not indices or indices[0] < 0 or not rising:
+            if (indices and indices[0] < 0) or not rising:
                 raise InputError(f"cut of site {site!r} must list rising, distinct indices, got {indices}")
 
     def save(self, path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Read and write the JSON of plain data: one loader, one clear refusal; and what a full disk says."""
+"""JSON of plain data with one clear refusal, folders that appear whole, and what a full disk says."""
 
 import errno
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from safetensors import SafetensorError
 
 from secateur.core.errors import InputError, StorageError
 
-__all__ = ["read_document", "storage_errors", "write_document"]
+__all__ = ["new_folder", "read_document", "storage_errors", "write_document"]
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -43,3 +44,19 @@ def storage_errors(folder: Path) -> Iterator[None]:
         raise StorageError(f"{folder} cannot be written: {why}") from error
     except SafetensorError as error:
         raise StorageError(f"{folder} cannot be written: {error}; free some space and add --resume") from error
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A place to write what becomes `out`; on any error nothing is left. Raises InputError when `out` exists."""
+    if out.exists():
+        raise InputError(f"output {str(out)!r} already exists: remove it or name another")
+    partial = out.with_name(out.name + ".partial")
+    try:
+        with storage_errors(out):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            yield partial
+            partial.replace(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

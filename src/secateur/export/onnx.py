@@ -1,5 +1,7 @@
-"""ONNX with past keys and values, for ONNX Runtime."""
+"""ONNX for ONNX Runtime: decoders with past keys and values, and one forward pass of any model."""
 
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from secateur.core.errors import InputError
+from secateur.surgery.heads import add_silent_heads_
 
-__all__ = ["write_onnx"]
+__all__ = ["write_forward_onnx", "write_onnx"]
 
 
 class _Flat(nn.Module):
@@ -35,10 +38,7 @@ def write_onnx(model: PreTrainedModel, out: Path) -> None:
 
     Raises InputError when the onnx extra is missing.
     """
-    try:
-        import onnx  # noqa: F401 - torch's exporter needs it
-    except ImportError as error:
-        raise InputError("writing ONNX needs its package: pip install secateur[onnx]") from error
+    _need_onnx()
     ids = torch.tensor([[3, 4, 5], [6, 7, 8]]) % model.config.vocab_size
     with torch.no_grad():
         cache: Any = model(ids, use_cache=True).past_key_values
@@ -55,3 +55,59 @@ def write_onnx(model: PreTrainedModel, out: Path) -> None:
         dynamo=True,
         external_data=True,
     )
+
+
+class _Logits(nn.Module):
+    """The model from named tensors to logits."""
+
+    def __init__(self, model: PreTrainedModel, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.model(**dict(zip(self.names, inputs, strict=True)), **self.switches()).logits
+
+    def switches(self) -> dict[str, Any]:
+        """Without a cache, where the class has one."""
+        return {"use_cache": False} if getattr(self.model.config, "use_cache", None) is not None else {}
+
+
+def write_forward_onnx(model: PreTrainedModel, batch: Mapping[str, Tensor], out: Path) -> None:
+    """Write model.onnx: one forward pass, from ids and masks `[batch, seq]` to logits, without a cache.
+
+    batch: an example of what the model is called with; labels of a translation become
+    `decoder_input_ids`. Attentions without heads get one that says nothing. Raises
+    InputError when the onnx extra is missing.
+    """
+    _need_onnx()
+    model = copy.deepcopy(model)
+    add_silent_heads_(model)
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = batch["labels"].clamp_min(0)
+    sizes: dict[str, Any] = {"input_ids": torch.export.Dim("seq")}
+    rows = torch.export.Dim("batch")
+    shapes = []
+    for name, value in inputs.items():
+        length = torch.export.Dim("target") if name.startswith("decoder") else sizes["input_ids"]
+        shapes.append({0: rows, 1: length} if value.dim() == 2 else {0: rows})
+    if len(next(iter(inputs.values()))) == 1:  # a batch of one would be written as one for ever
+        inputs = {name: value.repeat(2, *[1] * (value.dim() - 1)) for name, value in inputs.items()}
+    torch.onnx.export(
+        _Logits(model, list(inputs)).eval(),
+        tuple(inputs.values()),
+        str(out / "model.onnx"),
+        input_names=list(inputs),
+        output_names=["logits"],
+        dynamic_shapes=(tuple(shapes),),
+        dynamo=True,
+        external_data=True,
+    )
+
+
+def _need_onnx() -> None:
+    try:
+        import onnx  # noqa: F401 - torch's exporter needs it
+    except ImportError as error:
+        raise InputError("writing ONNX needs its package: pip install secateur[onnx]") from error

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from secateur.core.document import storage_errors
 from secateur.core.errors import InputError
 
-__all__ = ["correlation_figure", "history_figure", "ratios_figure", "save_figure"]
+__all__ = ["correlation_figure", "curve_figure", "heads_figure", "history_figure", "ratios_figure", "save_figure"]
 
 _INCHES = (8.0, 4.0)
 
@@ -60,6 +60,44 @@ def history_figure(history: Sequence[tuple[float, str]], uniform: float, title: 
         axes.set_ylim(top=float(np.quantile(values[known], 0.9)) + 0.1 * float(np.ptp(values[known]) or 1.0))
     axes.axhline(uniform, linestyle="--", color="gray", label="uniform")
     axes.set(xlabel="trial", ylabel="loss, nats a token", title=_wrapped(title))
+    axes.legend(fontsize="small")
+    return figure
+
+
+def heads_figure(
+    scores: Sequence[Sequence[float]], labels: Sequence[str], title: str = "", *, signed: bool = False
+) -> Any:
+    """Heat map of heads: a row a layer, a column a head; layers with fewer heads end earlier.
+
+    signed: colours are centred on 0.
+    """
+    widest = max(map(len, scores))
+    matrix = np.full((len(scores), widest), np.nan)
+    for row, values in enumerate(scores):
+        matrix[row, : len(values)] = values
+    figure, axes = _axes((2.0 + 0.4 * max(widest, 8), 1.5 + 0.3 * max(len(scores), 6)))
+    bound = float(np.nanmax(np.abs(matrix))) or 1.0
+    colours: dict[str, Any] = {"cmap": "RdBu", "vmin": -bound, "vmax": bound} if signed else {"cmap": "viridis"}
+    figure.colorbar(axes.imshow(matrix, aspect="auto", **colours))
+    axes.set(xlabel="head", ylabel="layer", title=_wrapped(title))
+    axes.set_yticks(range(len(labels)), labels, fontsize="x-small")
+    return figure
+
+
+def curve_figure(ratios: Sequence[float], dense: float, lines: Mapping[str, Sequence[float]], metric: str = "") -> Any:
+    """Score against the share removed, from the dense score at ratios[0]; lines called NAME NUMBER are one family."""
+    figure, axes = _axes()
+    families: dict[str, str] = {}
+    for name, scores in lines.items():
+        family = name.rstrip("0123456789").strip()
+        first = families.setdefault(family, f"C{len(families)}")
+        known = family in [line.get_label() for line in axes.lines]
+        style: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.6} if family != name else {"marker": "o", "markersize": 3}
+        axes.plot(ratios, [dense, *scores], color=first, label="_" if known else family, **style)
+    axes.axhline(dense, linestyle="--", color="gray", label="all heads")
+    if metric == "perplexity":
+        axes.set_yscale("log")
+    axes.set(xlabel="share of heads removed", ylabel=metric)
     axes.legend(fontsize="small")
     return figure
 

@@ -1,18 +1,18 @@
 """Apply a Cut: slice rows and columns of every matrix of a site."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from secateur.adapt.adapter import Adapter
+from secateur.adapt.adapter import Adapter, Layer
 from secateur.adapt.resize import settle_
 from secateur.adapt.site import Site, kept_slices
 from secateur.adapt.sites import Sizes, block_sizes, head_dim
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError
 
-__all__ = ["Slices", "cut_sizes", "cut_slices", "shrink_", "sliced"]
+__all__ = ["Slices", "cut_sizes", "cut_slices", "shrink_", "slice_layers_", "sliced"]
 
 Slices = Mapping[str, tuple[int, Tensor]]
 
@@ -67,9 +67,14 @@ def shrink_(model: PreTrainedModel, sites: Sequence[Site], cut: Cut) -> None:
     width = head_dim(model.config)
     for block in Adapter(model).blocks():
         for stage in block.stages():
-            for layer in stage:
-                if layer.name in slices:
-                    bias = layer.bias
-                    weight = sliced(layer.weight, slices, f"{layer.name}.weight")
-                    layer.replace_(weight, None if bias is None else sliced(bias, slices, f"{layer.name}.bias"))
+            slice_layers_(stage, slices)
         settle_(block, block_sizes(block, width), width)
+
+
+def slice_layers_(layers: Iterable[Layer], slices: Slices) -> None:
+    """Put what stays of weights and biases into the layers that are cut."""
+    for layer in layers:
+        if layer.name in slices:
+            bias = layer.bias
+            weight = sliced(layer.weight, slices, f"{layer.name}.weight")
+            layer.replace_(weight, None if bias is None else sliced(bias, slices, f"{layer.name}.bias"))

@@ -1,0 +1,205 @@
+"""Commands on attention heads: importance, ablate, curve, prune, finetune."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from secateur.cli.console import AsJson, progress, say, screen, show
+
+__all__ = ["heads"]
+
+heads = typer.Typer(no_args_is_help=True, help="Attention heads: which matter, and models without the others.")
+
+Model = Annotated[str, typer.Argument(help="A folder or hub name, saved with its task head.")]
+Data = Annotated[list[str], typer.Option(help="Texts to score on: .tsv, .csv, .jsonl or .txt. Two are correlated.")]
+One = Annotated[str, typer.Option(help="Texts to score heads on: .tsv, .csv, .jsonl or .txt.")]
+Test = Annotated[str | None, typer.Option(help="Texts to judge the model on; default is the scoring data.")]
+Out = Annotated[Path, typer.Option(help="Folder to write; must not exist yet.")]
+Task = Annotated[str | None, typer.Option(help="classify, lm or translate; default is what the model's class does.")]
+Samples = Annotated[int | None, typer.Option(help="First lines or windows of each file only.")]
+Batch = Annotated[int | None, typer.Option(help="Samples in a forward pass.")]
+Length = Annotated[int | None, typer.Option(help="Tokens a sample is cut at.")]
+By = Annotated[str, typer.Option(help="importance, magnitude, random or ablation.")]
+Level = Annotated[str, typer.Option(help="Absolute values at every token, or once an example.")]
+Normalise = Annotated[bool, typer.Option(help="Divide every layer's importances by their norm.")]
+Kinds = Annotated[list[str] | None, typer.Option(help="Only encoder, decoder or cross attention; may be repeated.")]
+Unit = Annotated[str, typer.Option(help="With shared KV heads: kv_groups, or heads of every group; auto chooses.")]
+AtLeast = Annotated[int, typer.Option(help="Heads every attention keeps.")]
+Again = Annotated[bool, typer.Option("--reestimate", help="Score again at every step.")]
+Seed = Annotated[int, typer.Option(help="Fixes what is drawn by chance.")]
+
+
+@heads.command()
+def importance(
+    model: Model,
+    data: Data,
+    out: Out,
+    task: Task = None,
+    by: By = "importance",
+    level: Level = "token",
+    normalise: Normalise = True,
+    samples: Samples = None,
+    batch: Batch = None,
+    length: Length = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Score every head: a table, a heat map, and with two --data how well the scores agree."""
+    from secateur.heads.report import report_importance
+    from secateur.heads.scoring import Scoring
+    from secateur.heads.subject import Reading, open_subject
+
+    scoring = Scoring(by=by, level=level, normalise=normalise, seed=seed)
+    reading = Reading(samples=samples, batch=batch, length=length)
+    subject = open_subject(model, task)
+    with progress("batches") as bar:
+        found = report_importance(subject, data, out, scoring, reading, progress=bar)
+    _tell(found, out, as_json=as_json)
+
+
+@heads.command()
+def ablate(
+    model: Model,
+    data: Data,
+    out: Out,
+    task: Task = None,
+    keep_one: Annotated[bool, typer.Option("--keep-one", help="Keep one head alone in its layer instead.")] = False,
+    samples: Samples = None,
+    batch: Batch = None,
+    length: Length = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Remove one head at a time: the change of score with bootstrap intervals, a table and a heat map."""
+    from secateur.heads.report import report_ablation
+    from secateur.heads.subject import Reading, open_subject
+
+    reading = Reading(samples=samples, batch=batch, length=length)
+    subject = open_subject(model, task)
+    with progress("heads") as bar:
+        found = report_ablation(subject, data, out, reading, keep=keep_one, seed=seed, progress=bar)
+    _tell(found, out, as_json=as_json)
+
+
+@heads.command()
+def curve(
+    model: Model,
+    data: One,
+    out: Out,
+    test: Test = None,
+    task: Task = None,
+    by: Annotated[list[str] | None, typer.Option(help="Orders to compare; may be repeated.")] = None,
+    seeds: Annotated[int, typer.Option(help="Random orders to draw.")] = 5,
+    step: Annotated[float, typer.Option(help="Share of the heads a step removes.")] = 0.1,
+    level: Level = "token",
+    normalise: Normalise = True,
+    reestimate: Again = False,
+    kind: Kinds = None,
+    unit: Unit = "auto",
+    at_least: AtLeast = 0,
+    samples: Samples = None,
+    batch: Batch = None,
+    length: Length = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove more and more heads in several orders: scores, a figure, and what goes within 1%."""
+    from secateur.heads.removal import Removal
+    from secateur.heads.report import report_curve
+    from secateur.heads.scoring import Scoring
+    from secateur.heads.subject import Reading, open_subject
+
+    orders = {}
+    for name in by or ["importance", "magnitude", "random"]:
+        for seed in range(seeds if name == "random" else 1):
+            scoring = Scoring(by=name, level=level, normalise=normalise, seed=seed)
+            label = f"random {seed}" if name == "random" else name
+            orders[label] = Removal(scoring=scoring, reestimate=reestimate, kinds=tuple(kind or ()), at_least=at_least)
+    reading = Reading(samples=samples, batch=batch, length=length)
+    subject = open_subject(model, task, unit=unit)
+    with progress("models judged") as bar:
+        found = report_curve(subject, (data, test), out, orders, reading, step=step, progress=bar)
+    _tell(found, out, as_json=as_json)
+
+
+@heads.command()
+def prune(
+    model: Model,
+    data: One,
+    ratio: Annotated[float, typer.Option(help="Share of the heads to remove.")],
+    out: Out,
+    test: Test = None,
+    task: Task = None,
+    by: By = "importance",
+    level: Level = "token",
+    normalise: Normalise = True,
+    reestimate: Again = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Judge every choice; for small models.")] = False,
+    kind: Kinds = None,
+    unit: Unit = "auto",
+    at_least: AtLeast = 0,
+    samples: Samples = None,
+    batch: Batch = None,
+    length: Length = None,
+    seed: Seed = 0,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx beside it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take heads out for good and save a smaller model that loads again."""
+    from secateur.heads.prune import prune_heads
+    from secateur.heads.removal import Removal
+    from secateur.heads.scoring import Scoring
+    from secateur.heads.subject import Reading, open_subject
+
+    scoring = Scoring(by=by, level=level, normalise=normalise, seed=seed)
+    plan = Removal(scoring=scoring, reestimate=reestimate, exact=exact, kinds=tuple(kind or ()), at_least=at_least)
+    reading = Reading(samples=samples, batch=batch, length=length)
+    subject = open_subject(model, task, unit=unit)
+    with progress("scoring") as bar:
+        found = prune_heads(subject, (data, test), out, ratio, plan, reading=reading, onnx=onnx, progress=bar)
+    if as_json:
+        show(found, as_json=True)
+        return
+    gone = found["heads_before"] - found["heads"]
+    say(
+        f"{gone} of {found['heads_before']} heads removed, {found['parameters_before']:,} to {found['parameters']:,} "
+        f"parameters; {found['metric']} {found['before']:.4f} before, {found['after']:.4f} after, on {found['test']}\n"
+        f"{out}: loads with transformers' Auto classes after `import secateur`"
+    )
+
+
+@heads.command()
+def finetune(
+    model: Annotated[str, typer.Argument(help="An encoder: a folder, a hub name, or bundled:minilm.")],
+    data: Annotated[Path, typer.Option(help="Labelled texts: .tsv, .csv or .jsonl.")],
+    out: Out,
+    test: Annotated[Path | None, typer.Option(help="Labelled texts to measure accuracy on.")] = None,
+    epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 3.0,
+    batch: Annotated[int, typer.Option(help="Texts in a step.")] = 32,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
+    length: Annotated[int, typer.Option(help="Tokens a text is cut at.")] = 128,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train a classifier to prune heads of, on labelled texts."""
+    from secateur.heads.finetune import finetune as run_finetune
+    from secateur.train.classifier import Finetuning
+
+    plan = Finetuning(epochs=epochs, batch=batch, rate=rate, length=length, seed=seed)
+    with progress("training steps") as bar:
+        found = run_finetune(model, data, out, plan, test=test, progress=bar)
+    show(found, as_json=as_json)
+
+
+def _tell(found: dict[str, Any], out: Path, *, as_json: bool) -> None:
+    if as_json:
+        show(found, as_json=True)
+        return
+    rows = found.get("rows", [])
+    if rows:
+        table = Table(*rows[0])
+        for row in rows:
+            table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
+        screen.print(table)
+    say("\n".join([*found["words"], f"written to {out}"]))

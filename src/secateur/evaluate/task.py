@@ -1,0 +1,92 @@
+"""Task: labelled batches, their loss, and a score that is a function of sums over samples."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from secateur.core.seed import generator
+from secateur.score.gates import Batch
+
+__all__ = ["Interval", "Task", "pad_batches", "paired_bootstrap", "score"]
+
+Parts = Float[np.ndarray, "samples parts"]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What a model is judged by."""
+
+    @property
+    def metric(self) -> str:
+        """The name of the score."""
+        ...
+
+    @property
+    def higher(self) -> bool:
+        """Whether more of it is better."""
+        ...
+
+    @property
+    def batches(self) -> Sequence[Batch]:
+        """What the model is called with, labels included."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss of a batch, summed over its samples."""
+        ...
+
+    def parts(self, model: nn.Module) -> Parts:
+        """What every sample adds to the score, `[samples, parts]`."""
+        ...
+
+    def value(self, total: Float[np.ndarray, "*runs parts"]) -> Float[np.ndarray, "*runs"]:
+        """The score of parts summed over samples."""
+        ...
+
+
+class Interval(NamedTuple):
+    """A change of score, the ends of its interval, and the two-sided probability of one as large by chance."""
+
+    change: float
+    low: float
+    high: float
+    p: float
+
+
+def paired_bootstrap(
+    task: Task, before: Parts, after: Parts, *, rounds: int = 1000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """The change of score from `before` to `after` when the same samples are drawn again with replacement."""
+    count = len(before)
+    drawn = torch.randint(count, (rounds, count), generator=generator(seed, "bootstrap"))
+    draws = (
+        torch.zeros(rounds, count, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double()).numpy()
+    )
+    changes = task.value(draws @ after) - task.value(draws @ before)
+    low, high = np.quantile(changes, [(1 - level) / 2, (1 + level) / 2])
+    change = float(task.value(after.sum(0)) - task.value(before.sum(0)))
+    tail = min(np.mean(changes <= 0), np.mean(changes >= 0))
+    return Interval(change, float(low), float(high), float(min(1.0, 2 * max(tail, 1 / rounds))))
+
+
+def pad_batches(rows: Sequence[Sequence[int]], size: int, pad: int) -> list[tuple[list[int], Tensor, Tensor]]:
+    """Rows of ids in batches of like length: which rows, ids `[batch, seq]` padded at the right, and their mask."""
+    order = sorted(range(len(rows)), key=lambda row: (-len(rows[row]), row))
+    found = []
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        lengths = torch.tensor([len(rows[row]) for row in chosen])
+        mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
+        ids = torch.full(mask.shape, pad)
+        ids[mask] = torch.tensor([token for row in chosen for token in rows[row]])
+        found.append((chosen, ids, mask.long()))
+    return found
+
+
+def score(task: Task, model: nn.Module) -> float:
+    """The score of a model over all samples."""
+    return float(task.value(task.parts(model).sum(0)))

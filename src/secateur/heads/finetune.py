@@ -1,0 +1,85 @@
+"""finetune(model, data, out): a real classifier from any encoder, saved whole."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from secateur.adapt.source import load_tokenizer, quiet, resolve
+from secateur.core.document import new_folder
+from secateur.core.errors import InputError, ModelError
+from secateur.core.seed import generator
+from secateur.evaluate.classification import classification_task, read_examples
+from secateur.evaluate.task import score
+from secateur.train.classifier import Finetuning, finetune_
+
+__all__ = ["finetune"]
+
+
+def finetune(
+    model: str | Path,
+    data: str | Path,
+    out: str | Path,
+    plan: Finetuning | None = None,
+    *,
+    test: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Train a classifier on a .tsv, .csv or .jsonl of labelled texts; returns its loss and accuracy.
+
+    The embeddings stay as they are. Classes are the labels of `data` in their order.
+    Raises a SecateurError on anything that cannot be used; `out` then does not exist.
+    """
+    plan = plan or Finetuning()
+    examples = read_examples(Path(data))
+    if examples[0].label is None or examples[0].pair is not None:
+        raise InputError(f"{data} should hold one text and one label a line to fine-tune on")
+    names = sorted({str(one.label) for one in examples})
+    labels = [names.index(str(one.label)) for one in examples]
+    test_examples = read_examples(Path(test)) if test else None
+    with new_folder(Path(out)) as folder:
+        classifier, tokenizer = _classifier(str(model), names, plan.seed)
+        loss = finetune_(classifier, tokenizer, [one.text for one in examples], labels, plan, progress=progress)
+        found: dict[str, Any] = {"classes": names, "examples": len(examples), "loss": loss}
+        if test_examples is not None:
+            task = classification_task(test_examples, classifier, tokenizer, length=plan.length)
+            found |= {"test_examples": len(test_examples), "accuracy": score(task, classifier)}
+        with quiet():
+            classifier.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return found
+
+
+def _classifier(model: str, names: list[str], seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    folder = resolve(model)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer is None:
+        raise InputError(f"{folder} has no tokenizer, and texts cannot be read without one")
+    try:
+        with quiet():
+            made, loading = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                id2label=dict(enumerate(names)),
+                label2id={name: number for number, name in enumerate(names)},
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
+        raise ModelError(f"{folder} cannot be made a classifier: {str(error).splitlines()[0]}") from error
+    _draw_new_(made, sorted(loading["missing_keys"]), seed)
+    return made, tokenizer
+
+
+@torch.no_grad()
+def _draw_new_(model: PreTrainedModel, names: list[str], seed: int) -> None:
+    """Layers the encoder lacks start as transformers starts them, but from a stream of their own."""
+    stream = generator(seed, "classifier")
+    for name in names:
+        parameter = model.get_parameter(name)
+        if parameter.dim() > 1:
+            parameter.normal_(0.0, getattr(model.config, "initializer_range", 0.02), generator=stream)
+        else:
+            parameter.zero_()

@@ -1,0 +1,104 @@
+"""prune_heads(subject, data, out, ratio, plan): a model without them, checked, and saved so that it loads again."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from secateur.adapt.source import quiet
+from secateur.core.cut import Cut
+from secateur.core.document import new_folder, read_document, write_document
+from secateur.core.errors import NumericalError
+from secateur.evaluate.task import score
+from secateur.export.hf import copy_companions
+from secateur.export.onnx import write_forward_onnx
+from secateur.heads.removal import Removal, plan_removal, removal_cut
+from secateur.heads.scoring import Progress
+from secateur.heads.subject import Reading, Subject
+from secateur.score.gates import Batch, gated
+from secateur.surgery.heads import cut_heads_, head_sites, heads_config
+
+__all__ = ["prune_heads", "save_without_heads"]
+
+_TOLERANCE = 1e-4  # of the largest output
+
+
+def prune_heads(
+    subject: Subject,
+    data: tuple[str, str | None],
+    out: str | Path,
+    ratio: float,
+    plan: Removal | None = None,
+    *,
+    reading: Reading | None = None,
+    onnx: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Take a share of the heads out for good and save the model.
+
+    data: what heads are scored on, and what the model is judged on before and after
+    (None: the same). With `plan.reestimate` a tenth goes at a time. The subject's model
+    has lost its heads afterwards. Returns what heads.json holds. Raises a SecateurError
+    with one sentence on anything that cannot be done; `out` then does not exist.
+    """
+    plan = plan or Removal()
+    scored = subject.read(data[0], reading)
+    judged = scored if data[1] is None else subject.read(data[1], reading)
+    steps = [ratio * step / 10 for step in range(1, 11)] if plan.reestimate else [ratio]
+    with new_folder(Path(out)) as folder:
+        live = plan_removal(subject, scored, steps, plan, progress=progress)[-1]
+        found = {"model": str(subject.folder), "data": data[0], "test": data[1] or data[0], "ratio": ratio}
+        found |= {"plan": asdict(plan), "metric": judged.metric, "before": score(judged, subject.model)}
+        found |= save_without_heads(subject, live, folder, next(iter(scored.batches)))
+        found |= {"after": score(judged, subject.model)}
+        if onnx:
+            write_forward_onnx(subject.model, next(iter(scored.batches)), folder)
+        write_document(folder / "heads.json", found)
+    return found
+
+
+def save_without_heads(subject: Subject, live: Sequence[Tensor], folder: Path, batch: Batch) -> dict[str, Any]:
+    """Slice the model, check it against its gated self on a batch, and write it with its cut.
+
+    Raises NumericalError when the two differ.
+    """
+    model = subject.model
+    with gated(subject.attentions, [keep.float() for keep in live]):
+        expected = _logits(model, batch)
+    before = model.num_parameters()
+    cut = removal_cut(subject, live)
+    cut_heads_(model, head_sites(subject.attentions, subject.unit), cut)
+    difference = float((expected - _logits(model, batch)).abs().max() / expected.abs().max().clamp_min(1e-12))
+    if not difference <= _TOLERANCE:
+        raise NumericalError(
+            f"the model without heads differs from the one with gates at 0 by {difference:.2g} of its largest output, "
+            f"allowed is {_TOLERANCE:g}: the family's row in secateur/adapt/stacks.py does not fit this checkpoint"
+        )
+    _save(subject.folder, model, cut, folder)
+    kept = [int(keep.sum()) for keep in live]
+    return {
+        "heads": sum(kept),
+        "heads_before": sum(map(len, live)),
+        "heads_by_attention": dict(zip((one.name for one in subject.attentions), kept, strict=True)),
+        "parameters": model.num_parameters(),
+        "parameters_before": before,
+        "difference": difference,
+    }
+
+
+def _save(source: Path, model: PreTrainedModel, cut: Cut, folder: Path) -> None:
+    with quiet():
+        model.save_pretrained(folder)
+    copy_companions(source, folder)  # the source's own config and tokenizer, word for word
+    config = read_document(source / "config.json") | {"architectures": [type(model).__name__]}
+    write_document(folder / "config.json", heads_config(config, model))
+    cut.save(folder / "cut.json")
+
+
+@torch.no_grad()
+def _logits(model: PreTrainedModel, batch: Batch) -> Tensor:
+    return model(**batch).logits

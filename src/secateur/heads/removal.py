@@ -1,0 +1,118 @@
+"""plan_removal(subject, task, ...): which heads stay at each share removed; one-shot, re-estimated, or exact."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from math import comb
+
+import torch
+from torch import Tensor
+
+from secateur.core.cut import Cut
+from secateur.core.errors import InputError, RatioError
+from secateur.evaluate.task import Task
+from secateur.heads.scoring import Progress, Scoring, score_heads
+from secateur.heads.subject import Subject
+from secateur.score.gates import gated
+from secateur.score.heads import remove_heads
+
+__all__ = ["Removal", "exact_removal", "plan_removal", "removal_cut"]
+
+_MOST = 100_000  # models an exact search may judge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """reestimate: score again at every step, with the heads removed so far gone.
+
+    exact: judge every choice by the loss instead, for small models; steps are not nested.
+    kinds: attentions that may lose heads (encoder, decoder, cross), none named means
+    all. at_least: heads every attention keeps.
+    """
+
+    scoring: Scoring = field(default_factory=Scoring)
+    reestimate: bool = False
+    exact: bool = False
+    kinds: tuple[str, ...] = ()
+    at_least: int = 0
+
+
+def plan_removal(
+    subject: Subject, task: Task, ratios: Sequence[float], plan: Removal, *, progress: Progress | None = None
+) -> list[list[Tensor]]:
+    """Live heads `[heads]` of every attention at each ratio of the chosen kinds' heads; what is gone stays gone.
+
+    Raises RatioError on ratios outside 0..1 or falling, InputError when `at_least` forbids one.
+    """
+    if not all(0 <= ratio <= 1 for ratio in ratios) or list(ratios) != sorted(ratios):
+        raise RatioError(f"ratios {list(ratios)} should rise from 0 to 1")
+    chosen = [place for place, wanted in enumerate(subject.of_kinds(plan.kinds)) if wanted]
+    layouts = [subject.layouts[place] for place in chosen]
+    total = sum(layout.heads for layout in layouts)
+    counts = [int(ratio * total + 1e-9) for ratio in ratios]
+    if plan.exact:
+        return [exact_removal(subject, task, count, kinds=plan.kinds, progress=progress) for count in counts]
+    live = subject.live
+    scores = score_heads(subject, task, plan.scoring, live, progress=progress)
+    found = []
+    for number, count in enumerate(counts):
+        if number and plan.reestimate:
+            scores = score_heads(subject, task, plan.scoring, live, progress=progress)
+        part = [live[place] for place in chosen]
+        after = remove_heads([scores[place] for place in chosen], layouts, part, count, at_least=plan.at_least)
+        live = list(live)
+        for place, keep in zip(chosen, after, strict=True):
+            live[place] = keep
+        found.append(live)
+    return found
+
+
+def exact_removal(
+    subject: Subject, task: Task, count: int, *, kinds: Sequence[str] = (), progress: Progress | None = None
+) -> list[Tensor]:
+    """The `count` heads whose removal raises the loss least, by judging every choice; for small models.
+
+    Raises InputError when there are too many choices.
+    """
+    wanted = subject.of_kinds(kinds)
+    ends = torch.tensor([layout.heads for layout in subject.layouts]).cumsum(0).tolist()
+    units = [
+        [start + head for head in group]
+        for start, layout, keep, use in zip([0, *ends], subject.layouts, subject.live, wanted, strict=False)
+        if use
+        for _, group in layout.units(torch.zeros(layout.heads), keep)
+    ]
+    size = len(units[0]) if units else 1
+    picked = count // size
+    choices = comb(len(units), picked)
+    if choices > _MOST or count % size:
+        raise InputError(
+            f"an exact search would judge {choices:,} choices of {picked} of {len(units)} units of {size} heads, "
+            f"at most {_MOST:,} are tried: remove fewer, a multiple of {size}, or take the greedy order"
+        )
+    best: tuple[float, list[Tensor]] = (float("inf"), subject.live)
+    for number, choice in enumerate(combinations(units, picked)):
+        if progress is not None:
+            progress(number, choices)
+        flat = torch.ones(ends[-1], dtype=torch.bool)
+        flat[[head for group in choice for head in group]] = False
+        live = list(flat.split([layout.heads for layout in subject.layouts]))
+        loss = _loss(subject, task, live)
+        best = min(best, (loss, live), key=lambda pair: pair[0])
+    return best[1]
+
+
+@torch.no_grad()
+def _loss(subject: Subject, task: Task, live: Sequence[Tensor]) -> float:
+    with gated(subject.attentions, [keep.float() for keep in live]):
+        return sum(float(task.loss(subject.model, batch)) for batch in task.batches)
+
+
+def removal_cut(subject: Subject, live: Sequence[Tensor]) -> Cut:
+    """The units kept of every attention that loses some, by the names of its sites."""
+    kept = {}
+    for attention, layout, keep in zip(subject.attentions, subject.layouts, live, strict=True):
+        if not bool(keep.all()):
+            units = keep.reshape(-1, layout.shared)[:, 0] if layout.unit == "kv_groups" else keep
+            kept[f"{attention.name}.{layout.unit}"] = tuple(units.nonzero().flatten().tolist())
+    return Cut(kept)

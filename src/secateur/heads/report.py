@@ -1,0 +1,140 @@
+"""What the commands write: tables, heat maps and curves, in a folder that appears whole."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from secateur.core.document import new_folder, write_document
+from secateur.core.errors import InputError
+from secateur.heads.ablation import Ablation, ablate, keep_one
+from secateur.heads.curve import head_curve
+from secateur.heads.removal import Removal
+from secateur.heads.scoring import Progress, Scoring, score_heads
+from secateur.heads.subject import Reading, Subject
+from secateur.heads.table import correlate, head_rows, save_rows
+from secateur.report.figures import curve_figure, heads_figure, save_figure
+
+__all__ = ["report_ablation", "report_curve", "report_importance"]
+
+
+def report_importance(
+    subject: Subject, data: Sequence[str], out: Path, scoring: Scoring, reading: Reading, *, progress: Progress
+) -> dict[str, Any]:
+    """importance.csv, .json and .png of one or two data sets. Raises InputError on more."""
+    tasks = [subject.read(one, reading) for one in _one_or_two(data)]
+    with new_folder(out) as folder:
+        scores = [score_heads(subject, task, scoring, progress=progress) for task in tasks]
+        columns: dict[str, Any] = dict(zip(_names("importance", data), scores, strict=True))
+        rows = head_rows(subject, columns)
+        agreement = correlate(*scores) if len(scores) == 2 else None
+        about = {"model": str(subject.folder), "data": list(data), "scoring": asdict(scoring), "correlation": agreement}
+        save_rows(rows, folder / "importance", about)
+        _draw(subject, scores[0], f"head {scoring.by} on {Path(data[0]).name}", folder / "importance.png", signed=False)
+    least = sorted(rows, key=lambda row: row[next(iter(columns))])[:5]
+    words = ["least: " + ", ".join(f"{row['kind']} {row['layer']}.{row['head']}" for row in least)]
+    return {**about, "rows": rows, "words": [*words, *_agreement(agreement)]}
+
+
+def report_ablation(
+    subject: Subject,
+    data: Sequence[str],
+    out: Path,
+    reading: Reading,
+    *,
+    keep: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """ablation.csv, .json and .png: the change of score without each head, or with it alone in its layer."""
+    tasks = [subject.read(one, reading) for one in _one_or_two(data)]
+    run = keep_one if keep else ablate
+    with new_folder(out) as folder:
+        found = [run(subject, task, seed=seed, progress=progress) for task in tasks]
+        columns: dict[str, Any] = {}
+        for name, one in zip(_names("", data), found, strict=True):
+            for number, part in enumerate(("change", "low", "high", "p")):
+                columns[f"{part} {name}".strip()] = [[interval[number] for interval in row] for row in one.changes]
+        rows = head_rows(subject, columns)
+        agreement = correlate(found[0].effects, found[1].effects) if len(found) == 2 else None
+        about = {
+            "model": str(subject.folder),
+            "data": list(data),
+            "metric": tasks[0].metric,
+            "scores": [one.score for one in found],
+            "keep_one": keep,
+            "correlation": agreement,
+        }
+        save_rows(rows, folder / "ablation", about)
+        title = f"change of {tasks[0].metric} {'with one head alone' if keep else 'without the head'}"
+        _draw(subject, found[0].effects, title, folder / "ablation.png", signed=True)
+    words = _best(subject, found[0], tasks[0].higher) if keep else [_harmless(found[0], tasks[0].higher)]
+    score = f"{tasks[0].metric} of the whole model: {found[0].score:.4f}"
+    return {**about, "rows": rows, "words": [score, *words, *_agreement(agreement)]}
+
+
+def report_curve(
+    subject: Subject,
+    data: tuple[str, str | None],
+    out: Path,
+    orders: Mapping[str, Removal],
+    reading: Reading,
+    *,
+    step: float = 0.1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """curve.json and .png: scores at every step of every order. Raises InputError on a step outside 0..1."""
+    if not 0 < step <= 1:
+        raise InputError(f"a step removes a share of the heads between 0 and 1, got {step}")
+    scored = subject.read(data[0], reading)
+    judged = scored if data[1] is None else subject.read(data[1], reading)
+    ratios = [round(step * number, 6) for number in range(1, int(1 / step + 1e-9) + 1)]
+    with new_folder(out) as folder:
+        found = head_curve(subject, scored, judged, ratios, orders, progress=progress)
+        document = {"model": str(subject.folder), "data": data[0], "test": data[1] or data[0], **found.document()}
+        write_document(folder / "curve.json", document)
+        save_figure(curve_figure([0.0, *ratios], found.dense, found.lines, found.metric), folder / "curve.png")
+    rows = [
+        {"removed": ratio, **{name: scores[number] for name, scores in found.lines.items()}}
+        for number, ratio in enumerate(ratios)
+    ]
+    free = ", ".join(f"{name} {share:.0%}" for name, share in found.free().items())
+    words = [f"{found.metric} of the whole model: {found.dense:.4f}", f"heads that go within 1%: {free}"]
+    return {**document, "rows": rows, "words": words}
+
+
+def _one_or_two(data: Sequence[str]) -> Sequence[str]:
+    if len(data) not in (1, 2):
+        raise InputError(f"give one --data, or two to correlate, got {len(data)}")
+    return data
+
+
+def _names(word: str, data: Sequence[str]) -> list[str]:
+    return [word] if len(data) == 1 else [f"{word} {number}".strip() for number in (1, 2)]
+
+
+def _draw(subject: Subject, scores: Sequence[Tensor], title: str, path: Path, *, signed: bool) -> None:
+    labels = [f"{one.kind} {one.layer}" for one in subject.attentions]
+    save_figure(heads_figure([row.tolist() for row in scores], labels, title, signed=signed), path)
+
+
+def _agreement(found: dict[str, float] | None) -> list[str]:
+    if found is None:
+        return []
+    return [f"correlation of the two: Pearson {found['pearson']:.3f} (p {found['pearson_p']:.2g})"]
+
+
+def _harmless(found: Ablation, higher: bool) -> str:
+    intervals = [one for row in found.changes for one in row]
+    worse = [one for one in intervals if one.p < 0.05 and (one.change < 0) == higher]
+    return f"{len(intervals) - len(worse)} of {len(intervals)} heads can go alone without a significant loss (p < 0.05)"
+
+
+def _best(subject: Subject, found: Ablation, higher: bool) -> list[str]:
+    places = [one for one in subject.attentions if one.heads]
+    return [
+        f"{one.kind} {one.layer}: head {head} alone changes it by {interval.change:+.4f}"
+        for one, (head, interval) in zip(places, found.best(higher=higher), strict=True)
+    ]

@@ -1,0 +1,118 @@
+"""Subject: a model opened with its task head, its attentions, and what it is judged by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from secateur.adapt.attention import Attention
+from secateur.adapt.source import load_as_saved, load_tokenizer, resolve
+from secateur.adapt.stacks import attentions
+from secateur.core.errors import InputError
+from secateur.evaluate.classification import classification_task, read_examples
+from secateur.evaluate.language import language_task
+from secateur.evaluate.task import Task
+from secateur.evaluate.translation import read_pairs, translation_task
+from secateur.score.heads import HeadLayout
+
+__all__ = ["Reading", "Subject", "TaskName", "open_subject"]
+
+TaskName = Literal["classify", "lm", "translate"]
+_LENGTHS = {"classify": 256, "lm": 512, "translate": 128}
+_BATCHES = {"classify": 32, "lm": 1, "translate": 16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How much of a file is read: its first `samples` lines or windows, in batches, cut at `length` tokens."""
+
+    samples: int | None = None
+    batch: int | None = None
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse to read nothing."""
+        for name in ("samples", "batch", "length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model and every attention it has; unit: what goes together at once (auto, heads, kv_groups)."""
+
+    folder: Path
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    attentions: Sequence[Attention]
+    task_name: TaskName
+    unit: str = "auto"
+
+    @property
+    def layouts(self) -> list[HeadLayout]:
+        """Heads, how many share a KV head, and what goes at once, by attention."""
+        return [
+            HeadLayout(one.heads, max(one.heads // max(one.kv_heads, 1), 1), one.unit(self.unit))
+            for one in self.attentions
+        ]
+
+    @property
+    def live(self) -> list[Tensor]:
+        """All heads."""
+        return [torch.ones(attention.heads, dtype=torch.bool) for attention in self.attentions]
+
+    def of_kinds(self, kinds: Sequence[str]) -> list[bool]:
+        """Which attentions are of these kinds; none named means all. Raises InputError on a kind the model lacks."""
+        known = {attention.kind for attention in self.attentions}
+        if set(kinds) - known:
+            raise InputError(f"kind {sorted(set(kinds) - known)[0]!r} is not in this model: it has {sorted(known)}")
+        return [not kinds or attention.kind in kinds for attention in self.attentions]
+
+    def read(self, data: str, plan: Reading | None = None) -> Task:
+        """The task on a file. Raises a SecateurError on one that cannot be used."""
+        plan = plan or Reading()
+        batch, length = plan.batch or _BATCHES[self.task_name], plan.length or _LENGTHS[self.task_name]
+        if self.task_name == "lm":
+            return language_task(data, self.model, self.tokenizer, limit=plan.samples, batch=batch, length=length)
+        if self.task_name == "translate":
+            pairs = read_pairs(Path(data), plan.samples)
+            return translation_task(pairs, self.tokenizer, batch=batch, length=length)
+        examples = read_examples(Path(data), plan.samples)
+        return classification_task(examples, self.model, self.tokenizer, batch=batch, length=length)
+
+
+def open_subject(model: str | Path, task: str | None = None, *, unit: str = "auto") -> Subject:
+    """Load a model by the class it was saved as; the task is that class's unless named.
+
+    Raises ModelError for a family without a row in the tables, InputError on a task it has no head for.
+    """
+    folder = resolve(str(model))
+    loaded = load_as_saved(folder, torch.float32)
+    found = attentions(loaded)
+    own = _task_of(type(loaded).__name__)
+    if task is not None and task not in get_args(TaskName):
+        raise InputError(f"task {task!r} is unknown: use {', '.join(get_args(TaskName))}")
+    if own is None or (task is not None and task != own):
+        raise InputError(
+            f"{type(loaded).__name__} has no head for task {task or 'classify, lm or translate'}: fine-tune it first "
+            "(secateur heads finetune), or name a model that was"
+        )
+    tokenizer = load_tokenizer(folder)
+    if tokenizer is None:
+        raise InputError(f"{folder} has no tokenizer, and texts cannot be read without one")
+    for attention in found:
+        attention.unit(unit)  # refuse before any work
+    return Subject(folder, loaded, tokenizer, found, own, unit)
+
+
+def _task_of(name: str) -> TaskName | None:
+    if name.endswith("ForSequenceClassification"):
+        return "classify"
+    if name.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM")):
+        return "lm"
+    return "translate" if name.endswith(("ForConditionalGeneration", "MTModel")) else None

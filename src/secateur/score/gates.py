@@ -1,0 +1,106 @@
+"""Gates on heads: multiply every head's output, and read the loss's derivative with respect to each gate."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from secateur.adapt.attention import Attention, Kind
+from secateur.core.errors import CalibrationError
+
+__all__ = ["LEVELS", "Batch", "Loss", "gate_gradients", "gated", "query_positions"]
+
+Batch = Mapping[str, Tensor]
+Loss = Callable[[nn.Module, Batch], Tensor]
+LEVELS = ("token", "example")
+Gate = Float[Tensor, "_"]  # one for every head; attentions differ in how many
+
+
+@contextmanager
+def gated(found: Sequence[Attention], gates: Sequence[Gate]) -> Iterator[None]:
+    """Every head's output times its gate, before the output projection; all ones is the model itself."""
+    with ExitStack() as stack:
+        for attention, gate in zip(found, gates, strict=True):
+            if not bool((gate == 1).all()):
+                wide = gate.repeat_interleave(attention.width)
+                hook = attention.output.module.register_forward_pre_hook(partial(_scale, wide))
+                stack.callback(hook.remove)
+        yield
+
+
+def _scale(wide: Tensor, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (args[0] * wide.to(args[0]), *args[1:])
+
+
+def gate_gradients(
+    model: nn.Module,
+    found: Sequence[Attention],
+    batches: Iterable[Batch],
+    loss: Loss,
+    *,
+    gates: Sequence[Gate] | None = None,
+    level: str = "token",
+) -> list[Gate]:
+    """Mean over samples of |d loss / d gate| for every head, one backward pass a batch (Michel et al. 2019, 4.1).
+
+    loss: summed over the samples of a batch. level: where the absolute value is taken,
+    at every token's position, as the authors' code does, or once an example, as their
+    formula says. Padded positions count nothing. No weight gets a gradient: what flows
+    back are activations, down to the first attention. Raises CalibrationError on NaN,
+    inf, or no batch.
+    """
+    sums = [torch.zeros(attention.heads, dtype=torch.float64) for attention in found]
+    gates = gates or [torch.ones(attention.heads) for attention in found]
+    samples = 0
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.requires_grad_(False)
+    try:
+        for batch in batches:
+            samples += len(next(iter(batch.values())))
+            positions = query_positions(batch, {attention.kind for attention in found})
+            with ExitStack() as stack:
+                for total, attention, gate in zip(sums, found, gates, strict=True):
+                    note = partial(_note, total, attention.width, positions.get(attention.kind), level)
+                    hook = partial(_watch, note, gate.repeat_interleave(attention.width))
+                    stack.callback(attention.output.module.register_forward_pre_hook(hook).remove)
+                loss(model, batch).backward()
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+    if samples == 0 or not all(bool(torch.isfinite(total).all()) for total in sums):
+        raise CalibrationError("importance of heads is missing or not finite: there was no batch, or the loss is NaN")
+    return [total / samples for total in sums]
+
+
+def _watch(note: Callable[[Tensor, Tensor], None], wide: Tensor, module: nn.Module, args: Any) -> tuple[Any, ...]:
+    """Let the gradient of a head's gated output pass by; a gate's own is its product with the output."""
+    context = args[0]
+    out = context if bool((wide == 1).all()) else context * wide.to(context)
+    if not out.requires_grad:
+        out = out.detach().requires_grad_()
+    out.register_hook(partial(note, context.detach()))
+    return (out, *args[1:])
+
+
+def _note(total: Tensor, width: int, positions: Tensor | None, level: str, context: Tensor, gradient: Tensor) -> None:
+    derivative = (context * gradient).unflatten(-1, (len(total), width)).sum(-1)  # [batch, seq, heads]
+    if positions is not None and positions.shape == derivative.shape[:2]:
+        derivative = derivative * positions[..., None]
+    if level == "example":
+        derivative = derivative.sum(1, keepdim=True)
+    total += derivative.abs().sum((0, 1)).to(total)
+
+
+def query_positions(batch: Batch, kinds: set[Kind]) -> dict[Kind, Tensor]:
+    """Which query positions are no padding, `[batch, seq]`; a cross attention's are the decoder's."""
+    mask, labels = batch.get("attention_mask"), batch.get("labels")
+    if "cross" in kinds:
+        target = None if labels is None else labels != -100
+        places: dict[Kind, Tensor | None] = {"encoder": mask, "decoder": target, "cross": target}
+    else:
+        places = {"encoder": mask, "decoder": mask}
+    return {kind: place for kind, place in places.items() if place is not None}

@@ -1,0 +1,86 @@
+"""Scores of heads, and which go first: normalised gate gradients, magnitudes, chance (Michel et al. 2019)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from secateur.core.errors import InputError
+from secateur.core.seed import generator
+from secateur.core.shapes import Weight
+
+__all__ = ["HeadLayout", "head_magnitude", "head_noise", "normalise_heads", "remove_heads"]
+
+Heads = Float[Tensor, "_"]  # one for every head; attentions differ in how many
+Live = Bool[Tensor, "_"]
+
+
+@dataclass(frozen=True)
+class HeadLayout:
+    """What goes together in one attention: runs of `shared` heads have one KV head.
+
+    unit: kv_groups removes whole runs, heads one head of every run (with nothing shared,
+    one head), none nothing.
+    """
+
+    heads: int
+    shared: int = 1
+    unit: str = "heads"
+
+    def units(self, score: Heads, live: Live) -> list[tuple[float, tuple[int, ...]]]:
+        """Score and heads of what can still go, cheapest first; ties by position."""
+        runs = torch.arange(self.heads).reshape(-1, self.shared)
+        if self.unit == "heads" and self.shared > 1:
+            ranked = [sorted((int(h) for h in run if live[h]), key=lambda h: (float(score[h]), h)) for run in runs]
+            groups = [tuple(sorted(group)) for group in zip(*ranked, strict=True)]
+        elif self.unit == "none":
+            groups = []
+        else:
+            groups = [tuple(run.tolist()) for run in runs if bool(live[run].all())]
+        scored = [(sum(float(score[h]) for h in group), group) for group in groups]
+        return sorted(scored)
+
+
+def normalise_heads(scores: Sequence[Heads]) -> list[Heads]:
+    """Every layer's scores over their L2 norm, so that layers compare; a dead layer stays zero."""
+    return [score / (score.norm() + 1e-20) for score in scores]
+
+
+def head_magnitude(weight: Weight, width: int) -> Heads:
+    """L2 norm of every head's columns in the output projection."""
+    return weight.float().unflatten(1, (-1, width)).norm(dim=(0, 2))
+
+
+def head_noise(layouts: Sequence[HeadLayout], seed: int) -> list[Heads]:
+    """A score by chance."""
+    stream = generator(seed, "heads", "random")
+    return [torch.rand(layout.heads, generator=stream) for layout in layouts]
+
+
+def remove_heads(
+    scores: Sequence[Heads], layouts: Sequence[HeadLayout], live: Sequence[Live], count: int, *, at_least: int = 0
+) -> list[Live]:
+    """The live heads after the cheapest units went, as many as fit in `count` heads removed in all.
+
+    live: what earlier rounds left; heads they removed are part of the count. at_least:
+    heads every attention keeps. Raises InputError when that many cannot go.
+    """
+    after = [keep.clone() for keep in live]
+    gone = sum(int((~keep).sum()) for keep in after)
+    units = [
+        (score, place, group)
+        for place, layout in enumerate(layouts)
+        for score, group in layout.units(scores[place], live[place])
+    ]
+    for _, place, group in sorted(units):
+        if gone + len(group) > count:
+            continue
+        if int(after[place].sum()) - len(group) >= at_least:
+            after[place][list(group)] = False
+            gone += len(group)
+    smallest = min((len(group) for _, _, group in units), default=0)
+    if count - gone >= max(smallest, 1):
+        raise InputError(f"{count} heads cannot go, only {gone}: every attention keeps at least {at_least}")
+    return after

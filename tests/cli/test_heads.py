@@ -1,0 +1,78 @@
+import json
+import sys
+
+import pytest
+from typer.main import get_command
+
+from secateur.cli.main import app, main
+
+OPTIONS = {
+    "importance": "--batch --by --data --json --length --level --normalise --out --samples --seed --task model",
+    "ablate": "--batch --data --json --keep-one --length --out --samples --seed --task model",
+    "curve": "--at-least --batch --by --data --json --kind --length --level --normalise --out --reestimate --samples "
+    "--seeds --step --task --test --unit model",
+    "prune": "--at-least --batch --by --data --exact --json --kind --length --level --normalise --onnx --out --ratio "
+    "--reestimate --samples --seed --task --test --unit model",
+    "finetune": "--batch --data --epochs --json --length --out --rate --seed --test model",
+}
+
+
+def run(monkeypatch, capsys, *args):
+    """Exit code, stdout and stderr of a heads command."""
+    monkeypatch.setattr(sys, "argv", ["secateur", "heads", *map(str, args)])
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_command_line_is_as_reviewed():
+    found = {
+        name: " ".join(sorted(parameter.opts[0] for parameter in command.params if parameter.name != "help"))
+        for name, command in get_command(app).commands["heads"].commands.items()
+    }
+    assert found == OPTIONS
+
+
+def test_every_command_runs_and_says_where_it_wrote(monkeypatch, capsys, saved_task, labelled, tmp_path):
+    folder, data = saved_task("DistilBertForSequenceClassification"), ("--data", labelled, "--samples", 8)
+    for name, extra in {
+        "importance": ("--level", "example"),
+        "ablate": (),
+        "curve": ("--step", 0.5, "--seeds", 1),
+        "prune": ("--ratio", 0.25),
+    }.items():
+        out = tmp_path / name
+        code, printed, err = run(monkeypatch, capsys, name, folder, *data, *extra, "--out", out)
+        assert code == 0 and str(out) in printed.replace("\n", ""), err
+    code, printed, _ = run(
+        monkeypatch, capsys, "prune", folder, *data, "--ratio", 0.5, "--out", tmp_path / "j", "--json"
+    )
+    assert code == 0 and json.loads(printed)["heads"] == 6
+    args = ("finetune", folder, "--data", labelled, "--epochs", 1, "--out", tmp_path / "tuned", "--json")
+    code, printed, _ = run(monkeypatch, capsys, *args)
+    assert code == 0 and json.loads(printed)["classes"] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("importance", "--by", "colour"), "by 'colour' is unknown"),
+        (("importance", "--level", "batch"), "level 'batch' is unknown"),
+        (("importance", "--task", "lm"), "has no head for task lm"),
+        (("importance", "--samples", "0"), "samples must be at least 1"),
+        (("curve", "--kind", "cross"), "kind 'cross' is not in this model"),
+        (("prune", "--ratio", "2"), "rise from 0 to 1"),
+        (("prune", "--ratio", "0.5", "--unit", "wheels"), "unit 'wheels' is unknown"),
+        (("prune", "--ratio", "0.5", "--test", "none.tsv"), "cannot be read"),
+    ],
+)
+def test_bad_input_is_one_sentence(monkeypatch, capsys, saved_task, labelled, tmp_path, args, message):
+    folder = saved_task("DistilBertForSequenceClassification")
+    command, *rest = args
+    code, _, err = run(monkeypatch, capsys, command, folder, "--data", labelled, *rest, "--out", tmp_path / "out")
+    assert code == 2 and message in " ".join(err.split()) and "Traceback" not in err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from conftest import tiny_tokenizer
+from secateur import load
+from secateur.core.cut import Cut
+from secateur.core.document import read_document
+from secateur.core.errors import InputError, NumericalError, SecateurError
+from secateur.heads import prune as module
+from secateur.heads.prune import prune_heads
+from secateur.heads.removal import Removal
+from secateur.heads.subject import Reading, open_subject
+
+
+def test_the_pruned_classifier_loads_and_scores_the_same(saved_task, labelled, tmp_path):
+    subject = open_subject(saved_task("BertForSequenceClassification"))
+    found = prune_heads(subject, (str(labelled), None), tmp_path / "out", 0.5, Removal(reestimate=True))
+    assert found["heads"] == 6 and found["parameters_before"] - found["parameters"] == 6 * (4 * 32 * 8 + 3 * 8)
+    again = open_subject(tmp_path / "out")
+    task = again.read(str(labelled))
+    from secateur.evaluate.task import score
+
+    assert score(task, again.model) == found["after"]
+    assert read_document(tmp_path / "out" / "heads.json")["after"] == found["after"]
+    assert Cut.load(tmp_path / "out" / "cut.json").kept
+    ids = torch.tensor([tiny_tokenizer()("w3 w4").input_ids])
+    auto = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    expected = subject.model(ids).logits
+    assert torch.allclose(auto(ids).logits, expected, atol=1e-6)
+    assert torch.equal(load(tmp_path / "out")(ids).logits, auto(ids).logits)
+    second = prune_heads(again, (str(labelled), None), tmp_path / "smaller", 0.5)
+    assert second["heads_before"] == 6 and second["heads"] == 3
+
+
+def test_a_translation_model_loses_cross_attention_only(saved_task, tmp_path):
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("w3 w4 w5\tw6 w7\nw8\tw9 w10\n")
+    for name in ("MarianMTModel", "T5ForConditionalGeneration"):
+        subject = open_subject(saved_task(name))
+        plan = Removal(kinds=("cross",))
+        found = prune_heads(subject, (str(pairs), None), tmp_path / name, 1.0, plan, reading=Reading(length=8))
+        listed = read_document(tmp_path / name / "config.json")["heads_per_layer"]
+        assert listed["cross"] == [0, 0, 0] and set(listed["decoder"]) == {4} and found["metric"] == "bleu"
+        again = open_subject(tmp_path / name)
+        task = again.read(str(pairs), Reading(length=8))
+        assert task.translate(again.model) == task.translate(subject.model)
+
+
+@pytest.mark.parametrize("unit", ["kv_groups", "heads"])
+def test_a_decoder_goes_by_its_own_config(saved, text, tmp_path, unit):
+    subject = open_subject(saved("llama"), unit=unit)
+    reading = Reading(samples=4, length=16)
+    found = prune_heads(subject, (str(text), None), tmp_path / "out", 0.5, reading=reading)
+    assert found["heads"] == 4
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    ids = torch.arange(3, 15)[None]
+    assert torch.allclose(loaded(ids).logits, subject.model(ids).logits, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+def test_onnx_computes_the_same_for_other_sizes(saved_task, labelled, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    subject = open_subject(saved_task("BertForSequenceClassification"))
+    prune_heads(subject, (str(labelled), None), tmp_path / "out", 0.75, onnx=True)
+    assert min(one.heads for one in subject.attentions) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    ids = np.array([[3, 4, 5, 6, 7]])
+    (got,) = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+    assert np.allclose(got, subject.model(torch.from_numpy(ids)).logits.numpy(), atol=1e-4)
+
+
+def test_a_removal_that_computes_something_else_is_not_saved(saved_task, labelled, tmp_path, monkeypatch):
+    subject = open_subject(saved_task("BertForSequenceClassification"))
+    monkeypatch.setattr(
+        module, "cut_heads_", lambda model, sites, cut: model.bert.embeddings.word_embeddings.weight.mul_(2)
+    )
+    with pytest.raises(NumericalError, match=r"stacks\.py"):
+        prune_heads(subject, (str(labelled), None), tmp_path / "out", 0.5)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_left_when_it_cannot_be_done(saved_task, labelled, tmp_path):
+    subject = open_subject(saved_task("BertForSequenceClassification"))
+    for ratio, plan in ((1.5, Removal()), (0.9, Removal(at_least=2))):
+        with pytest.raises(SecateurError):
+            prune_heads(subject, (str(labelled), None), tmp_path / "out", ratio, plan)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match="already exists"):
+        prune_heads(subject, (str(labelled), None), tmp_path / "out", 0.5)

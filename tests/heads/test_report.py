@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+from secateur.core.errors import InputError
+from secateur.heads.removal import Removal
+from secateur.heads.report import report_ablation, report_curve, report_importance
+from secateur.heads.scoring import Scoring
+from secateur.heads.subject import Reading, open_subject
+
+
+@pytest.fixture
+def subject(saved_task):
+    return open_subject(saved_task("BertForSequenceClassification"))
+
+
+def tell(done, total):
+    assert 0 <= done < total
+
+
+def test_importance_is_a_table_a_map_and_a_correlation(subject, labelled, tmp_path):
+    data = [str(labelled), str(labelled)]
+    found = report_importance(subject, data, tmp_path / "out", Scoring(), Reading(), progress=tell)
+    files = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert files == ["importance.csv", "importance.json", "importance.png"]
+    assert found["correlation"]["pearson"] == pytest.approx(1) and "Pearson 1.000" in found["words"][1]
+    listed = json.loads((tmp_path / "out" / "importance.json").read_text())["heads"]
+    assert len(listed) == 12 and set(listed[0]) == {"kind", "layer", "head", "importance 1", "importance 2"}
+    least = min(listed, key=lambda row: row["importance 1"])
+    assert f"least: encoder {least['layer']}.{least['head']}," in found["words"][0]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_ablation_has_intervals_and_words(subject, labelled, tmp_path, keep):
+    found = report_ablation(subject, [str(labelled)], tmp_path / "out", Reading(samples=8), keep=keep, progress=tell)
+    assert (tmp_path / "out" / "ablation.png").exists() and len(found["rows"]) == 12
+    assert all(row["low"] <= row["change"] <= row["high"] and 0 < row["p"] <= 1 for row in found["rows"])
+    assert len(found["words"]) == (4 if keep else 2)
+
+
+def test_a_curve_has_a_step_for_every_share(subject, labelled, tmp_path):
+    orders = {"importance": Removal(), "random 0": Removal(scoring=Scoring(by="random"))}
+    data = (str(labelled), None)
+    found = report_curve(subject, data, tmp_path / "out", orders, Reading(), step=0.25, progress=tell)
+    assert [row["removed"] for row in found["rows"]] == [0.25, 0.5, 0.75, 1.0]
+    document = json.loads((tmp_path / "out" / "curve.json").read_text())
+    assert document["lines"]["importance"] == [row["importance"] for row in found["rows"]]
+    assert (tmp_path / "out" / "curve.png").exists()
+    with pytest.raises(InputError, match="between 0 and 1"):
+        report_curve(subject, data, tmp_path / "none", orders, Reading(), step=0.0)
+
+
+def test_more_than_two_data_sets_are_refused(subject, labelled, tmp_path):
+    with pytest.raises(InputError, match="got 3"):
+        report_importance(subject, [str(labelled)] * 3, tmp_path / "out", Scoring(), Reading(), progress=tell)
+    assert not list(tmp_path.iterdir())
