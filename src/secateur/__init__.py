@@ -15,27 +15,47 @@ if TYPE_CHECKING:
     from secateur.calibrate.data import Calibration
     from secateur.core.errors import SecateurError
     from secateur.core.mask import Masks
+    from secateur.heads.ablation import ablate, keep_one
+    from secateur.heads.curve import head_curve
+    from secateur.heads.finetune import finetune
+    from secateur.heads.prune import prune_heads
+    from secateur.heads.removal import Removal, plan_removal
+    from secateur.heads.scoring import Scoring, score_heads
+    from secateur.heads.subject import Reading, open_subject
     from secateur.run.evaluate import measure
     from secateur.run.prune import prune
     from secateur.run.recipe import Recipe, load_recipe
     from secateur.run.recover import recover
     from secateur.run.result import Result
     from secateur.search.study import Search, search_ratios
+    from secateur.train.classifier import Finetuning
     from secateur.train.recover import Training
 
 __all__ = [
     "Calibration",
+    "Finetuning",
     "Masks",
+    "Reading",
     "Recipe",
+    "Removal",
     "Result",
+    "Scoring",
     "Search",
     "SecateurError",
     "Training",
+    "ablate",
+    "finetune",
+    "head_curve",
+    "keep_one",
     "load",
     "load_recipe",
     "measure",
+    "open_subject",
+    "plan_removal",
     "prune",
+    "prune_heads",
     "recover",
+    "score_heads",
     "search_ratios",
 ]
 
@@ -46,7 +66,19 @@ _HOME = {
     "Result": "secateur.run.result",
     "Search": "secateur.search.study",
     "SecateurError": "secateur.core.errors",
+    "Finetuning": "secateur.train.classifier",
+    "Reading": "secateur.heads.subject",
+    "Removal": "secateur.heads.removal",
+    "Scoring": "secateur.heads.scoring",
+    "ablate": "secateur.heads.ablation",
+    "finetune": "secateur.heads.finetune",
+    "head_curve": "secateur.heads.curve",
+    "keep_one": "secateur.heads.ablation",
     "load": "secateur.adapt.source",
+    "open_subject": "secateur.heads.subject",
+    "plan_removal": "secateur.heads.removal",
+    "prune_heads": "secateur.heads.prune",
+    "score_heads": "secateur.heads.scoring",
     "measure": "secateur.run.evaluate",
     "load_recipe": "secateur.run.recipe",
     "prune": "secateur.run.prune",

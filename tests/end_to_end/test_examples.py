@@ -1,4 +1,6 @@
 import dataclasses
+import importlib.util
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +36,33 @@ def test_the_search_example_runs(saved, text, tmp_path):
     script = [sys.executable, ROOT / "examples" / "search.py", saved("llama"), text, tmp_path / "out"]
     done = subprocess.run(list(map(str, script)), capture_output=True, text=True, check=True)
     assert "uniform: perplexity" in done.stdout and "searched: perplexity" in done.stdout
+
+
+def test_the_heads_example_runs(saved_task, labelled, tmp_path):
+    folder = saved_task("BertForSequenceClassification")
+    script = [sys.executable, ROOT / "examples" / "heads.py", folder, labelled, tmp_path / "out"]
+    done = subprocess.run(list(map(str, script)), capture_output=True, text=True, check=True)
+    assert "6 of 12 heads left" in done.stdout and "parameters, logits [[" in done.stdout
+
+
+def test_the_marian_reader_reads_what_was_written(tmp_path):
+    """A file of one 8-bit matrix, stored transposed with its scale after it, and one of floats."""
+    spec = importlib.util.spec_from_file_location("marian", ROOT / "examples" / "marian.py")
+    marian = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(marian)
+    items = {
+        "W": (0x4101, (2, 3), struct.pack("<6bf", 1, 2, 3, 4, 5, 6, 2.0)),
+        "b": (0x404, (1, 2), struct.pack("<2f", 0.5, -1.0)),
+    }
+    raw = struct.pack("<QQ", 1, len(items))
+    for name, (kind, shape, data) in items.items():
+        raw += struct.pack("<4Q", len(name) + 1, kind, len(shape), len(data))
+    raw += b"".join(name.encode() + b"\0" for name in items)
+    raw += b"".join(struct.pack("<2i", *shape) for _, shape, _ in items.values())
+    raw += struct.pack("<Q", 3) + b"\0" * 3 + b"".join(data for _, _, data in items.values())
+    (tmp_path / "model.bin").write_bytes(raw)
+    found = marian.read_weights(tmp_path / "model.bin")
+    assert found["W"].tolist() == [[0.5, 1.0], [1.5, 2.0], [2.5, 3.0]] and found["b"].tolist() == [[0.5, -1.0]]
 
 
 def test_every_page_named_in_the_readme_exists():

@@ -11,10 +11,14 @@ from transformers import PreTrainedTokenizerFast
 
 from conftest import tiny_model
 from secateur.adapt.source import load
+from secateur.adapt.stacks import attentions
+from secateur.core.cut import Cut
+from secateur.core.document import read_document, write_document
 from secateur.core.errors import InputError, ModelError
 from secateur.export.gguf import write_gguf
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
+from secateur.surgery.heads import cut_heads_, head_sites, heads_config
 
 
 def byte_tokenizer():
@@ -83,3 +87,18 @@ def test_llama_cpp_gives_the_same_logits(tmp_path):
     ours = load(tmp_path / "small")(torch.tensor([tokens])).logits[0].numpy()
     engine.close()
     assert np.abs(theirs - ours).max() < 0.05 and (theirs.argmax(1) == ours.argmax(1)).all()
+
+
+def test_an_attention_without_heads_is_left_out_with_its_norm(shrunk, tmp_path):
+    model = load(shrunk)
+    sites = head_sites(attentions(model))
+    cut_heads_(model, sites, Cut({sites[0].name: ()}))
+    model.save_pretrained(tmp_path / "less")
+    byte_tokenizer().save_pretrained(tmp_path / "less")
+    config = heads_config(read_document(shrunk / "config.json"), model)
+    write_document(tmp_path / "less" / "config.json", config)
+    write_gguf(tmp_path / "less", tmp_path / "x.gguf")
+    reader = gguf.GGUFReader(tmp_path / "x.gguf")
+    names = {tensor.name for tensor in reader.tensors}
+    assert reader.fields["deci.attention.head_count"].contents()[0] == 0
+    assert not {name for name in names if name.startswith("blk.0.attn")} and "blk.1.attn_norm.weight" in names

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import tiny_model
-from secateur.export.onnx import write_onnx
+from conftest import task_batch, task_model, tiny_model
+from secateur.export.onnx import example_batch, write_forward_onnx, write_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -26,3 +26,19 @@ def test_onnx_runtime_gives_the_same_logits_step_by_step(family, tmp_path):
         past = dict(zip(past, found[1:], strict=True))
     expected = model(ids).logits.detach().numpy()
     assert np.abs(np.concatenate(logits, axis=1) - expected).max() < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["RobertaForSequenceClassification", "ViTForImageClassification", "MarianMTModel", "T5ForConditionalGeneration"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_one_forward_pass_of_any_model_for_other_sizes(name, tmp_path):
+    model = task_model(name)
+    write_forward_onnx(model, example_batch(model), tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    batch = task_batch(model)
+    inputs = {"decoder_input_ids" if key == "labels" else key: value for key, value in batch.items()}
+    (got,) = session.run(None, {key: value.numpy() for key, value in inputs.items()})
+    assert np.abs(got - model(**inputs).logits.numpy()).max() < 1e-3

@@ -3,13 +3,18 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from conftest import TASK_CONFIGS, task_batch, task_model
 from secateur.adapt.source import load
+from secateur.adapt.stacks import attentions
+from secateur.core.cut import Cut
+from secateur.core.document import read_document, write_document
 from secateur.core.errors import InputError
 from secateur.export.convert import convert
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
+from secateur.surgery.heads import cut_heads_, head_sites, heads_config
 
 FAMILIES = ["llama", "gemma3_text", "phi3", "gpt2", "gpt_neox", "opt", "bloom"]
 RELOAD = (
@@ -45,3 +50,44 @@ def test_blocks_of_equal_size_need_no_file(saved, tmp_path):
     with pytest.raises(InputError, match="plain transformers loads it as it is"):
         convert(str(saved("llama")), "standalone", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+HEADS = [name for name in TASK_CONFIGS if name not in ("BertForMaskedLM", "XLMRobertaForSequenceClassification")]
+RELOAD_HEADS = (
+    "import sys, torch, transformers; from safetensors.torch import load_file, save_file\n"
+    "root, logits = sys.argv[1], {}\n"
+    "for name in sys.argv[2:]:\n"
+    "    name, auto = name.split('=')\n"
+    "    model = getattr(transformers, auto).from_pretrained(f'{root}/{name}-alone', trust_remote_code=True).eval()\n"
+    "    logits[name] = model(**load_file(f'{root}/{name}.safetensors')).logits.detach().contiguous()\n"
+    "assert not any(name.startswith('secateur') for name in sys.modules)\n"
+    "save_file(logits, f'{root}/logits.safetensors')"
+)
+
+
+def auto_of(name):
+    if "Image" in name:
+        return "AutoModelForImageClassification"
+    return "AutoModelForSequenceClassification" if "Sequence" in name else "AutoModelForSeq2SeqLM"
+
+
+def test_models_without_heads_load_there_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    expected = {}
+    for name in HEADS:
+        model = task_model(name)
+        sites = head_sites(attentions(model))
+        cut_heads_(model, sites, Cut({site.name: ((), (1, 3), (0,))[number % 3] for number, site in enumerate(sites)}))
+        model.save_pretrained(tmp_path / name)
+        config = tmp_path / name / "config.json"
+        write_document(config, heads_config(read_document(config), model))
+        convert(str(tmp_path / name), "standalone", tmp_path / f"{name}-alone")
+        batch = task_batch(model)
+        save_file(batch, tmp_path / f"{name}.safetensors")
+        expected[name] = model(**batch).logits
+        assert torch.allclose(load(tmp_path / f"{name}-alone")(**batch).logits, expected[name], atol=1e-5), name
+    script = [sys.executable, "-c", RELOAD_HEADS, str(tmp_path), *(f"{name}={auto_of(name)}" for name in HEADS)]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name, logits in load_file(tmp_path / "logits.safetensors").items():
+        assert torch.allclose(logits, expected[name], atol=1e-5), name

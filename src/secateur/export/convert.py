@@ -6,18 +6,29 @@ from pathlib import Path
 
 import torch
 
+from secateur.adapt.families import FAMILIES
 from secateur.adapt.source import load, resolve
 from secateur.core.document import storage_errors
 from secateur.core.errors import InputError
 from secateur.export.decilm import write_decilm
 from secateur.export.gguf import write_gguf
-from secateur.export.onnx import write_onnx
+from secateur.export.onnx import example_batch, write_forward_onnx, write_onnx
 from secateur.export.standalone import write_standalone
 
 __all__ = ["convert"]
 
+
+def _onnx(folder: Path, out: Path) -> None:
+    """A decoder with its cache, anything else as one forward pass."""
+    model = load(folder, torch.float32)
+    if model.config.model_type in FAMILIES:
+        write_onnx(model, out)
+    else:
+        write_forward_onnx(model, example_batch(model), out)
+
+
 _FOLDERS: Mapping[str, Callable[[Path, Path], None]] = {
-    "onnx": lambda folder, out: write_onnx(load(folder, torch.float32), out),
+    "onnx": _onnx,
     "decilm": write_decilm,
     "standalone": write_standalone,
 }

@@ -49,7 +49,8 @@ def write_gguf(folder: Path, out: Path) -> None:
     writer: Any = gguf.GGUFWriter(out, "deci")
     _write_sizes(writer, adapter)
     _write_tokenizer(writer, folder, config.vocab_size)
-    plan = [name for name in checkpoint.names() if not (config.tie_word_embeddings and name.startswith("lm_head"))]
+    left_out = _left_out(adapter)
+    plan = [name for name in checkpoint.names() if not name.startswith(left_out)]
     for name in plan:
         shape = checkpoint.info(name)[1]
         writer.add_tensor_info(_name(name), shape, np.dtype(np.float32), 4 * int(np.prod(shape)))
@@ -59,6 +60,14 @@ def write_gguf(folder: Path, out: Path) -> None:
     for name in plan:
         writer.write_tensor_data(_values(name, checkpoint.read(name), head_dim(config)))
     writer.close()
+
+
+def _left_out(adapter: Adapter) -> tuple[str, ...]:
+    """Starts of names that are not written: a tied head, and attentions without heads with the norm before them."""
+    width = head_dim(adapter.model.config)
+    empty = [block.name for block in adapter.blocks() if block_sizes(block, width).heads == 0]
+    tied = ["lm_head"] if adapter.model.config.tie_word_embeddings else []
+    return tuple(tied + [f"{name}.{part}." for name in empty for part in ("self_attn", "input_layernorm")])
 
 
 def _check(adapter: Adapter) -> None:

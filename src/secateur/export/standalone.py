@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from secateur.adapt.adapter import Adapter, Block
+from secateur.adapt.attention import Attention
 from secateur.adapt.resize import settled_numbers
 from secateur.adapt.sites import block_sizes, head_dim
-from secateur.adapt.source import skeleton
+from secateur.adapt.source import load_as_saved, read_config, skeleton
+from secateur.adapt.stacks import STACKS, attentions
 from secateur.calibrate.shards import Checkpoint
 from secateur.core.document import read_document, write_document
 from secateur.core.errors import InputError
@@ -48,8 +51,20 @@ class Shrunk{stock}(Stock):
                         setattr(attention.config, field, number)
                 else:
                     setattr(attention, key, value)
+        for name, (heads, buckets) in getattr(config, "shrunk_bias", {{}}).items():
+            attention = self.get_submodule(name)
+            attention.n_heads = heads
+            attention.register_forward_pre_hook(own_bias, with_kwargs=True)
+            if buckets:
+                attention.relative_attention_bias = nn.Embedding(buckets, heads)
+                attention.has_relative_attention_bias = True
         config._attn_implementation = plain._attn_implementation
         self.config = config
+
+
+def own_bias(module, args, kwargs):
+    """T5 shares a table of position biases among blocks; here each has the columns of its own heads."""
+    return args, kwargs | {{"position_bias": None}}
 '''
 
 
@@ -59,8 +74,11 @@ def write_standalone(folder: Path, out: Path) -> None:
     Raises InputError when plain transformers loads the folder as it is.
     """
     document = read_document(folder / "config.json")
-    if "per_layer_config" not in document:
+    if not document.keys() & {"per_layer_config", "heads_per_layer"}:
         raise InputError(f"{folder} has blocks of equal size, so plain transformers loads it as it is")
+    if read_config(folder).model_type in STACKS:
+        _write_heads(folder, out, document)
+        return
     model = skeleton(folder)
     adapter = Adapter(model)
     stock = type(model).__name__
@@ -76,6 +94,45 @@ def write_standalone(folder: Path, out: Path) -> None:
     }
     write_document(out / "config.json", document)
     (out / "modeling_shrunk.py").write_text(_MODELING.format(stock=stock), encoding="utf-8")
+
+
+def _write_heads(folder: Path, out: Path, document: dict[str, Any]) -> None:
+    """An encoder or encoder-decoder: what differs are its attentions."""
+    model = load_as_saved(folder)
+    stock, found = type(model).__name__, attentions(model)
+    copy_companions(folder, out)
+    kept = {id(value): name for name, value in reversed(model.state_dict(keep_vars=True).items())}  # tied ones once
+    values = {name: value for name, value in model.state_dict().items() if name in kept.values()}
+    save_file({name: value.contiguous() for name, value in values.items()}, out / "model.safetensors", {"format": "pt"})
+    layers = [layer for attention in found for layer in (*attention.inputs, attention.output)]
+    names: dict[int, str] = {id(module): name for name, module in model.named_modules()}
+    biases = {names[id(one.module)]: _bias(one) for one in found if hasattr(one.module, "computes_own_bias")}
+    document |= {
+        "shrunk_layers": {layer.name: list(layer.weight.shape) for layer in layers},
+        "shrunk_attention": {},
+        "shrunk_bias": biases,
+        "auto_map": dict.fromkeys(_auto_classes(model), f"modeling_shrunk.Shrunk{stock}"),
+    }
+    write_document(out / "config.json", document)
+    (out / "modeling_shrunk.py").write_text(_MODELING.format(stock=stock), encoding="utf-8")
+
+
+def _bias(attention: Attention) -> tuple[int, int]:
+    module: Any = attention.module
+    return module.n_heads, module.relative_attention_num_buckets if module.has_relative_attention_bias else 0
+
+
+def _auto_classes(model: PreTrainedModel) -> list[str]:
+    """The Auto classes that give this model's class."""
+    from transformers.models.auto import modeling_auto
+
+    found = []
+    for name, auto in vars(modeling_auto).items():
+        if name.startswith("AutoModel"):
+            stock: Any = auto._model_mapping.get(type(model.config), ())
+            known = [one.__name__ for one in (stock if isinstance(stock, tuple) else (stock,))]
+            found += [name] if type(model).__name__ in known else []
+    return found
 
 
 def _own_names(checkpoint: Checkpoint, model: PreTrainedModel) -> dict[str, str]:
