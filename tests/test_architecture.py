@@ -12,6 +12,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = {
     "core": 0,
     "adapt": 1,
+    "forest": 1,
     "calibrate": 2,
     "score": 3,
     "solve": 3,

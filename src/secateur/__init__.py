@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from secateur.calibrate.data import Calibration
     from secateur.core.errors import SecateurError
     from secateur.core.mask import Masks
+    from secateur.forest.pruner import BudgetPruner
     from secateur.heads.ablation import ablate, keep_one
     from secateur.heads.curve import head_curve
     from secateur.heads.finetune import finetune
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from secateur.train.recover import Training
 
 __all__ = [
+    "BudgetPruner",
     "Calibration",
     "Finetuning",
     "Masks",
@@ -60,6 +62,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "BudgetPruner": "secateur.forest.pruner",
     "Calibration": "secateur.calibrate.data",
     "Masks": "secateur.core.mask",
     "Recipe": "secateur.run.recipe",

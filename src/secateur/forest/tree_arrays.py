@@ -1,0 +1,105 @@
+"""Trees as plain arrays, from scikit-learn and back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from secateur.core.errors import InputError
+from secateur.forest.compiled import compiled
+
+__all__ = ["Forest", "Steps", "cut_tree", "read_forest"]
+
+
+class Steps(NamedTuple):
+    """What walking needs: of every node its feature (-1 at a leaf), threshold, side of missing values and children."""
+
+    feature: Int[np.ndarray, " nodes"]
+    threshold: Float[np.ndarray, " nodes"]
+    missing_left: Bool[np.ndarray, " nodes"]
+    left: Int[np.ndarray, " nodes"]
+    right: Int[np.ndarray, " nodes"]
+
+
+@dataclass(frozen=True, eq=False)
+class Forest:
+    """All trees in a row: node numbers count through; `roots` are the first nodes of the trees.
+
+    value: what a node says, class shares or numbers, `[nodes, outputs]`.
+    """
+
+    steps: Steps
+    roots: Int[np.ndarray, " trees"]
+    value: Float[np.ndarray, "nodes outputs"]
+    parent: Int[np.ndarray, " nodes"]
+
+    def leaves(self, x: Float[np.ndarray, "examples features"]) -> Int[np.ndarray, "trees examples"]:
+        """The leaf every example ends in."""
+        return _walk(*self.steps, self.roots, x.astype(np.float32))
+
+
+def read_forest(trees: Sequence[Any]) -> Forest:
+    """Join fitted scikit-learn trees. Raises InputError on several outputs."""
+    parts = [tree.tree_ for tree in trees]
+    if any(part.n_outputs != 1 for part in parts):
+        raise InputError("the forest predicts several outputs at once: fit one forest for each")
+    counts = np.array([part.node_count for part in parts])
+    roots = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int32)
+    sides = []
+    for name in ("children_left", "children_right"):
+        shifted = [np.where(getattr(p, name) < 0, -1, getattr(p, name) + r) for p, r in zip(parts, roots, strict=True)]
+        sides.append(np.concatenate(shifted).astype(np.int32))
+    left, right = sides
+    feature = np.where(left < 0, -1, np.concatenate([part.feature for part in parts])).astype(np.int32)
+    threshold = np.concatenate([part.threshold for part in parts])
+    missing = np.concatenate([part.missing_go_to_left for part in parts]).astype(bool)
+    parent = np.full(len(left), -1, np.int32)
+    inner = np.flatnonzero(left >= 0)
+    parent[left[inner]] = parent[right[inner]] = inner
+    value = np.concatenate([part.value[:, 0, :] for part in parts])
+    return Forest(Steps(feature, threshold, missing, left, right), roots, value, parent)
+
+
+@compiled
+def _walk(
+    feature: Any, threshold: Any, missing_left: Any, left: Any, right: Any, roots: Any, x: Any
+) -> Any:  # pragma: no cover - compiled
+    leaves = np.empty((len(roots), len(x)), np.int32)
+    for tree in range(len(roots)):
+        for row in range(len(x)):
+            node = roots[tree]
+            while feature[node] >= 0:
+                seen = x[row, feature[node]]
+                goes_left = missing_left[node] if np.isnan(seen) else seen <= threshold[node]
+                node = left[node] if goes_left else right[node]
+            leaves[tree, row] = node
+    return leaves
+
+
+def cut_tree(tree: Any, split: Bool[np.ndarray, " nodes"]) -> Any:
+    """A new scikit-learn `Tree` whose nodes split only where told; the others are leaves with their own value."""
+    state = tree.__getstate__()
+    nodes, values = state["nodes"], state["values"]
+    order, depths = [], []
+    stack = [(0, 0)]
+    while stack:
+        node, depth = stack.pop()
+        order.append(node)
+        depths.append(depth)
+        if split[node]:
+            stack += [(int(nodes["right_child"][node]), depth + 1), (int(nodes["left_child"][node]), depth + 1)]
+    kept = nodes[order].copy()
+    number = np.full(len(nodes), -1)
+    number[order] = np.arange(len(order))
+    inner = split[order]
+    for side in ("left_child", "right_child"):
+        kept[side] = np.where(inner, number[kept[side]], -1)
+    kept["feature"] = np.where(inner, kept["feature"], -2)
+    kept["threshold"] = np.where(inner, kept["threshold"], -2.0)
+    made = type(tree)(tree.n_features, tree.n_classes, tree.n_outputs)
+    made.__setstate__(
+        {**state, "nodes": kept, "values": values[order].copy(), "node_count": len(order), "max_depth": max(depths)}
+    )
+    return made

@@ -1,0 +1,77 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import load_breast_cancer
+from sklearn.tree import DecisionTreeClassifier
+
+from forest_cases import case
+from secateur.forest.frontier import frontier, restricted, within_budget
+from secateur.forest.min_cut import min_cut
+from secateur.forest.pruner import BudgetPruner
+
+
+@given(st.integers(0, 10_000), st.booleans())
+def test_cost_goes_down_and_error_up_along_nested_choices(seed, regression):
+    programme = case(seed, trees=6, leaves=10, examples=80, regression=regression).programme
+    points = frontier(programme)
+    for cheap, dear in pairwise(points):
+        assert cheap.value.cost < dear.value.cost and cheap.value.error > dear.value.error
+        assert cheap.trade_off > dear.trade_off and not (cheap.keep & ~dear.keep).any()
+    assert points[0].trade_off == np.inf and points[0].value.cost == 0
+
+
+@given(st.integers(0, 10_000), st.floats(1e-4, 1.0))
+def test_the_corner_of_a_trade_off_is_its_optimum(seed, trade_off):
+    programme = case(seed, trees=6, leaves=10, examples=80).programme
+    corner = [point for point in frontier(programme) if point.trade_off >= trade_off][-1]
+    best = programme.objective(min_cut(programme, trade_off), trade_off)
+    assert programme.objective(corner.keep, trade_off) == pytest.approx(best, abs=1e-9)
+
+
+def test_a_part_of_the_programme_counts_like_the_whole():
+    programme = case(4, trees=5, leaves=8).programme
+    inside, outside = min_cut(programme, 0.2), min_cut(programme, 0.02)
+    part, free = restricted(programme, inside, outside)
+    for seed in range(5):
+        chosen = np.random.default_rng(seed).random(int(free.sum())) < 0.8
+        for split in range(len(chosen)):
+            chosen[split] &= part.parent[split] < 0 or chosen[part.parent[split]]
+        keep = inside.copy()
+        keep[free] = chosen
+        whole, paid = programme.value(keep), programme.value(inside).cost
+        assert part.value(chosen).error == pytest.approx(whole.error)
+        assert part.value(chosen).cost == pytest.approx(whole.cost - paid)
+
+
+@given(st.integers(0, 10_000), st.floats(0.0, 2.0))
+def test_a_budget_is_met_by_the_dearest_corner_within_it(seed, budget):
+    programme = case(seed, trees=6, leaves=10, examples=80).programme
+    found = within_budget(programme, lambda keep: programme.value(keep).cost, budget)
+    assert found.value == [point.value for point in frontier(programme) if point.value.cost <= budget][-1]
+
+
+def test_a_budget_nothing_meets_has_no_point():
+    assert within_budget(case(0).programme, lambda keep: 1.0, 0.5) is None
+
+
+def test_fewer_points_are_corners_too():
+    programme = case(9, trees=12, leaves=40, examples=300).programme
+    every = {point.value for point in frontier(programme)}
+    few = frontier(programme, points=6)
+    assert 2 <= len(few) <= 8 < len(every) and {point.value for point in few} <= every
+
+
+def test_one_tree_and_one_price_for_all_is_cost_complexity_pruning_when_every_split_costs_alike():
+    """A tree of one split per feature pays by split, so the family of prunings is ccp's."""
+    x, y = load_breast_cancer(return_X_y=True)
+    tree = DecisionTreeClassifier(max_leaf_nodes=3, random_state=0).fit(x[:, :2], y)
+    sizes = {point.forest.tree_.node_count for point in BudgetPruner(tree).path(x[:, :2], y)}
+    alphas = tree.cost_complexity_pruning_path(x[:, :2], y).ccp_alphas
+    ccp = {
+        DecisionTreeClassifier(max_leaf_nodes=3, random_state=0, ccp_alpha=a + 1e-12).fit(x[:, :2], y).tree_.node_count
+        for a in alphas
+    }
+    assert sizes <= ccp | {1}

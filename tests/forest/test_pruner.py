@@ -1,0 +1,153 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.model_selection import GridSearchCV
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from secateur.core.errors import InputError
+from secateur.forest.pruner import SOLVERS, BudgetPruner
+
+X, Y = load_breast_cancer(return_X_y=True)
+WEIGHTS = "bootstrap draws differ, as in the forest itself"
+
+
+def expected_failures(estimator):
+    forests = isinstance(estimator.forest, RandomForestClassifier | RandomForestRegressor)
+    return {"check_sample_weight_equivalence_on_dense_data": WEIGHTS} if forests else {}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@parametrize_with_checks(
+    [
+        BudgetPruner(RandomForestClassifier(5, random_state=0)),
+        BudgetPruner(RandomForestRegressor(5, random_state=0)),
+        BudgetPruner(DecisionTreeClassifier(random_state=0)),
+    ],
+    expected_failed_checks=expected_failures,
+)
+def test_it_is_a_scikit_learn_estimator(estimator, check):
+    assert check(estimator) is None
+
+
+def forest(kind=RandomForestClassifier, **settings):
+    return kind(8, max_depth=6, random_state=0, **settings)
+
+
+@pytest.mark.parametrize("kind", [RandomForestClassifier, ExtraTreesClassifier])
+def test_a_fitted_forest_loses_cost_and_stays_scikit_learns(kind):
+    whole = forest(kind).fit(X, Y)
+    before = whole.predict_proba(X)
+    pruner = BudgetPruner(whole, trade_off=0.02).fit(X, Y)
+    assert type(pruner.forest_) is kind and np.array_equal(whole.predict_proba(X), before)
+    assert (
+        pruner.expected_cost(X) == pytest.approx(pruner.cost_)
+        and 0 < pruner.cost_ < BudgetPruner(whole).fit(X, Y).cost_
+    )
+    wrong = np.mean([tree.predict(X.astype(np.float32)) != Y for tree in pruner.forest_.estimators_])
+    assert pruner.error_ == pytest.approx(wrong) and pruner.score(X, Y) > 0.85
+    assert np.array_equal(pruner.predict(X), pruner.forest_.predict(X))
+
+
+@pytest.mark.parametrize("kind", [RandomForestRegressor, ExtraTreesRegressor])
+def test_regressors_lose_squared_distance(kind):
+    x, y = load_diabetes(return_X_y=True)
+    pruner = BudgetPruner(forest(kind), trade_off=300.0).fit(x, y)
+    distances = [(tree.predict(x.astype(np.float32)) - y) ** 2 for tree in pruner.forest_.estimators_]
+    assert pruner.error_ == pytest.approx(np.mean(distances)) and pruner.cost_ < 10
+    assert not hasattr(pruner, "predict_proba")
+
+
+def test_a_tree_alone_may_be_pruned():
+    pruner = BudgetPruner(DecisionTreeRegressor(random_state=0), trade_off=1e9).fit(X, Y.astype(float))
+    assert pruner.forest_.tree_.node_count == 1 and pruner.cost_ == 0
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_solver_finds_the_same_trade(solver):
+    pruner = BudgetPruner(forest(), trade_off=0.01, solver=solver).fit(X, Y)
+    best = BudgetPruner(forest(), trade_off=0.01).fit(X, Y)
+    objective = [one.error_ + 0.01 * one.cost_ for one in (pruner, best)]
+    assert objective[0] == pytest.approx(objective[1], rel=1e-2 if solver == "primal_dual" else 1e-9)
+
+
+def test_a_budget_is_kept_on_the_data_that_prunes():
+    pruner = BudgetPruner(forest(), budget=4.0, validation_fraction=0.3, random_state=0).fit(X, Y)
+    assert pruner.cost_ <= 4.0 and pruner.trade_off_ > 0
+    path = BudgetPruner(forest()).path(X, Y)
+    chosen = BudgetPruner(forest(), budget=path[3].cost + 1e-9).fit(X, Y)
+    assert (chosen.cost_, chosen.error_) == pytest.approx((path[3].cost, path[3].error))
+    assert path[0].cost == 0 and path[-1].forest.predict(X).shape == Y.shape
+
+
+def test_groups_and_prices_move_what_is_bought():
+    dear = np.ones(X.shape[1])
+    dear[20:] = 50.0
+    plain, wary = (BudgetPruner(forest(), feature_costs=costs, budget=5.0).fit(X, Y) for costs in (None, dear))
+    assert wary.used_features(X)[:, 20:].mean() < plain.used_features(X)[:, 20:].mean()
+    groups = np.arange(X.shape[1]) % 10  # the same measure of mean, error and worst cell is bought once
+    grouped = BudgetPruner(forest(), feature_groups=groups, trade_off=0.01).fit(X, Y)
+    assert grouped.costs(X).max() <= 10 and grouped.cost_ == pytest.approx(grouped.costs(X).mean())
+
+
+def test_permuting_features_changes_nothing():
+    order = np.random.default_rng(0).permutation(X.shape[1])
+    costs = np.random.default_rng(1).random(X.shape[1])
+    tree = {"max_features": None, "random_state": 0, "max_depth": 4}
+    one = BudgetPruner(DecisionTreeClassifier(**tree), feature_costs=costs, trade_off=0.01).fit(X, Y)
+    other = BudgetPruner(DecisionTreeClassifier(**tree), feature_costs=costs[order], trade_off=0.01).fit(X[:, order], Y)
+    assert (one.cost_, one.error_) == pytest.approx((other.cost_, other.error_), rel=0.05)
+
+
+def test_one_example_is_predicted_from_what_it_buys():
+    pruner = BudgetPruner(forest(), trade_off=0.02).fit(X, Y)
+    for row in range(20):
+        label, bill = pruner.predict_lazy(lambda feature, row=row: X[row, feature])
+        assert label == pruner.predict(X[row : row + 1])[0] and bill.cost == pruner.costs(X[row : row + 1])[0]
+
+
+def test_weights_are_repetitions_and_settings_are_searched():
+    weight = np.random.default_rng(0).integers(0, 3, len(Y))
+    whole = forest().fit(X, Y)
+    heavy = BudgetPruner(whole, trade_off=0.02).fit(X, Y, sample_weight=weight)
+    often = BudgetPruner(whole, trade_off=0.02).fit(np.repeat(X, weight, axis=0), np.repeat(Y, weight))
+    assert (heavy.cost_, heavy.error_) == pytest.approx((often.cost_, often.error_))
+    search = GridSearchCV(BudgetPruner(forest()), {"trade_off": [0.0, 10.0]}, cv=2).fit(X, Y)
+    assert search.best_params_ == {"trade_off": 0.0} and clone(search.best_estimator_).trade_off == 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"solver": "guess"}, "'guess' is unknown"),
+        ({"trade_off": -1.0}, "at least 0"),
+        ({"budget": 1.0, "solver": "lp"}, "leave solver 'lp' out"),
+        ({"forest": GradientBoostingClassifier()}, "GradientBoostingClassifier cannot be pruned"),
+        ({"forest": RandomForestClassifier(2).fit(X[:, :3], Y)}, "fitted on 3 features, X has 30"),
+        ({"forest": RandomForestClassifier(2).fit(X[Y == 1], Y[Y == 1])}, "class '0' is none"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        BudgetPruner(**settings).fit(X, Y)
+
+
+def test_weights_of_nothing_are_refused():
+    with pytest.raises(InputError, match="weigh nothing"):
+        BudgetPruner(forest().fit(X, Y)).fit(X, Y, sample_weight=np.zeros(len(Y)))
+
+
+def test_forests_need_no_torch():
+    code = "import sys, secateur; from secateur import BudgetPruner; assert 'torch' not in sys.modules, 'torch'"
+    subprocess.run([sys.executable, "-c", code], check=True)

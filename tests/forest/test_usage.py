@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from forest_cases import brute_value, case
+from secateur.core.errors import InputError
+from secateur.forest.usage import read_prices, used_features
+
+
+def test_bills_are_those_of_walking_every_example():
+    one = case(6, trees=4)
+    used = used_features(one.arrays, one.x)
+    prices = read_prices(6, one.cost, one.group)
+    everything = np.ones(len(one.programme.gain), bool)
+    assert prices.bill(used).mean() == pytest.approx(brute_value(one, everything)[1])
+    for row in range(5):
+        nodes = [node for node in one.path(row) if one.arrays.steps.feature[node] >= 0]
+        assert set(np.flatnonzero(used[row])) == {int(one.arrays.steps.feature[node]) for node in nodes}
+
+
+def test_prices_by_feature_by_group_and_by_name():
+    assert read_prices(3).cost.tolist() == [1, 1, 1]
+    named = read_prices(3, {"a": 2, "b": 5.0}, ["b", "a", "b"])
+    assert named.cost.tolist() == [2, 5] and named.group.tolist() == [1, 0, 1]
+    assert named.bill(np.array([[True, False, True], [False, True, False]])).tolist() == [5, 2]
+
+
+@pytest.mark.parametrize(
+    ("costs", "groups", "message"),
+    [
+        ([1, 2], None, "should hold 3 numbers"),
+        ([1, 2, -1], None, "at least 0"),
+        ([1, 2, np.nan], None, "at least 0"),
+        (None, ["a"], "names 1 features, and there are 3"),
+        ({"a": 1}, ["a", "b", "b"], "lacks 'b', one of 1"),
+    ],
+)
+def test_prices_that_do_not_fit_are_refused(costs, groups, message):
+    with pytest.raises(InputError, match=message):
+        read_prices(3, costs, groups)
