@@ -12,7 +12,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -143,9 +143,12 @@ def test_settings_that_cannot_be_used_are_refused(settings, message):
         BudgetPruner(**settings).fit(X, Y)
 
 
-def test_weights_of_nothing_are_refused():
+def test_rows_to_prune_on_that_weigh_nothing_are_refused():
+    weight = np.zeros(len(Y))
+    grown, _ = train_test_split(np.arange(len(Y)), test_size=0.3, random_state=0, stratify=Y)
+    weight[grown] = 1.0
     with pytest.raises(InputError, match="weigh nothing"):
-        BudgetPruner(forest().fit(X, Y)).fit(X, Y, sample_weight=np.zeros(len(Y)))
+        BudgetPruner(forest(), validation_fraction=0.3, random_state=0).fit(X, Y, sample_weight=weight)
 
 
 def test_forests_need_no_torch():

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from secateur.cli.allocate import allocate, search
 from secateur.cli.console import AsJson, Model, err, progress, say, screen, show
+from secateur.cli.forest import forest
 from secateur.cli.heads import heads
 from secateur.core.errors import SecateurError
 
@@ -21,6 +22,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__i
 app.command()(allocate)
 app.command()(search)
 app.add_typer(heads, name="heads")
+app.add_typer(forest, name="forest")
 
 
 @app.command()

@@ -25,7 +25,7 @@ from secateur.forest.programme import Programme, build_programme, class_errors, 
 from secateur.forest.tree_arrays import Forest, cut_tree, read_forest
 from secateur.forest.usage import Prices, read_prices, used_features
 
-__all__ = ["BudgetPruner", "PathPoint"]
+__all__ = ["SOLVERS", "BudgetPruner", "PathPoint", "trees_of"]
 
 SOLVERS: Mapping[str, Callable[[Programme, float], Any]] = {
     "auto": min_cut,
@@ -115,7 +115,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         value = task.programme.value(keep)
         self.cost_, self.error_ = value.cost, value.error
         self.forest_ = _rebuilt(task, keep)
-        self.arrays_ = read_forest(_trees(self.forest_))
+        self.arrays_ = read_forest(trees_of(self.forest_))
         if is_classifier(self.forest_):
             self.classes_ = self.forest_.classes_
         return self
@@ -201,7 +201,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         X, y, weight = X[rows], y[rows], weight[rows]  # noqa: N806
         if weight.sum() <= 0:
             raise InputError("the examples to prune on weigh nothing: give some a sample_weight above 0")
-        arrays = read_forest(_trees(forest))
+        arrays = read_forest(trees_of(forest))
         leaves = arrays.leaves(X)
         if classifier:
             error = class_errors(arrays, leaves, _numbered(y, forest.classes_), weight)
@@ -241,7 +241,8 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         return validate_data(self, X, reset=False, dtype=np.float32, ensure_all_finite=self._finite())
 
 
-def _trees(forest: Any) -> list[Any]:
+def trees_of(forest: Any) -> list[Any]:
+    """The decision trees of a forest, or the tree itself."""
     return [forest] if isinstance(forest, BaseDecisionTree) else list(forest.estimators_)
 
 
@@ -258,7 +259,7 @@ def _rebuilt(task: _Task, keep: Any) -> Any:
     split[task.programme.node[keep]] = True
     ends = np.append(task.arrays.roots[1:], len(split))
     made = []
-    for tree, first, last in zip(_trees(task.forest), task.arrays.roots, ends, strict=True):
+    for tree, first, last in zip(trees_of(task.forest), task.arrays.roots, ends, strict=True):
         small = copy.copy(tree)
         small.tree_ = cut_tree(tree.tree_, split[first:last])
         made.append(small)

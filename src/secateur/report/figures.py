@@ -11,7 +11,15 @@ from jaxtyping import Float
 from secateur.core.document import storage_errors
 from secateur.core.errors import InputError
 
-__all__ = ["correlation_figure", "curve_figure", "heads_figure", "history_figure", "ratios_figure", "save_figure"]
+__all__ = [
+    "correlation_figure",
+    "curve_figure",
+    "heads_figure",
+    "history_figure",
+    "new_axes",
+    "ratios_figure",
+    "save_figure",
+]
 
 _INCHES = (8.0, 4.0)
 
@@ -21,7 +29,7 @@ def ratios_figure(blocks: Mapping[str, Mapping[str, int]], ratios: Mapping[str, 
 
     blocks: weights by layer, by block, in forward order; ratios by layer name. A layer named as its block is all of it.
     """
-    figure, axes = _axes()
+    figure, axes = new_axes()
     kinds: dict[str, list[tuple[int, float]]] = {}
     means: list[float] = []
     for number, (block, layers) in enumerate(blocks.items()):
@@ -40,7 +48,7 @@ def ratios_figure(blocks: Mapping[str, Mapping[str, int]], ratios: Mapping[str, 
 
 def correlation_figure(matrix: Float[np.ndarray, "count count"], title: str = "") -> Any:
     """How much every block's activations repeat every other's: 0 independent, 1 redundant (ALS)."""
-    figure, axes = _axes((5.5, 4.5))
+    figure, axes = new_axes((5.5, 4.5))
     image = axes.imshow(matrix, vmin=0.0, vmax=1.0, cmap="viridis")
     figure.colorbar(image, label="correlation")
     axes.set(xlabel="block", ylabel="block", title=_wrapped(title))
@@ -49,7 +57,7 @@ def correlation_figure(matrix: Float[np.ndarray, "count count"], title: str = ""
 
 def history_figure(history: Sequence[tuple[float, str]], uniform: float, title: str = "") -> Any:
     """Fitness of every trial in order, the best so far, and uniform's; candidates without a value are left out."""
-    figure, axes = _axes()
+    figure, axes = new_axes()
     values = np.array([value for value, _ in history], dtype=float)
     known = np.isfinite(values)
     numbers = np.arange(len(values))
@@ -75,7 +83,7 @@ def heads_figure(
     matrix = np.full((len(scores), widest), np.nan)
     for row, values in enumerate(scores):
         matrix[row, : len(values)] = values
-    figure, axes = _axes((2.0 + 0.4 * max(widest, 8), 1.5 + 0.3 * max(len(scores), 6)))
+    figure, axes = new_axes((2.0 + 0.4 * max(widest, 8), 1.5 + 0.3 * max(len(scores), 6)))
     bound = float(np.nanmax(np.abs(matrix))) or 1.0
     colours: dict[str, Any] = {"cmap": "RdBu", "vmin": -bound, "vmax": bound} if signed else {"cmap": "viridis"}
     figure.colorbar(axes.imshow(matrix, aspect="auto", **colours))
@@ -86,7 +94,7 @@ def heads_figure(
 
 def curve_figure(ratios: Sequence[float], dense: float, lines: Mapping[str, Sequence[float]], metric: str = "") -> Any:
     """Score against the share removed, from the dense score at ratios[0]; lines called NAME NUMBER are one family."""
-    figure, axes = _axes()
+    figure, axes = new_axes()
     families: dict[str, str] = {}
     for name, scores in lines.items():
         family = name.rstrip("0123456789").strip()
@@ -120,7 +128,8 @@ def _wrapped(title: str) -> str:
     return textwrap.fill(title, 75)
 
 
-def _axes(inches: tuple[float, float] = _INCHES) -> tuple[Any, Any]:
+def new_axes(inches: tuple[float, float] = _INCHES) -> tuple[Any, Any]:
+    """A figure and its axes. Raises InputError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

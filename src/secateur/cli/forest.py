@@ -1,0 +1,94 @@
+"""Commands on forests: fit, prune, report."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from secateur.cli.console import AsJson, say, show
+
+__all__ = ["forest"]
+
+forest = typer.Typer(no_args_is_help=True, help="Random forests for prediction on a budget of feature costs.")
+
+Target = Annotated[str, typer.Option(help="The column to predict.")]
+Costs = Annotated[Path | None, typer.Option(help="A .csv of feature, cost and perhaps group; default is 1 each.")]
+Out = Annotated[Path, typer.Option(help="Folder to write; must not exist yet.")]
+Seed = Annotated[int, typer.Option(help="Fixes the split and what is drawn.")]
+
+
+@forest.command()
+def fit(
+    data: Annotated[Path, typer.Argument(help="A .csv or .parquet table of numbers.")],
+    target: Target,
+    out: Out,
+    costs: Costs = None,
+    trees: Annotated[int, typer.Option(help="Trees to grow.")] = 100,
+    regression: Annotated[bool, typer.Option("--regression", help="Predict a number, not a class.")] = False,
+    jobs: Annotated[int | None, typer.Option(help="Processes to grow with; -1 is all cores.")] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Grow a forest on 80% of DATA, measure error and cost on the rest, and save it without pickle."""
+    from secateur.forest.session import fit_forest
+
+    found = fit_forest(data, target, out, costs=costs, trees=trees, regression=regression, jobs=jobs, seed=seed)
+    _tell(found, out, as_json=as_json)
+
+
+@forest.command()
+def prune(
+    model: Annotated[Path, typer.Argument(help="A .skops file of a scikit-learn forest.")],
+    data: Annotated[Path, typer.Option(help="Held-out rows to prune on, .csv or .parquet.")],
+    target: Target,
+    out: Out,
+    costs: Costs = None,
+    budget: Annotated[float | None, typer.Option(help="Largest mean cost.")] = None,
+    trade_off: Annotated[float | None, typer.Option(help="Error a unit of cost is worth.")] = None,
+    path: Annotated[bool, typer.Option("--path", help="Save a model for every corner of the frontier.")] = False,
+    points: Annotated[int, typer.Option(help="Corners of the frontier, about.")] = 40,
+    test: Annotated[Path | None, typer.Option(help="Rows to measure on; default are those it prunes on.")] = None,
+    solver: Annotated[str, typer.Option(help="min_cut (auto), primal_dual or lp.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Prune a forest under feature costs; the result is a scikit-learn forest again."""
+    from secateur.core.errors import InputError
+    from secateur.forest.session import Wish, prune_forest
+
+    if (budget is not None) + (trade_off is not None) + path != 1:
+        raise InputError("say what to prune to: one of --budget, --trade-off and --path")
+    wish = Wish(budget=budget, trade_off=trade_off, points=points, solver=solver)
+    found = prune_forest(model, data, target, out, wish, costs=costs, test=test)
+    _draw(found, out)
+    _tell(found, out, as_json=as_json)
+
+
+@forest.command()
+def report(folder: Annotated[Path, typer.Argument(help="What `forest prune` wrote.")], as_json: AsJson = False) -> None:
+    """Show what was measured and draw its figures again."""
+    from secateur.core.document import read_document
+
+    found = read_document(folder / "forest.json")
+    _draw(found, folder)
+    _tell(found, folder, as_json=as_json)
+
+
+def _draw(found: dict[str, Any], folder: Path) -> None:
+    from secateur.report.figures import save_figure
+    from secateur.report.forest import bill_figure, frontier_figure, use_figure
+
+    if "path" in found:
+        save_figure(frontier_figure(found["path"], found.get("chosen")), folder / "frontier.png")
+    if "bills" in found:
+        save_figure(bill_figure(found["bills"]), folder / "bills.png")
+        save_figure(use_figure(found["use"]), folder / "use.png")
+
+
+def _tell(found: dict[str, Any], folder: Path, *, as_json: bool) -> None:
+    kept = {name: value for name, value in found.items() if name not in ("bills", "path", "use")}
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    show(kept, as_json=False)
+    say(f"in {folder}")

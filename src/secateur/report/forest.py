@@ -1,0 +1,41 @@
+"""Figures of forests under feature cost: the frontier, what examples pay, which features they use."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from secateur.report.figures import new_axes
+
+__all__ = ["bill_figure", "frontier_figure", "use_figure"]
+
+_MOST = 40  # features a figure names
+
+
+def frontier_figure(path: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any] | None = None) -> Any:
+    """Error against mean cost of every corner, and the one chosen."""
+    figure, axes = new_axes()
+    axes.plot([point["cost"] for point in path], [point["error"] for point in path], marker="o", markersize=3)
+    if chosen is not None:
+        axes.scatter([chosen["cost"]], [chosen["error"]], color="C3", zorder=3, label="chosen")
+        axes.legend()
+    axes.set(xlabel="mean cost of an example", ylabel="error")
+    return figure
+
+
+def bill_figure(bills: Sequence[float]) -> Any:
+    """How many examples pay how much."""
+    figure, axes = new_axes()
+    axes.hist(bills, bins=min(50, max(5, len(set(bills)))))
+    axes.axvline(sum(bills) / len(bills), linestyle="--", color="gray", label="mean")
+    axes.set(xlabel="cost of an example", ylabel="examples")
+    axes.legend()
+    return figure
+
+
+def use_figure(use: Mapping[str, float]) -> Any:
+    """Share of the examples that need a feature, most used first."""
+    figure, axes = new_axes()
+    ranked = sorted(use.items(), key=lambda pair: -pair[1])[:_MOST]
+    axes.bar(range(len(ranked)), [share for _, share in ranked])
+    axes.set_xticks(range(len(ranked)), [name for name, _ in ranked], rotation=90, fontsize="x-small")
+    axes.set(ylabel="share of examples that need it", ylim=(0, 1))
+    return figure

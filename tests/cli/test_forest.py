@@ -1,0 +1,64 @@
+import json
+import sys
+
+import pytest
+from sklearn.datasets import load_breast_cancer
+from typer.main import get_command
+
+from secateur.cli.main import app, main
+
+OPTIONS = {
+    "fit": "--costs --jobs --json --out --regression --seed --target --trees data",
+    "prune": "--budget --costs --data --json --out --path --points --solver --target --test --trade-off model",
+    "report": "--json folder",
+}
+
+
+def run(monkeypatch, capsys, *args):
+    """Exit code, stdout and stderr of a forest command."""
+    monkeypatch.setattr(sys, "argv", ["secateur", "forest", *map(str, args)])
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_command_line_is_as_reviewed():
+    found = {
+        name: " ".join(sorted(parameter.opts[0] for parameter in command.params if parameter.name != "help"))
+        for name, command in get_command(app).commands["forest"].commands.items()
+    }
+    assert found == OPTIONS
+
+
+def test_fit_prune_and_report(monkeypatch, capsys, tmp_path):
+    load_breast_cancer(as_frame=True).frame.iloc[:200, 20:].to_csv(tmp_path / "data.csv", index=False)
+    data = (tmp_path / "data.csv", "--target", "target")
+    code, printed, err = run(monkeypatch, capsys, "fit", *data, "--trees", 4, "--out", tmp_path / "grown")
+    assert code == 0 and "error" in printed, err
+    model = tmp_path / "grown" / "model.skops"
+    args = ("prune", model, "--data", *data, "--budget", 3, "--out", tmp_path / "small", "--json")
+    code, printed, err = run(monkeypatch, capsys, *args)
+    assert code == 0 and json.loads(printed)["chosen"]["cost"] <= 3, err
+    for name in ("frontier.png", "bills.png", "use.png"):
+        (tmp_path / "small" / name).unlink()
+    code, printed, _ = run(monkeypatch, capsys, "report", tmp_path / "small")
+    assert code == 0 and "chosen.cost" in printed and (tmp_path / "small" / "use.png").exists()
+    code, _, err = run(monkeypatch, capsys, "prune", model, "--data", *data, "--out", tmp_path / "x")
+    assert code == 2 and "one of --budget, --trade-off and --path" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("fit", "none.csv", "--target", "y"), "cannot be read"),
+        (("prune", "none.skops", "--data", "none.csv", "--target", "y", "--budget", "1"), "cannot be read as a skops"),
+    ],
+)
+def test_bad_input_is_one_sentence(monkeypatch, capsys, tmp_path, args, message):
+    code, _, err = run(monkeypatch, capsys, *args, "--out", tmp_path / "out")
+    assert code == 2 and message in " ".join(err.split()) and "Traceback" not in err
+    assert not list(tmp_path.iterdir())

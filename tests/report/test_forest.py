@@ -1,0 +1,20 @@
+import pytest
+
+from secateur.report.forest import bill_figure, frontier_figure, use_figure
+
+
+def test_the_frontier_is_drawn_with_what_was_chosen():
+    path = [{"cost": 0.0, "error": 0.5}, {"cost": 2.0, "error": 0.1}]
+    axes = frontier_figure(path, {"cost": 2.0, "error": 0.1}).axes[0]
+    assert axes.lines[0].get_xdata() == pytest.approx([0, 2]) and axes.collections[0].get_offsets().tolist() == [
+        [2, 0.1]
+    ]
+    assert not frontier_figure(path).axes[0].collections
+
+
+def test_bills_are_counted_and_features_ranked():
+    axes = bill_figure([1.0, 1.0, 3.0]).axes[0]
+    assert sum(bar.get_height() for bar in axes.patches) == 3 and axes.lines[0].get_xdata()[0] == pytest.approx(5 / 3)
+    axes = use_figure({"a": 0.2, "b": 0.9}).axes[0]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["b", "a"]
+    assert [bar.get_height() for bar in axes.patches] == [0.9, 0.2]
