@@ -6,9 +6,10 @@ import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.ensemble import (
+    AdaBoostClassifier,
     ExtraTreesClassifier,
     ExtraTreesRegressor,
-    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
     RandomForestClassifier,
     RandomForestRegressor,
 )
@@ -34,6 +35,7 @@ def expected_failures(estimator):
         BudgetPruner(RandomForestClassifier(5, random_state=0)),
         BudgetPruner(RandomForestRegressor(5, random_state=0)),
         BudgetPruner(DecisionTreeClassifier(random_state=0)),
+        BudgetPruner(HistGradientBoostingClassifier(max_iter=5, random_state=0)),
     ],
     expected_failed_checks=expected_failures,
 )
@@ -133,7 +135,7 @@ def test_weights_are_repetitions_and_settings_are_searched():
         ({"solver": "guess"}, "'guess' is unknown"),
         ({"trade_off": -1.0}, "at least 0"),
         ({"budget": 1.0, "solver": "lp"}, "leave solver 'lp' out"),
-        ({"forest": GradientBoostingClassifier()}, "GradientBoostingClassifier cannot be pruned"),
+        ({"forest": AdaBoostClassifier()}, "AdaBoostClassifier cannot be pruned"),
         ({"forest": RandomForestClassifier(2).fit(X[:, :3], Y)}, "fitted on 3 features, X has 30"),
         ({"forest": RandomForestClassifier(2).fit(X[Y == 1], Y[Y == 1])}, "class '0' is none"),
     ],

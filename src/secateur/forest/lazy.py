@@ -20,10 +20,13 @@ class Bill(NamedTuple):
 
 
 def answer(
-    forest: Forest, prices: Prices, acquire: Callable[[int], Mapping[int, float] | float]
+    forest: Forest,
+    prices: Prices,
+    acquire: Callable[[int], Mapping[int, float] | float],
+    known: dict[int, float] | None = None,
 ) -> tuple[Float[np.ndarray, " outputs"], Bill]:
-    """Mean of the leaves' values, and the bill; whatever is acquired is kept."""
-    known: dict[int, float] = {}
+    """Mean of the leaves' values, and the bill; whatever is acquired is put into `known`."""
+    known = {} if known is None else known
     asked: list[int] = []
     bought: set[int] = set()
     steps = forest.steps
@@ -34,7 +37,7 @@ def answer(
             known.update(found if isinstance(found, Mapping) else {feature: found})
             asked.append(feature)
             bought.add(int(prices.group[feature]))
-        return float(np.float32(known[feature]))
+        return float(np.float32(known[feature])) if forest.single else float(known[feature])
 
     total = np.zeros(forest.value.shape[1])
     for root in forest.roots:

@@ -10,7 +10,7 @@ from secateur.core.errors import InputError
 from secateur.forest.compiled import compiled
 from secateur.forest.tree_arrays import Forest
 
-__all__ = ["Programme", "Value", "build_programme", "class_errors", "square_errors"]
+__all__ = ["Programme", "Value", "build_programme", "class_errors", "square_errors", "sum_at_nodes"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def class_errors(
     """Weight of the examples at every node whose class, a column of `value`, is not the node's largest."""
     shares = np.zeros((len(y), forest.value.shape[1]))
     shares[np.arange(len(y)), y] = weight
-    sums = _sum_at_nodes(leaves, forest.parent, shares)
+    sums = sum_at_nodes(forest.parent, _sum_at_leaves(leaves, shares, len(forest.parent)))
     return sums.sum(1) - sums[np.arange(len(sums)), forest.value.argmax(1)]
 
 
@@ -78,17 +78,24 @@ def square_errors(
     """Squared distance of the examples at every node from its value, summed by weight."""
     shift = float(np.average(y, weights=weight))  # squares of large numbers would cancel
     centred = y - shift
-    sums = _sum_at_nodes(leaves, forest.parent, np.stack([weight, weight * centred, weight * centred**2], axis=1))
+    amounts = np.stack([weight, weight * centred, weight * centred**2], axis=1)
+    sums = sum_at_nodes(forest.parent, _sum_at_leaves(leaves, amounts, len(forest.parent)))
     said = forest.value[:, 0] - shift
     return np.maximum(sums[:, 2] - 2 * said * sums[:, 1] + said**2 * sums[:, 0], 0.0)
 
 
 @compiled
-def _sum_at_nodes(leaves: Any, parent: Any, amounts: Any) -> Any:  # pragma: no cover - compiled
-    sums = np.zeros((len(parent), amounts.shape[1]))
+def _sum_at_leaves(leaves: Any, amounts: Any, nodes: int) -> Any:  # pragma: no cover - compiled
+    sums = np.zeros((nodes, amounts.shape[1]))
     for tree in range(leaves.shape[0]):
         for row in range(leaves.shape[1]):
             sums[leaves[tree, row]] += amounts[row]
+    return sums
+
+
+@compiled
+def sum_at_nodes(parent: Any, sums: Any) -> Any:  # pragma: no cover - compiled
+    """What is at leaves, `[nodes, amounts]`, added up at every node; in place."""
     for node in range(len(parent) - 1, -1, -1):  # children stand after their parents
         if parent[node] >= 0:
             sums[parent[node]] += sums[node]

@@ -16,6 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from secateur.core.errors import InputError
+from secateur.forest.boosted import BOOSTED, cut_boosted, distance_errors, read_boosted
 from secateur.forest.frontier import Point, frontier, within_budget
 from secateur.forest.lazy import Bill, answer
 from secateur.forest.linear_programme import linear_programme
@@ -25,7 +26,7 @@ from secateur.forest.programme import Programme, build_programme, class_errors, 
 from secateur.forest.tree_arrays import Forest, cut_tree, read_forest
 from secateur.forest.usage import Prices, read_prices, used_features
 
-__all__ = ["SOLVERS", "BudgetPruner", "PathPoint", "trees_of"]
+__all__ = ["SOLVERS", "BudgetPruner", "PathPoint", "arrays_of"]
 
 SOLVERS: Mapping[str, Callable[[Programme, float], Any]] = {
     "auto": min_cut,
@@ -39,6 +40,7 @@ _FORESTS = (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
     BaseDecisionTree,
+    *BOOSTED,
 )
 
 
@@ -67,15 +69,16 @@ def _forest_has(name: str) -> Callable[[Any], bool]:
 class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     """Least expected error + trade_off x expected feature cost, exactly (Nan, Wang, Saligrama 2016).
 
-    forest: a random forest, extra trees or a decision tree of scikit-learn, classifier or
-    regressor; fitted ones are pruned as they are, others are fitted first; default a
-    RandomForestClassifier. feature_costs: of every feature, default 1; with
+    forest: a random forest, extra trees, decision tree or gradient boosting (by
+    histograms too) of scikit-learn, classifier or regressor; fitted ones are pruned as
+    they are, others are fitted first; default a RandomForestClassifier. feature_costs: of every feature, default 1; with
     feature_groups, of every group bought together. budget: largest mean cost, instead of
     a trade_off. validation_fraction: this share of the data prunes and does not grow the
     trees; default is to do both with all. solver: min_cut (auto), primal_dual or lp.
 
     The error is that of a tree alone, averaged over trees: wrong classes, or squared
-    distance. `forest_` is a scikit-learn forest again; `cost_` and `error_` are the
+    distance. What boosting loses does not add up over trees: there it is the squared
+    distance between what a tree adds and what it added, exact for that alone. `forest_` is a scikit-learn forest again; `cost_` and `error_` are the
     means on the data it was pruned on, `trade_off_` where on the frontier it lies.
     """
 
@@ -115,7 +118,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         value = task.programme.value(keep)
         self.cost_, self.error_ = value.cost, value.error
         self.forest_ = _rebuilt(task, keep)
-        self.arrays_ = read_forest(trees_of(self.forest_))
+        self.arrays_ = arrays_of(self.forest_)
         if is_classifier(self.forest_):
             self.classes_ = self.forest_.classes_
         return self
@@ -160,6 +163,12 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         whole group by number.
         """
         forest = self._fitted()
+        if isinstance(forest, BOOSTED):
+            known: dict[int, float] = {}
+            _, bill = answer(self.arrays_, self.prices_, acquire, known)
+            row = np.full((1, self.n_features_in_), 0.0)  # no node asks for what is not known
+            row[0, list(known)] = list(known.values())
+            return forest.predict(row)[0], bill
         value, bill = answer(self.arrays_, self.prices_, acquire)
         return (forest.classes_[value.argmax()] if is_classifier(forest) else float(value[0])), bill
 
@@ -194,21 +203,28 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     def _open(self, X: Any, y: Any, sample_weight: Any) -> _Task:  # noqa: N803
         """Fit the forest where it is not, and set up the programme on the data that prunes."""
         classifier = is_classifier(self._forest())
-        X, y = validate_data(self, X, y, dtype=np.float32, ensure_all_finite=self._finite(), y_numeric=not classifier)  # noqa: N806
+        X, y = validate_data(
+            self, X, y, dtype=self._dtype(), ensure_all_finite=self._finite(), y_numeric=not classifier
+        )
         self.prices_: Prices = read_prices(X.shape[1], self.feature_costs, self.feature_groups)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         forest, rows = self._grown(X, y, weight if sample_weight is not None else None)
         X, y, weight = X[rows], y[rows], weight[rows]  # noqa: N806
         if weight.sum() <= 0:
             raise InputError("the examples to prune on weigh nothing: give some a sample_weight above 0")
-        arrays = read_forest(trees_of(forest))
+        arrays = arrays_of(forest)
         leaves = arrays.leaves(X)
-        if classifier:
+        if isinstance(forest, BOOSTED):
+            error = distance_errors(arrays, leaves, weight)
+        elif classifier:
             error = class_errors(arrays, leaves, _numbered(y, forest.classes_), weight)
         else:
             error = square_errors(arrays, leaves, y.astype(float), weight)
         programme = build_programme(arrays, leaves, error, self.prices_.group, self.prices_.cost, weight)
         return _Task(forest, arrays, programme)
+
+    def _dtype(self) -> Any:
+        return np.float64 if type(self._forest()).__name__.startswith("Hist") else np.float32
 
     def _finite(self) -> bool | str:
         return "allow-nan" if get_tags(self._forest()).input_tags.allow_nan else True
@@ -238,11 +254,15 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
 
     def _seen(self, X: Any) -> Any:  # noqa: N803
         self._fitted()
-        return validate_data(self, X, reset=False, dtype=np.float32, ensure_all_finite=self._finite())
+        return validate_data(self, X, reset=False, dtype=self._dtype(), ensure_all_finite=self._finite())
 
 
-def trees_of(forest: Any) -> list[Any]:
-    """The decision trees of a forest, or the tree itself."""
+def arrays_of(forest: Any) -> Forest:
+    """A fitted forest, tree or boosted model as arrays."""
+    return read_boosted(forest) if isinstance(forest, BOOSTED) else read_forest(_trees(forest))
+
+
+def _trees(forest: Any) -> list[Any]:
     return [forest] if isinstance(forest, BaseDecisionTree) else list(forest.estimators_)
 
 
@@ -257,9 +277,11 @@ def _rebuilt(task: _Task, keep: Any) -> Any:
     """The forest with only these splits, as scikit-learn's own."""
     split = np.zeros(len(task.arrays.parent), bool)
     split[task.programme.node[keep]] = True
+    if isinstance(task.forest, BOOSTED):
+        return cut_boosted(task.forest, task.arrays, split)
     ends = np.append(task.arrays.roots[1:], len(split))
     made = []
-    for tree, first, last in zip(trees_of(task.forest), task.arrays.roots, ends, strict=True):
+    for tree, first, last in zip(_trees(task.forest), task.arrays.roots, ends, strict=True):
         small = copy.copy(tree)
         small.tree_ = cut_tree(tree.tree_, split[first:last])
         made.append(small)

@@ -11,9 +11,8 @@ from sklearn.model_selection import train_test_split
 
 from secateur.core.document import new_folder, write_document
 from secateur.core.errors import InputError
-from secateur.forest.pruner import BudgetPruner, trees_of
+from secateur.forest.pruner import BudgetPruner, arrays_of
 from secateur.forest.table import Table, load_forest, read_costs, read_table, save_forest
-from secateur.forest.tree_arrays import read_forest
 from secateur.forest.usage import read_prices, used_features
 
 __all__ = ["Wish", "fit_forest", "prune_forest"]
@@ -119,7 +118,7 @@ def _settings(costs: Path | None, columns: list[str]) -> dict[str, Any]:
 
 def _measure(forest: Any, table: Table, settings: dict[str, Any], *, short: bool = False) -> dict[str, Any]:
     """Error and mean cost; and, unless `short`, every example's bill and how often every feature is used."""
-    arrays = read_forest(trees_of(forest))
+    arrays = arrays_of(forest)
     used = used_features(arrays, table.x)
     prices = read_prices(len(table.columns), settings["feature_costs"], settings["feature_groups"])
     bills = prices.bill(used)

@@ -27,17 +27,19 @@ class Steps(NamedTuple):
 class Forest:
     """All trees in a row: node numbers count through; `roots` are the first nodes of the trees.
 
-    value: what a node says, class shares or numbers, `[nodes, outputs]`.
+    value: what a node says, class shares or numbers, `[nodes, outputs]`. single: inputs
+    are compared in float32, as most trees of scikit-learn do.
     """
 
     steps: Steps
     roots: Int[np.ndarray, " trees"]
     value: Float[np.ndarray, "nodes outputs"]
     parent: Int[np.ndarray, " nodes"]
+    single: bool = True
 
     def leaves(self, x: Float[np.ndarray, "examples features"]) -> Int[np.ndarray, "trees examples"]:
         """The leaf every example ends in."""
-        return _walk(*self.steps, self.roots, x.astype(np.float32))
+        return _walk(*self.steps, self.roots, x.astype(np.float32 if self.single else np.float64))
 
 
 def read_forest(trees: Sequence[Any]) -> Forest:
@@ -78,10 +80,17 @@ def _walk(
     return leaves
 
 
-def cut_tree(tree: Any, split: Bool[np.ndarray, " nodes"]) -> Any:
-    """A new scikit-learn `Tree` whose nodes split only where told; the others are leaves with their own value."""
+def cut_tree(
+    tree: Any, split: Bool[np.ndarray, " nodes"], value: Float[np.ndarray, "nodes outputs"] | None = None
+) -> Any:
+    """A new scikit-learn `Tree` whose nodes split only where told; the others are leaves with their own value.
+
+    value: what the nodes say instead of what the tree has them say.
+    """
     state = tree.__getstate__()
     nodes, values = state["nodes"], state["values"]
+    if value is not None:
+        values = np.ascontiguousarray(value[:, None, :])
     order, depths = [], []
     stack = [(0, 0)]
     while stack:

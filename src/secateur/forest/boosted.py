@@ -1,0 +1,121 @@
+"""Boosted trees of scikit-learn as arrays, and back: what a tree adds is kept near what it added."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+)
+
+from secateur.core.errors import InputError
+from secateur.forest.compiled import compiled
+from secateur.forest.programme import sum_at_nodes
+from secateur.forest.tree_arrays import Forest, Steps, cut_tree, read_forest
+
+__all__ = ["BOOSTED", "cut_boosted", "distance_errors", "read_boosted"]
+
+BOOSTED = (
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+)
+
+
+def read_boosted(model: Any) -> Forest:
+    """All trees of all stages in a row; an inner node's value is the mean of its leaves', by training weight.
+
+    Raises InputError on splits by category, whose sides are sets and no thresholds.
+    """
+    if hasattr(model, "_predictors"):
+        return _read_histogram([one for stage in model._predictors for one in stage])
+    trees = list(model.estimators_.ravel())
+    weight = np.concatenate([tree.tree_.weighted_n_node_samples for tree in trees])
+    return _with_means(read_forest(trees), weight)
+
+
+def _read_histogram(predictors: Sequence[Any]) -> Forest:
+    nodes = [one.nodes for one in predictors]
+    if any(part["is_categorical"].any() for part in nodes):
+        raise InputError("the model splits by category, and pruning needs thresholds: encode the categories as numbers")
+    counts = np.array([len(part) for part in nodes])
+    roots = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int32)
+    joined, shift = np.concatenate(nodes), np.repeat(roots, counts)
+    leaf = joined["is_leaf"].astype(bool)
+    left, right = (np.where(leaf, -1, joined[side].astype(np.int64) + shift) for side in ("left", "right"))
+    parent = np.full(len(joined), -1, np.int32)
+    inner = np.flatnonzero(~leaf)
+    parent[left[inner]] = parent[right[inner]] = inner
+    steps = Steps(
+        np.where(leaf, -1, joined["feature_idx"]).astype(np.int32),
+        joined["num_threshold"].astype(np.float64),
+        joined["missing_go_to_left"].astype(bool),
+        left.astype(np.int32),
+        right.astype(np.int32),
+    )
+    forest = Forest(steps, roots, joined["value"].astype(np.float64)[:, None], parent, single=False)
+    return _with_means(forest, joined["count"].astype(np.float64))
+
+
+def _with_means(forest: Forest, weight: Float[np.ndarray, " nodes"]) -> Forest:
+    value = forest.value.copy()
+    _mean_upwards(value, weight, forest.steps.left, forest.steps.right)
+    return Forest(forest.steps, forest.roots, value, forest.parent, forest.single)
+
+
+@compiled
+def _mean_upwards(value: Any, weight: Any, left: Any, right: Any) -> None:  # pragma: no cover - compiled
+    for node in range(len(value) - 1, -1, -1):  # children stand after their parents
+        if left[node] >= 0:
+            both = weight[left[node]] + weight[right[node]]
+            value[node] = (weight[left[node]] * value[left[node]] + weight[right[node]] * value[right[node]]) / both
+
+
+def distance_errors(
+    forest: Forest, leaves: Int[np.ndarray, "trees examples"], weight: Float[np.ndarray, " examples"]
+) -> Float[np.ndarray, " nodes"]:
+    """Squared distance between a node's value and what its tree adds to the examples there, summed by weight."""
+    sums = np.zeros((len(forest.parent), 3))
+    for row in leaves:
+        np.add.at(sums[:, 0], row, weight)
+    value = forest.value[:, 0]
+    sums[:, 1], sums[:, 2] = sums[:, 0] * value, sums[:, 0] * value**2
+    sums = sum_at_nodes(forest.parent, sums)
+    return np.maximum(sums[:, 2] - 2 * value * sums[:, 1] + value**2 * sums[:, 0], 0.0)
+
+
+def cut_boosted(model: Any, forest: Forest, split: Bool[np.ndarray, " nodes"]) -> Any:
+    """A copy of the model whose trees split only where told."""
+    made = copy.copy(model)
+    ends = [*forest.roots[1:].tolist(), len(split)]
+    spans = list(zip(forest.roots.tolist(), ends, strict=True))
+    if hasattr(model, "_predictors"):
+        stages = [list(stage) for stage in model._predictors]
+        for number, (first, last) in enumerate(spans):
+            stage, place = divmod(number, len(stages[0]))
+            stages[stage][place] = _cut_histogram(stages[stage][place], split[first:last], forest.value[first:last, 0])
+        made._predictors = stages
+        return made
+    made.estimators_ = model.estimators_.copy()
+    for number, (first, last) in enumerate(spans):
+        tree = copy.copy(model.estimators_.flat[number])
+        tree.tree_ = cut_tree(tree.tree_, split[first:last], forest.value[first:last])
+        made.estimators_.flat[number] = tree
+    return made
+
+
+def _cut_histogram(predictor: Any, split: Any, value: Any) -> Any:
+    """Nodes below a new leaf stay in the array, where no example comes by."""
+    made = copy.copy(predictor)
+    nodes = predictor.nodes.copy()
+    new = ~nodes["is_leaf"].astype(bool) & ~split
+    nodes["is_leaf"] = np.where(new, 1, nodes["is_leaf"])
+    nodes["value"] = np.where(new, value, nodes["value"])
+    made.nodes = nodes
+    return made
