@@ -78,17 +78,16 @@ def peers(x: Any, y: Any, costs: Any) -> dict[str, Iterator[tuple[Any, Any]]]:
     }
 
 
-def fewer_then_pruned(x: Any, y: Any, x_test: Any, y_test: Any, costs: Any) -> Iterator[tuple[float, float]]:
+def fewer_then_pruned(x: Any, y: Any, costs: Any, held_out: float | None) -> Iterator[tuple[Any, Any]]:
     """BudgetPruner on forests grown on the features best by importance / cost."""
-    grow = np.arange(len(x)) % 4 > 0
+    grow = np.arange(len(x)) % 4 > 0 if held_out else np.ones(len(x), bool)
     whole = RandomForestClassifier(TREES, random_state=0).fit(x[grow], y[grow])
     order = np.argsort(-whole.feature_importances_ / costs)
     for count in np.unique(np.geomspace(1, x.shape[1], 12).astype(int)):
         columns = np.sort(order[:count])
         forest = RandomForestClassifier(TREES, random_state=0)
-        pruner = BudgetPruner(forest, feature_costs=costs[columns], validation_fraction=0.25, random_state=0)
-        for point in pruner.path(x[:, columns], y, points=8):
-            yield measured(point.forest, x_test[:, columns], y_test, costs[columns])
+        pruner = BudgetPruner(forest, feature_costs=costs[columns], validation_fraction=held_out, random_state=0)
+        yield from ((point.forest, columns) for point in pruner.path(x[:, columns], y, points=8))
 
 
 def area(points: list[tuple[float, float]], most: float, chance: float) -> float:
@@ -117,8 +116,10 @@ def curves() -> dict[str, Any]:
             path = pruner.path(x[rest], y[rest], points=40)
             lines = {"BudgetPruner": [measured(point.forest, x[test], y[test], costs) for point in path]}
             seconds = time.perf_counter() - started
-            lines["features, then BudgetPruner"] = list(fewer_then_pruned(x[rest], y[rest], x[test], y[test], costs))
-            for peer, forests in peers(x[rest], y[rest], costs).items():
+            others = peers(x[rest], y[rest], costs)
+            others["features, then BudgetPruner"] = fewer_then_pruned(x[rest], y[rest], costs, 0.25)
+            others["features, then BudgetPruner, on the same rows"] = fewer_then_pruned(x[rest], y[rest], costs, None)
+            for peer, forests in others.items():
                 lines[peer] = []
                 for one, columns in forests:
                     part = np.arange(x.shape[1])[columns]

@@ -45,6 +45,11 @@ def test_the_heads_example_runs(saved_task, labelled, tmp_path):
     assert "6 of 12 heads left" in done.stdout and "parameters, logits [[" in done.stdout
 
 
+def test_the_forest_example_runs():
+    done = subprocess.run([sys.executable, ROOT / "examples" / "forest.py"], capture_output=True, text=True, check=True)
+    assert "half: accuracy 0.9" in done.stdout and "measurements for" in done.stdout
+
+
 def test_the_marian_reader_reads_what_was_written(tmp_path):
     """A file of one 8-bit matrix, stored transposed with its scale after it, and one of floats."""
     spec = importlib.util.spec_from_file_location("marian", ROOT / "examples" / "marian.py")

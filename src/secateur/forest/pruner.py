@@ -71,15 +71,17 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
 
     forest: a random forest, extra trees, decision tree or gradient boosting (by
     histograms too) of scikit-learn, classifier or regressor; fitted ones are pruned as
-    they are, others are fitted first; default a RandomForestClassifier. feature_costs: of every feature, default 1; with
-    feature_groups, of every group bought together. budget: largest mean cost, instead of
-    a trade_off. validation_fraction: this share of the data prunes and does not grow the
-    trees; default is to do both with all. solver: min_cut (auto), primal_dual or lp.
+    they are, others are fitted first; default a RandomForestClassifier. feature_costs:
+    of every feature, default 1; with feature_groups, of every group bought together.
+    budget: largest mean cost, instead of a trade_off. validation_fraction: this share of
+    the data prunes and does not grow the trees; default is to do both with all. solver:
+    min_cut (auto), primal_dual or lp.
 
     The error is that of a tree alone, averaged over trees: wrong classes, or squared
     distance. What boosting loses does not add up over trees: there it is the squared
-    distance between what a tree adds and what it added, exact for that alone. `forest_` is a scikit-learn forest again; `cost_` and `error_` are the
-    means on the data it was pruned on, `trade_off_` where on the frontier it lies.
+    distance between what a tree adds and what it added, exact for that alone.
+    `forest_` is scikit-learn's again; `cost_` and `error_` are the means on the data it
+    was pruned on, `trade_off_` where on the frontier it lies.
     """
 
     def __init__(
@@ -203,9 +205,8 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     def _open(self, X: Any, y: Any, sample_weight: Any) -> _Task:  # noqa: N803
         """Fit the forest where it is not, and set up the programme on the data that prunes."""
         classifier = is_classifier(self._forest())
-        X, y = validate_data(
-            self, X, y, dtype=self._dtype(), ensure_all_finite=self._finite(), y_numeric=not classifier
-        )
+        settings = {"dtype": self._dtype(), "ensure_all_finite": self._finite(), "y_numeric": not classifier}
+        X, y = validate_data(self, X, y, **settings)  # noqa: N806
         self.prices_: Prices = read_prices(X.shape[1], self.feature_costs, self.feature_groups)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         forest, rows = self._grown(X, y, weight if sample_weight is not None else None)
