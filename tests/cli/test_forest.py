@@ -1,29 +1,17 @@
 import json
-import sys
 
 import pytest
 from sklearn.datasets import load_breast_cancer
 from typer.main import get_command
 
-from secateur.cli.main import app, main
+from conftest import run
+from secateur.cli.main import app
 
 OPTIONS = {
     "fit": "--costs --jobs --json --out --regression --seed --target --trees data",
     "prune": "--budget --costs --data --json --out --path --points --solver --target --test --trade-off model",
     "report": "--json folder",
 }
-
-
-def run(monkeypatch, capsys, *args):
-    """Exit code, stdout and stderr of a forest command."""
-    monkeypatch.setattr(sys, "argv", ["secateur", "forest", *map(str, args)])
-    code = 0
-    try:
-        main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 def test_the_command_line_is_as_reviewed():
@@ -37,17 +25,17 @@ def test_the_command_line_is_as_reviewed():
 def test_fit_prune_and_report(monkeypatch, capsys, tmp_path):
     load_breast_cancer(as_frame=True).frame.iloc[:200, 20:].to_csv(tmp_path / "data.csv", index=False)
     data = (tmp_path / "data.csv", "--target", "target")
-    code, printed, err = run(monkeypatch, capsys, "fit", *data, "--trees", 4, "--out", tmp_path / "grown")
+    code, printed, err = run(monkeypatch, capsys, "forest", "fit", *data, "--trees", 4, "--out", tmp_path / "grown")
     assert code == 0 and "error" in printed, err
     model = tmp_path / "grown" / "model.skops"
     args = ("prune", model, "--data", *data, "--budget", 3, "--out", tmp_path / "small", "--json")
-    code, printed, err = run(monkeypatch, capsys, *args)
+    code, printed, err = run(monkeypatch, capsys, "forest", *args)
     assert code == 0 and json.loads(printed)["chosen"]["cost"] <= 3, err
     for name in ("frontier.png", "bills.png", "use.png"):
         (tmp_path / "small" / name).unlink()
-    code, printed, _ = run(monkeypatch, capsys, "report", tmp_path / "small")
+    code, printed, _ = run(monkeypatch, capsys, "forest", "report", tmp_path / "small")
     assert code == 0 and "chosen.cost" in printed and (tmp_path / "small" / "use.png").exists()
-    code, _, err = run(monkeypatch, capsys, "prune", model, "--data", *data, "--out", tmp_path / "x")
+    code, _, err = run(monkeypatch, capsys, "forest", "prune", model, "--data", *data, "--out", tmp_path / "x")
     assert code == 2 and "one of --budget, --trade-off and --path" in " ".join(err.split())
 
 
@@ -59,6 +47,6 @@ def test_fit_prune_and_report(monkeypatch, capsys, tmp_path):
     ],
 )
 def test_bad_input_is_one_sentence(monkeypatch, capsys, tmp_path, args, message):
-    code, _, err = run(monkeypatch, capsys, *args, "--out", tmp_path / "out")
+    code, _, err = run(monkeypatch, capsys, "forest", *args, "--out", tmp_path / "out")
     assert code == 2 and message in " ".join(err.split()) and "Traceback" not in err
     assert not list(tmp_path.iterdir())

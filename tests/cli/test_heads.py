@@ -1,10 +1,10 @@
 import json
-import sys
 
 import pytest
 from typer.main import get_command
 
-from secateur.cli.main import app, main
+from conftest import run
+from secateur.cli.main import app
 
 OPTIONS = {
     "importance": "--batch --by --data --json --length --level --normalise --out --samples --seed --task model",
@@ -15,18 +15,6 @@ OPTIONS = {
     "--reestimate --samples --seed --task --test --unit model",
     "finetune": "--batch --data --epochs --json --length --out --rate --seed --test model",
 }
-
-
-def run(monkeypatch, capsys, *args):
-    """Exit code, stdout and stderr of a heads command."""
-    monkeypatch.setattr(sys, "argv", ["secateur", "heads", *map(str, args)])
-    code = 0
-    try:
-        main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 def test_the_command_line_is_as_reviewed():
@@ -46,14 +34,14 @@ def test_every_command_runs_and_says_where_it_wrote(monkeypatch, capsys, saved_t
         "prune": ("--ratio", 0.25),
     }.items():
         out = tmp_path / name
-        code, printed, err = run(monkeypatch, capsys, name, folder, *data, *extra, "--out", out)
+        code, printed, err = run(monkeypatch, capsys, "heads", name, folder, *data, *extra, "--out", out)
         assert code == 0 and str(out) in printed.replace("\n", ""), err
     code, printed, _ = run(
-        monkeypatch, capsys, "prune", folder, *data, "--ratio", 0.5, "--out", tmp_path / "j", "--json"
+        monkeypatch, capsys, "heads", "prune", folder, *data, "--ratio", 0.5, "--out", tmp_path / "j", "--json"
     )
     assert code == 0 and json.loads(printed)["heads"] == 6
     args = ("finetune", folder, "--data", labelled, "--epochs", 1, "--out", tmp_path / "tuned", "--json")
-    code, printed, _ = run(monkeypatch, capsys, *args)
+    code, printed, _ = run(monkeypatch, capsys, "heads", *args)
     assert code == 0 and json.loads(printed)["classes"] == ["0", "1"]
 
 
@@ -73,6 +61,8 @@ def test_every_command_runs_and_says_where_it_wrote(monkeypatch, capsys, saved_t
 def test_bad_input_is_one_sentence(monkeypatch, capsys, saved_task, labelled, tmp_path, args, message):
     folder = saved_task("DistilBertForSequenceClassification")
     command, *rest = args
-    code, _, err = run(monkeypatch, capsys, command, folder, "--data", labelled, *rest, "--out", tmp_path / "out")
+    code, _, err = run(
+        monkeypatch, capsys, "heads", command, folder, "--data", labelled, *rest, "--out", tmp_path / "out"
+    )
     assert code == 2 and message in " ".join(err.split()) and "Traceback" not in err
     assert not list(tmp_path.iterdir())

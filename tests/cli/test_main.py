@@ -5,8 +5,9 @@ import sys
 import pytest
 from typer.main import get_command
 
+from conftest import run
 from secateur.cli import main as module
-from secateur.cli.main import app, main
+from secateur.cli.main import app
 
 OPTIONS = {
     "prune": "--allocate --allocation --budget --calibration --dtype --json --length --method --out --pattern --ratio "
@@ -22,18 +23,6 @@ OPTIONS = {
     "bench": "--batch --engine --json --new --prompt --rounds dense pruned",
     "export": "--out --to folder",
 }
-
-
-def run(monkeypatch, capsys, *args):
-    """Exit code, stdout and stderr of a command."""
-    monkeypatch.setattr(sys, "argv", ["secateur", *map(str, args)])
-    code = 0
-    try:
-        main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 def test_the_command_line_is_as_reviewed():

@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from secateur import Calibration, load_recipe, prune
+from secateur import (
+    Calibration,
+    Finetuning,
+    Reading,
+    Removal,
+    finetune,
+    load,
+    load_recipe,
+    open_subject,
+    prune,
+    prune_heads,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -74,6 +85,23 @@ def test_every_page_named_in_the_readme_exists():
     text = (ROOT / "README.md").read_text()
     names = [part.split(")")[0] for part in text.split("](")[1:]]
     assert names and all((ROOT / name).exists() for name in names)
+
+
+@pytest.mark.slow
+def test_a_real_encoder_becomes_a_classifier_and_loses_a_third_of_its_heads(tmp_path):
+    data = ROOT.parent / "shared" / "data" / "sst2"
+    if not data.exists():
+        pytest.skip("SST-2 is not at ../shared/data/sst2")
+    plan = Finetuning(epochs=1.0)
+    found = finetune("bundled:minilm", data / "train.tsv", tmp_path / "clf", plan, test=data / "dev.tsv")
+    assert found["accuracy"] > 0.8
+    files = (str(data / "train.tsv"), str(data / "dev.tsv"))
+    settings = Removal(reestimate=True), Reading(samples=500)
+    small = prune_heads(
+        open_subject(tmp_path / "clf"), files, tmp_path / "small", 1 / 3, settings[0], reading=settings[1]
+    )
+    assert small["heads"] == 48 and small["after"] > small["before"] - 0.03
+    assert load(tmp_path / "small").num_parameters() == small["parameters"]
 
 
 @pytest.mark.slow
