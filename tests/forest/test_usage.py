@@ -3,7 +3,7 @@ import pytest
 
 from forest_cases import brute_value, case
 from secateur.core.errors import InputError
-from secateur.forest.usage import read_prices, used_features
+from secateur.forest.usage import answer, read_prices, used_features
 
 
 def test_bills_are_those_of_walking_every_example():
@@ -37,3 +37,33 @@ def test_prices_by_feature_by_group_and_by_name():
 def test_prices_that_do_not_fit_are_refused(costs, groups, message):
     with pytest.raises(InputError, match=message):
         read_prices(3, costs, groups)
+
+
+def test_only_what_nodes_ask_for_is_bought_once():
+    one = case(8, trees=4)
+    prices = read_prices(6, one.cost, one.group)
+    used = used_features(one.arrays, one.x)
+    for row in range(10):
+        asked = []
+
+        def acquire(feature, row=row, asked=asked):
+            asked.append(feature)
+            return one.x[row, feature]
+
+        value, bill = answer(one.arrays, prices, acquire)
+        assert np.allclose(value, one.forest.predict_proba(one.x[row : row + 1])[0])
+        assert sorted(asked) == np.flatnonzero(used[row]).tolist() and bill.features == asked
+        assert bill.cost == prices.bill(used[row : row + 1])[0]
+
+
+def test_a_group_is_bought_whole():
+    one = case(8, trees=4)
+    prices = read_prices(6, one.cost, one.group)
+    asked = []
+
+    def acquire(feature):
+        asked.append(int(one.group[feature]))
+        return {int(f): one.x[0, f] for f in np.flatnonzero(one.group == one.group[feature])}
+
+    value, _ = answer(one.arrays, prices, acquire)
+    assert len(asked) == len(set(asked)) and np.allclose(value, one.forest.predict_proba(one.x[:1])[0])

@@ -1,4 +1,4 @@
-"""Boosted trees of scikit-learn as arrays, and back: what a tree adds is kept near what it added."""
+"""Boosted trees as arrays, and back: what a tree adds is kept near what it added."""
 
 import copy
 from collections.abc import Sequence
@@ -15,12 +15,13 @@ from sklearn.ensemble import (
 
 from secateur.core.errors import InputError
 from secateur.forest.compiled import compiled
+from secateur.forest.outside import cut_lightgbm, cut_xgboost, read_lightgbm, read_xgboost
 from secateur.forest.programme import sum_at_nodes
-from secateur.forest.tree_arrays import Forest, Steps, cut_tree, read_forest
+from secateur.forest.tree_arrays import Forest, Steps, cut_tree, join_trees, read_forest
 
-__all__ = ["BOOSTED", "cut_boosted", "distance_errors", "read_boosted"]
+__all__ = ["cut_boosted", "distance_errors", "is_boosted", "read_boosted"]
 
-BOOSTED = (
+_BOOSTED = (
     GradientBoostingClassifier,
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
@@ -28,44 +29,53 @@ BOOSTED = (
 )
 
 
+def is_boosted(model: Any) -> bool:
+    """Whether a model's trees add up to its answer: scikit-learn's boosting, LightGBM's and XGBoost's estimators."""
+    return isinstance(model, _BOOSTED) or (_package(model) in ("lightgbm", "xgboost") and hasattr(model, "fit"))
+
+
+def _package(model: Any) -> str:
+    return type(model).__module__.partition(".")[0]
+
+
 def read_boosted(model: Any) -> Forest:
     """All trees of all stages in a row; an inner node's value is the mean of its leaves', by training weight.
 
     Raises InputError on splits by category, whose sides are sets and no thresholds.
     """
+    package = _package(model)
+    if package == "lightgbm":
+        return _with_means(*read_lightgbm(model))
+    if package == "xgboost":
+        return _with_means(*read_xgboost(model))
     if hasattr(model, "_predictors"):
-        return _read_histogram([one for stage in model._predictors for one in stage])
+        return _with_means(*_read_histogram([one for stage in model._predictors for one in stage]))
     trees = list(model.estimators_.ravel())
     weight = np.concatenate([tree.tree_.weighted_n_node_samples for tree in trees])
     return _with_means(read_forest(trees), weight)
 
 
-def _read_histogram(predictors: Sequence[Any]) -> Forest:
-    nodes = [one.nodes for one in predictors]
-    if any(part["is_categorical"].any() for part in nodes):
+def _read_histogram(predictors: Sequence[Any]) -> tuple[Forest, Float[np.ndarray, " nodes"]]:
+    return join_trees([_read_predictor(one.nodes) for one in predictors], single=False)
+
+
+def _read_predictor(nodes: Any) -> tuple[Steps, Any, Any]:
+    if nodes["is_categorical"].any():
         raise InputError("the model splits by category, and pruning needs thresholds: encode the categories as numbers")
-    counts = np.array([len(part) for part in nodes])
-    roots = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int32)
-    joined, shift = np.concatenate(nodes), np.repeat(roots, counts)
-    leaf = joined["is_leaf"].astype(bool)
-    left, right = (np.where(leaf, -1, joined[side].astype(np.int64) + shift) for side in ("left", "right"))
-    parent = np.full(len(joined), -1, np.int32)
-    inner = np.flatnonzero(~leaf)
-    parent[left[inner]] = parent[right[inner]] = inner
+    leaf = nodes["is_leaf"].astype(bool)
     steps = Steps(
-        np.where(leaf, -1, joined["feature_idx"]).astype(np.int32),
-        joined["num_threshold"].astype(np.float64),
-        joined["missing_go_to_left"].astype(bool),
-        left.astype(np.int32),
-        right.astype(np.int32),
+        np.where(leaf, -1, nodes["feature_idx"]).astype(np.int32),
+        nodes["num_threshold"].astype(np.float64),
+        nodes["missing_go_to_left"].astype(bool),
+        np.where(leaf, -1, nodes["left"].astype(np.int64)).astype(np.int32),
+        np.where(leaf, -1, nodes["right"].astype(np.int64)).astype(np.int32),
     )
-    forest = Forest(steps, roots, joined["value"].astype(np.float64)[:, None], parent, single=False)
-    return _with_means(forest, joined["count"].astype(np.float64))
+    return steps, nodes["value"].astype(np.float64), nodes["count"].astype(np.float64)
 
 
 def _with_means(forest: Forest, weight: Float[np.ndarray, " nodes"]) -> Forest:
     value = forest.value.copy()
-    _mean_upwards(value, weight, forest.steps.left, forest.steps.right)
+    _mean_upwards(value, weight.copy(), forest.steps.left, forest.steps.right)
     return Forest(forest.steps, forest.roots, value, forest.parent, forest.single)
 
 
@@ -74,6 +84,7 @@ def _mean_upwards(value: Any, weight: Any, left: Any, right: Any) -> None:  # pr
     for node in range(len(value) - 1, -1, -1):  # children stand after their parents
         if left[node] >= 0:
             both = weight[left[node]] + weight[right[node]]
+            weight[node] = both
             value[node] = (weight[left[node]] * value[left[node]] + weight[right[node]] * value[right[node]]) / both
 
 
@@ -92,6 +103,10 @@ def distance_errors(
 
 def cut_boosted(model: Any, forest: Forest, split: Bool[np.ndarray, " nodes"]) -> Any:
     """A copy of the model whose trees split only where told."""
+    if _package(model) == "lightgbm":
+        return cut_lightgbm(model, forest, split)
+    if _package(model) == "xgboost":
+        return cut_xgboost(model, forest, split)
     made = copy.copy(model)
     ends = [*forest.roots[1:].tolist(), len(split)]
     spans = list(zip(forest.roots.tolist(), ends, strict=True))

@@ -16,15 +16,14 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from secateur.core.errors import InputError
-from secateur.forest.boosted import BOOSTED, cut_boosted, distance_errors, read_boosted
+from secateur.forest.boosted import cut_boosted, distance_errors, is_boosted, read_boosted
 from secateur.forest.frontier import Point, frontier, within_budget
-from secateur.forest.lazy import Bill, answer
 from secateur.forest.linear_programme import linear_programme
 from secateur.forest.min_cut import min_cut
 from secateur.forest.primal_dual import PrimalDual
 from secateur.forest.programme import Programme, build_programme, class_errors, square_errors
 from secateur.forest.tree_arrays import Forest, cut_tree, read_forest
-from secateur.forest.usage import Prices, read_prices, used_features
+from secateur.forest.usage import Bill, Prices, answer, read_prices, used_features
 
 __all__ = ["SOLVERS", "BudgetPruner", "PathPoint", "arrays_of"]
 
@@ -40,7 +39,6 @@ _FORESTS = (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
     BaseDecisionTree,
-    *BOOSTED,
 )
 
 
@@ -70,12 +68,12 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     """Least expected error + trade_off x expected feature cost, exactly (Nan, Wang, Saligrama 2016).
 
     forest: a random forest, extra trees, decision tree or gradient boosting (by
-    histograms too) of scikit-learn, classifier or regressor; fitted ones are pruned as
+    histograms too) of scikit-learn, or LightGBM's or XGBoost's estimators; fitted ones are pruned as
     they are, others are fitted first; default a RandomForestClassifier. feature_costs:
     of every feature, default 1; with feature_groups, of every group bought together.
     budget: largest mean cost, instead of a trade_off. validation_fraction: this share of
     the data prunes and does not grow the trees; default is to do both with all. solver:
-    min_cut (auto), primal_dual or lp.
+    min_cut (auto), primal_dual or lp. n_jobs: for walking trees; the forest has its own.
 
     The error is that of a tree alone, averaged over trees: wrong classes, or squared
     distance. What boosting loses does not add up over trees: there it is the squared
@@ -93,6 +91,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         trade_off: Any = 0.0,
         budget: Any = None,
         solver: Any = "auto",
+        n_jobs: Any = None,
         validation_fraction: Any = None,
         random_state: Any = None,
     ) -> None:
@@ -103,6 +102,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         self.trade_off = trade_off
         self.budget = budget
         self.solver = solver
+        self.n_jobs = n_jobs
         self.validation_fraction = validation_fraction
         self.random_state = random_state
 
@@ -165,7 +165,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         whole group by number.
         """
         forest = self._fitted()
-        if isinstance(forest, BOOSTED):
+        if is_boosted(forest):
             known: dict[int, float] = {}
             _, bill = answer(self.arrays_, self.prices_, acquire, known)
             row = np.full((1, self.n_features_in_), 0.0)  # no node asks for what is not known
@@ -196,10 +196,10 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
             raise InputError("trade_off and budget should be at least 0")
         if self.budget is not None and self.solver not in ("auto", "min_cut"):
             raise InputError(f"a budget is found on min_cut's frontier: leave solver {self.solver!r} out")
-        if not isinstance(self._forest(), _FORESTS):
+        if not isinstance(self._forest(), _FORESTS) and not is_boosted(self._forest()):
             raise InputError(
-                f"{type(self._forest()).__name__} cannot be pruned here: give a RandomForest, ExtraTrees or "
-                "DecisionTree, classifier or regressor"
+                f"{type(self._forest()).__name__} cannot be pruned here: give a RandomForest, ExtraTrees, "
+                "DecisionTree, (Hist)GradientBoosting, LGBM or XGB estimator, classifier or regressor"
             )
 
     def _open(self, X: Any, y: Any, sample_weight: Any) -> _Task:  # noqa: N803
@@ -214,8 +214,8 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         if weight.sum() <= 0:
             raise InputError("the examples to prune on weigh nothing: give some a sample_weight above 0")
         arrays = arrays_of(forest)
-        leaves = arrays.leaves(X)
-        if isinstance(forest, BOOSTED):
+        leaves = arrays.leaves(X, self.n_jobs)
+        if is_boosted(forest):
             error = distance_errors(arrays, leaves, weight)
         elif classifier:
             error = class_errors(arrays, leaves, _numbered(y, forest.classes_), weight)
@@ -225,7 +225,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         return _Task(forest, arrays, programme)
 
     def _dtype(self) -> Any:
-        return np.float64 if type(self._forest()).__name__.startswith("Hist") else np.float32
+        return np.float64 if type(self._forest()).__name__.startswith(("Hist", "LGBM")) else np.float32
 
     def _finite(self) -> bool | str:
         return "allow-nan" if get_tags(self._forest()).input_tags.allow_nan else True
@@ -247,7 +247,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
             strata = y if is_classifier(forest) and np.unique(y, return_counts=True)[1].min() > 1 else None
             share = self.validation_fraction
             grow, every = train_test_split(every, test_size=share, random_state=self.random_state, stratify=strata)
-        return forest.fit(X[grow], y[grow], None if weight is None else weight[grow]), every
+        return forest.fit(X[grow], y[grow], sample_weight=None if weight is None else weight[grow]), every
 
     def _fitted(self) -> Any:
         check_is_fitted(self, "forest_")
@@ -260,7 +260,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
 
 def arrays_of(forest: Any) -> Forest:
     """A fitted forest, tree or boosted model as arrays."""
-    return read_boosted(forest) if isinstance(forest, BOOSTED) else read_forest(_trees(forest))
+    return read_boosted(forest) if is_boosted(forest) else read_forest(_trees(forest))
 
 
 def _trees(forest: Any) -> list[Any]:
@@ -278,7 +278,7 @@ def _rebuilt(task: _Task, keep: Any) -> Any:
     """The forest with only these splits, as scikit-learn's own."""
     split = np.zeros(len(task.arrays.parent), bool)
     split[task.programme.node[keep]] = True
-    if isinstance(task.forest, BOOSTED):
+    if is_boosted(task.forest):
         return cut_boosted(task.forest, task.arrays, split)
     ends = np.append(task.arrays.roots[1:], len(split))
     made = []

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from joblib import Parallel, delayed, effective_n_jobs
 
 from secateur.core.errors import InputError
 from secateur.forest.compiled import compiled
 
-__all__ = ["Forest", "Steps", "cut_tree", "read_forest"]
+__all__ = ["Forest", "Steps", "cut_tree", "join_trees", "read_forest"]
 
 
 class Steps(NamedTuple):
@@ -37,9 +38,14 @@ class Forest:
     parent: Int[np.ndarray, " nodes"]
     single: bool = True
 
-    def leaves(self, x: Float[np.ndarray, "examples features"]) -> Int[np.ndarray, "trees examples"]:
-        """The leaf every example ends in."""
-        return _walk(*self.steps, self.roots, x.astype(np.float32 if self.single else np.float64))
+    def leaves(
+        self, x: Float[np.ndarray, "examples features"], jobs: int | None = None
+    ) -> Int[np.ndarray, "trees examples"]:
+        """The leaf every example ends in; `jobs` share the trees, by joblib's backend of the moment."""
+        x = x.astype(np.float32 if self.single else np.float64)
+        parts = np.array_split(self.roots, min(effective_n_jobs(jobs), len(self.roots)))
+        found = Parallel(n_jobs=jobs, prefer="threads")(delayed(_walk)(*self.steps, part, x) for part in parts)
+        return np.concatenate(found)
 
 
 def read_forest(trees: Sequence[Any]) -> Forest:
@@ -62,6 +68,23 @@ def read_forest(trees: Sequence[Any]) -> Forest:
     parent[left[inner]] = parent[right[inner]] = inner
     value = np.concatenate([part.value[:, 0, :] for part in parts])
     return Forest(Steps(feature, threshold, missing, left, right), roots, value, parent)
+
+
+def join_trees(trees: Sequence[tuple[Steps, Any, Any]], *, single: bool) -> tuple[Forest, Float[np.ndarray, " nodes"]]:
+    """Trees of steps, values and weights by node, in a row, with the weights; children stand after their parents."""
+    counts = [len(steps.feature) for steps, _, _ in trees]
+    roots = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int32)
+    feature, threshold, missing, left, right = (
+        np.concatenate([steps[part] for steps, _, _ in trees]) for part in range(5)
+    )
+    shift = np.repeat(roots, counts)
+    left, right = (np.where(side < 0, -1, side + shift).astype(np.int32) for side in (left, right))
+    parent = np.full(len(left), -1, np.int32)
+    inner = np.flatnonzero(left >= 0)
+    parent[left[inner]] = parent[right[inner]] = inner
+    value = np.concatenate([value for _, value, _ in trees])[:, None]
+    steps = Steps(feature, threshold, missing, left, right)
+    return Forest(steps, roots, value, parent, single), np.concatenate([weight for _, _, weight in trees])
 
 
 @compiled

@@ -1,7 +1,8 @@
-"""Which features examples need, and what they cost: an example pays for a group once, however many nodes ask."""
+"""Which features examples need and what they cost; and one example that buys them when nodes ask."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -10,7 +11,7 @@ from secateur.core.errors import InputError
 from secateur.forest.compiled import compiled
 from secateur.forest.tree_arrays import Forest
 
-__all__ = ["Prices", "read_prices", "used_features"]
+__all__ = ["Bill", "Prices", "answer", "read_prices", "used_features"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,3 +68,41 @@ def _used(leaves: Any, parent: Any, feature: Any, features: int) -> Any:  # prag
                 used[row, feature[node]] = True
                 node = parent[node]
     return used
+
+
+class Bill(NamedTuple):
+    """The features asked for, in that order, and what they cost together."""
+
+    features: list[int]
+    cost: float
+
+
+def answer(
+    forest: Forest,
+    prices: Prices,
+    acquire: Callable[[int], Mapping[int, float] | float],
+    known: dict[int, float] | None = None,
+) -> tuple[Float[np.ndarray, " outputs"], Bill]:
+    """Mean of the leaves' values, and the bill; whatever is acquired is put into `known`."""
+    known = {} if known is None else known
+    asked: list[int] = []
+    bought: set[int] = set()
+    steps = forest.steps
+
+    def value(feature: int) -> float:
+        if feature not in known:
+            found = acquire(feature)
+            known.update(found if isinstance(found, Mapping) else {feature: found})
+            asked.append(feature)
+            bought.add(int(prices.group[feature]))
+        return float(np.float32(known[feature])) if forest.single else float(known[feature])
+
+    total = np.zeros(forest.value.shape[1])
+    for root in forest.roots:
+        node = int(root)
+        while steps.feature[node] >= 0:
+            seen = value(int(steps.feature[node]))
+            goes_left = steps.missing_left[node] if np.isnan(seen) else seen <= steps.threshold[node]
+            node = int((steps.left if goes_left else steps.right)[node])
+        total += forest.value[node]
+    return total / len(forest.roots), Bill(asked, float(prices.cost[sorted(bought)].sum()))
