@@ -86,7 +86,7 @@ def fewer_then_pruned(x: Any, y: Any, costs: Any, held_out: float | None) -> Ite
     for count in np.unique(np.geomspace(1, x.shape[1], 12).astype(int)):
         columns = np.sort(order[:count])
         forest = RandomForestClassifier(TREES, random_state=0)
-        pruner = BudgetPruner(forest, feature_costs=costs[columns], validation_fraction=held_out, random_state=0)
+        pruner = BudgetPruner(forest, feature_costs=costs[columns], validation_fraction=held_out)
         yield from ((point.forest, columns) for point in pruner.path(x[:, columns], y, points=8))
 
 
@@ -112,7 +112,7 @@ def curves() -> dict[str, Any]:
             costs = np.ones(x.shape[1]) if kind == "unit" else np.exp(draw.uniform(0, np.log(20), x.shape[1]))
             started = time.perf_counter()
             forest = RandomForestClassifier(TREES, random_state=0)
-            pruner = BudgetPruner(forest, feature_costs=costs, validation_fraction=0.25, random_state=0)
+            pruner = BudgetPruner(forest, feature_costs=costs, validation_fraction=0.25)
             path = pruner.path(x[rest], y[rest], points=40)
             lines = {"BudgetPruner": [measured(point.forest, x[test], y[test], costs) for point in path]}
             seconds = time.perf_counter() - started

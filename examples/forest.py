@@ -15,9 +15,7 @@ x, x_test, y, y_test = train_test_split(x, y, random_state=0, stratify=y)
 costs = np.repeat([1.0, 2.0, 4.0], 10)  # means are cheap, spreads and extremes are not
 forest = RandomForestClassifier(40, random_state=0)
 whole = BudgetPruner(forest, feature_costs=costs).fit(x, y)
-half = BudgetPruner(forest, feature_costs=costs, budget=whole.cost_ / 2, validation_fraction=0.25, random_state=0).fit(
-    x, y
-)
+half = BudgetPruner(forest, feature_costs=costs, budget=whole.cost_ / 2, validation_fraction=0.25).fit(x, y)
 for name, one in (("whole", whole), ("half", half)):
     print(f"{name}: accuracy {one.score(x_test, y_test):.3f}, mean cost {one.expected_cost(x_test):.1f}")
 label, bill = half.predict_lazy(lambda feature: x_test[0, feature])

@@ -64,8 +64,8 @@ def test_errors_are_distances_from_what_the_tree_added(model):
 @pytest.mark.parametrize("model", [*REGRESSORS, *CLASSIFIERS], ids=lambda model: type(model).__name__)
 def test_boosted_models_are_pruned_and_predict_lazily(model):
     x, y = (X, Y) if model in REGRESSORS else FLOWERS
-    whole = BudgetPruner(model, random_state=0).fit(x, y)
-    small = BudgetPruner(model, budget=0.6 * whole.cost_, random_state=0).fit(x, y)
+    whole = BudgetPruner(model).fit(x, y)
+    small = BudgetPruner(model, budget=0.6 * whole.cost_).fit(x, y)
     assert type(small.forest_) is type(model) and small.cost_ <= 0.6 * whole.cost_
     assert small.score(x, y) > 0.3 and np.allclose(whole.predict(x) == model.fit(x, y).predict(x), True)
     for row in range(5):

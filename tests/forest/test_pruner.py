@@ -85,7 +85,7 @@ def test_every_solver_finds_the_same_trade(solver):
 
 
 def test_a_budget_is_kept_on_the_data_that_prunes():
-    pruner = BudgetPruner(forest(), budget=4.0, validation_fraction=0.3, random_state=0).fit(X, Y)
+    pruner = BudgetPruner(forest(), budget=4.0, validation_fraction=0.3).fit(X, Y)
     assert pruner.cost_ <= 4.0 and pruner.trade_off_ > 0
     path = BudgetPruner(forest()).path(X, Y)
     chosen = BudgetPruner(forest(), budget=path[3].cost + 1e-9).fit(X, Y)
@@ -150,7 +150,7 @@ def test_rows_to_prune_on_that_weigh_nothing_are_refused():
     grown, _ = train_test_split(np.arange(len(Y)), test_size=0.3, random_state=0, stratify=Y)
     weight[grown] = 1.0
     with pytest.raises(InputError, match="weigh nothing"):
-        BudgetPruner(forest(), validation_fraction=0.3, random_state=0).fit(X, Y, sample_weight=weight)
+        BudgetPruner(forest(), validation_fraction=0.3).fit(X, Y, sample_weight=weight)
 
 
 def test_forests_need_no_torch():

@@ -72,7 +72,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     they are, others are fitted first; default a RandomForestClassifier. feature_costs:
     of every feature, default 1; with feature_groups, of every group bought together.
     budget: largest mean cost, instead of a trade_off. validation_fraction: this share of
-    the data prunes and does not grow the trees; default is to do both with all. solver:
+    the data, drawn by the forest's seed, prunes and does not grow the trees. solver:
     min_cut (auto), primal_dual or lp. n_jobs: for walking trees; the forest has its own.
 
     The error is that of a tree alone, averaged over trees: wrong classes, or squared
@@ -93,7 +93,6 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         solver: Any = "auto",
         n_jobs: Any = None,
         validation_fraction: Any = None,
-        random_state: Any = None,
     ) -> None:
         """Keep the settings; `fit` checks them."""
         self.forest = forest
@@ -104,7 +103,6 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         self.solver = solver
         self.n_jobs = n_jobs
         self.validation_fraction = validation_fraction
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BudgetPruner":  # noqa: N803 - scikit-learn's name
         """Prune on X `[examples, features]` and y. Raises InputError on settings or forests that cannot be used."""
@@ -187,7 +185,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         return tags
 
     def _forest(self) -> Any:
-        return RandomForestClassifier(random_state=self.random_state) if self.forest is None else self.forest
+        return RandomForestClassifier() if self.forest is None else self.forest
 
     def _check(self) -> None:
         if self.solver not in SOLVERS:
@@ -246,7 +244,8 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         if self.validation_fraction is not None:
             strata = y if is_classifier(forest) and np.unique(y, return_counts=True)[1].min() > 1 else None
             share = self.validation_fraction
-            grow, every = train_test_split(every, test_size=share, random_state=self.random_state, stratify=strata)
+            seed = getattr(forest, "random_state", None)
+            grow, every = train_test_split(every, test_size=share, random_state=seed, stratify=strata)
         return forest.fit(X[grow], y[grow], sample_weight=None if weight is None else weight[grow]), every
 
     def _fitted(self) -> Any:
