@@ -190,9 +190,9 @@ def main() -> None:
     for name in sys.argv[1:] or PARTS:
         result = PARTS[name]()
         if result is not None:
-            done[name] = result
+            done[name] = result | {"threads": torch.get_num_threads()}
         done["command"] = "python benchmarks/heads.py"
-        done["threads"], done["torch"] = torch.get_num_threads(), torch.__version__
+        done["torch"] = torch.__version__
         RESULT.write_text(json.dumps(done, indent=1) + "\n")
         print(name, json.dumps(result)[:300], flush=True)
 

@@ -98,8 +98,8 @@ def main() -> None:
         "dense": judge(subject, test, subject.live),
         "ratios": STEPS,
     }
-    for kind in ("encoder", "cross", "all"):
-        kinds = () if kind == "all" else (kind,)
+    for kind in ("encoder", "cross"):
+        kinds = (kind,)
         plans = {"importance": Removal(kinds=kinds), "magnitude": Removal(kinds=kinds, scoring=Scoring(by="magnitude"))}
         plans |= {f"random {seed}": Removal(kinds=kinds, scoring=Scoring(by="random", seed=seed)) for seed in range(5)}
         lines = {

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from conftest import task_batch, task_model, tiny_model
-from secateur.export.onnx import example_batch, write_forward_onnx, write_onnx
+from secateur.adapt.stacks import example_batch
+from secateur.export.onnx import write_forward_onnx, write_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

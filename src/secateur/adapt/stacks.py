@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from secateur.adapt.adapter import Adapter, Layer
@@ -12,8 +13,9 @@ from secateur.adapt.attention import Attention, Kind
 from secateur.adapt.families import FAMILIES
 from secateur.adapt.sites import block_attention, head_dim
 from secateur.core.errors import ModelError
+from secateur.core.seed import generator
 
-__all__ = ["STACKS", "Stack", "attentions", "gives_own_bias_", "head_counts", "resize_heads_"]
+__all__ = ["STACKS", "Stack", "attentions", "example_batch", "gives_own_bias_", "head_counts", "resize_heads_"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,3 +204,15 @@ def _own_table_(module: Any, table: nn.Embedding) -> None:
 
 def _forget_bias(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return args, kwargs | {"position_bias": None}
+
+
+def example_batch(model: PreTrainedModel, tokens: int = 3) -> dict[str, Tensor]:
+    """Two samples, drawn by a fixed seed, of what the model is called with; labels too where it translates."""
+    config: Any = model.config
+    stream = generator(0, "example", tokens)
+    if model.main_input_name == "pixel_values":
+        shape = (2, config.num_channels, config.image_size, config.image_size)
+        return {"pixel_values": torch.rand(shape, generator=stream)}
+    ids = torch.randint(config.vocab_size, (2, tokens), generator=stream)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return batch | ({"labels": ids[:, :2]} if config.is_encoder_decoder else {})

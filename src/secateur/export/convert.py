@@ -8,11 +8,12 @@ import torch
 
 from secateur.adapt.families import FAMILIES
 from secateur.adapt.source import load, resolve
+from secateur.adapt.stacks import example_batch
 from secateur.core.document import storage_errors
 from secateur.core.errors import InputError
 from secateur.export.decilm import write_decilm
 from secateur.export.gguf import write_gguf
-from secateur.export.onnx import example_batch, write_forward_onnx, write_onnx
+from secateur.export.onnx import write_forward_onnx, write_onnx
 from secateur.export.standalone import write_standalone
 
 __all__ = ["convert"]

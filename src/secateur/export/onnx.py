@@ -12,7 +12,7 @@ from transformers import DynamicCache, PreTrainedModel
 from secateur.core.errors import InputError
 from secateur.surgery.heads import add_silent_heads_
 
-__all__ = ["example_batch", "write_forward_onnx", "write_onnx"]
+__all__ = ["write_forward_onnx", "write_onnx"]
 
 
 class _Flat(nn.Module):
@@ -104,16 +104,6 @@ def write_forward_onnx(model: PreTrainedModel, batch: Mapping[str, Tensor], out:
         dynamo=True,
         external_data=True,
     )
-
-
-def example_batch(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Two short samples of what the model is called with, labels too where it translates."""
-    config: Any = model.config
-    if model.main_input_name == "pixel_values":
-        return {"pixel_values": torch.zeros(2, config.num_channels, config.image_size, config.image_size)}
-    ids = torch.tensor([[3, 4, 5], [6, 7, 8]]) % config.vocab_size
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return batch | ({"labels": ids[:, :2]} if config.is_encoder_decoder else {})
 
 
 def _need_onnx() -> None:
