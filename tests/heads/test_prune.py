@@ -3,14 +3,16 @@ import pytest
 import torch
 import transformers
 
-from conftest import tiny_tokenizer
+from conftest import task_batch, tiny_tokenizer
 from secateur import load
 from secateur.core.cut import Cut
 from secateur.core.document import read_document
 from secateur.core.errors import InputError, NumericalError, SecateurError
+from secateur.evaluate.classification import Classification
+from secateur.evaluate.task import score
 from secateur.heads import prune as module
-from secateur.heads.prune import prune_heads
-from secateur.heads.removal import Removal
+from secateur.heads.prune import prune_heads, save_without_heads
+from secateur.heads.removal import Removal, plan_removal
 from secateur.heads.subject import Reading, open_subject
 
 
@@ -20,8 +22,6 @@ def test_the_pruned_classifier_loads_and_scores_the_same(saved_task, labelled, t
     assert found["heads"] == 6 and found["parameters_before"] - found["parameters"] == 6 * (4 * 32 * 8 + 3 * 8)
     again = open_subject(tmp_path / "out")
     task = again.read(str(labelled))
-    from secateur.evaluate.task import score
-
     assert score(task, again.model) == found["after"]
     assert read_document(tmp_path / "out" / "heads.json")["after"] == found["after"]
     assert Cut.load(tmp_path / "out" / "cut.json").kept
@@ -90,3 +90,16 @@ def test_nothing_is_left_when_it_cannot_be_done(saved_task, labelled, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match="already exists"):
         prune_heads(subject, (str(labelled), None), tmp_path / "out", 0.5)
+
+
+def test_a_model_of_pictures_is_scored_and_cut_from_batches(saved_task, tmp_path):
+    subject = open_subject(saved_task("ViTForImageClassification"))
+    batch = task_batch(subject.model) | {"labels": torch.tensor([0, 1, 0])}
+    task = Classification([batch])
+    (live,) = plan_removal(subject, task, [0.5], Removal())
+    tmp_path.joinpath("out").mkdir()
+    found = save_without_heads(subject, live, tmp_path / "out", batch)
+    again = load(tmp_path / "out")
+    assert found["heads"] == 6 and torch.equal(again(**batch).logits, subject.model(**batch).logits)
+    with pytest.raises(InputError, match="pictures are not read"):
+        subject.read("pictures.tsv")

@@ -48,7 +48,7 @@ class Subject:
 
     folder: Path
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | None
     attentions: Sequence[Attention]
     task_name: TaskName
     unit: str = "auto"
@@ -74,8 +74,12 @@ class Subject:
         return [not kinds or attention.kind in kinds for attention in self.attentions]
 
     def read(self, data: str, plan: Reading | None = None) -> Task:
-        """The task on a file. Raises a SecateurError on one that cannot be used."""
+        """The task on a file. Raises a SecateurError on one that cannot be used, and for models of pictures."""
         plan = plan or Reading()
+        if self.tokenizer is None:
+            raise InputError(
+                "pictures are not read from files: put batches of pixel_values and labels in a Classification"
+            )
         batch, length = plan.batch or _BATCHES[self.task_name], plan.length or _LENGTHS[self.task_name]
         if self.task_name == "lm":
             return language_task(data, self.model, self.tokenizer, limit=plan.samples, batch=batch, length=length)
@@ -103,7 +107,7 @@ def open_subject(model: str | Path, task: str | None = None, *, unit: str = "aut
             "(secateur heads finetune), or name a model that was"
         )
     tokenizer = load_tokenizer(folder)
-    if tokenizer is None:
+    if tokenizer is None and loaded.main_input_name == "input_ids":
         raise InputError(f"{folder} has no tokenizer, and texts cannot be read without one")
     for attention in found:
         attention.unit(unit)  # refuse before any work
@@ -111,7 +115,7 @@ def open_subject(model: str | Path, task: str | None = None, *, unit: str = "aut
 
 
 def _task_of(name: str) -> TaskName | None:
-    if name.endswith("ForSequenceClassification"):
+    if name.endswith(("ForSequenceClassification", "ForImageClassification")):
         return "classify"
     if name.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM")):
         return "lm"
