@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.ensemble import RandomForestClassifier
 
@@ -10,6 +11,14 @@ from secateur.forest.pruner import BudgetPruner
 
 X, Y = load_diabetes(return_X_y=True)
 FLOWERS = load_iris(return_X_y=True)
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """LightGBM and XGBoost set the process's OpenMP threads, and torch counts them."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def added(arrays, x):

@@ -64,3 +64,13 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(files, tmp_path):
     with pytest.raises(InputError, match="is unknown"):
         prune_forest(model, files / "data.csv", "target", tmp_path / "out", Wish(trade_off=0.1, solver="guess"))
     assert not (tmp_path / "out").exists()
+
+
+def test_peers_stand_beside_the_frontier(files, tmp_path):
+    model = files / "grown" / "model.skops"
+    wish = Wish(budget=8.0, points=4, peers=True)
+    found = prune_forest(model, files / "data.csv", "target", tmp_path / "out", wish, costs=files / "costs.csv")
+    lines = found["peers"]
+    assert len(lines["ccp_alpha"]) == 8 and len(lines["fewer features"]) > 5
+    assert lines["fewer features"][0]["cost"] <= 3.0 < lines["fewer features"][-1]["cost"]
+    assert lines["ccp_alpha"][-1]["nodes"] < lines["ccp_alpha"][0]["nodes"]

@@ -9,7 +9,9 @@ def test_the_frontier_is_drawn_with_what_was_chosen():
     assert axes.lines[0].get_xdata() == pytest.approx([0, 2]) and axes.collections[0].get_offsets().tolist() == [
         [2, 0.1]
     ]
-    assert not frontier_figure(path).axes[0].collections
+    axes = frontier_figure(path, peers={"ccp_alpha": path[::-1]}).axes[0]
+    assert not axes.collections and [line.get_label() for line in axes.lines] == ["BudgetPruner", "ccp_alpha"]
+    assert axes.lines[1].get_xdata() == pytest.approx([0, 2])
 
 
 def test_bills_are_counted_and_features_ranked():

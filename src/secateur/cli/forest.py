@@ -50,6 +50,9 @@ def prune(
     points: Annotated[int, typer.Option(help="Corners of the frontier, about.")] = 40,
     test: Annotated[Path | None, typer.Option(help="Rows to measure on; default are those it prunes on.")] = None,
     solver: Annotated[str, typer.Option(help="min_cut (auto), primal_dual or lp.")] = "auto",
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Draw ccp_alpha and fewer features beside the frontier.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Prune a forest under feature costs; the result is a scikit-learn forest again."""
@@ -58,7 +61,7 @@ def prune(
 
     if (budget is not None) + (trade_off is not None) + path != 1:
         raise InputError("say what to prune to: one of --budget, --trade-off and --path")
-    wish = Wish(budget=budget, trade_off=trade_off, points=points, solver=solver)
+    wish = Wish(budget=budget, trade_off=trade_off, points=points, solver=solver, peers=peers)
     found = prune_forest(model, data, target, out, wish, costs=costs, test=test)
     _draw(found, out)
     _tell(found, out, as_json=as_json)
@@ -79,14 +82,16 @@ def _draw(found: dict[str, Any], folder: Path) -> None:
     from secateur.report.forest import bill_figure, frontier_figure, use_figure
 
     if "path" in found:
-        save_figure(frontier_figure(found["path"], found.get("chosen")), folder / "frontier.png")
+        save_figure(
+            frontier_figure(found["path"], found.get("chosen"), found.get("peers", {})), folder / "frontier.png"
+        )
     if "bills" in found:
         save_figure(bill_figure(found["bills"]), folder / "bills.png")
         save_figure(use_figure(found["use"]), folder / "use.png")
 
 
 def _tell(found: dict[str, Any], folder: Path, *, as_json: bool) -> None:
-    kept = {name: value for name, value in found.items() if name not in ("bills", "path", "use")}
+    kept = {name: value for name, value in found.items() if name not in ("bills", "path", "peers", "use")}
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

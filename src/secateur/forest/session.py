@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import is_classifier
+from sklearn.base import clone, is_classifier
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.model_selection import train_test_split
 
@@ -20,12 +20,16 @@ __all__ = ["Wish", "fit_forest", "prune_forest"]
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """A budget, a trade-off, or neither for the whole path; about how many corners are drawn; the solver."""
+    """A budget, a trade-off, or neither for the whole path; about how many corners are drawn; the solver.
+
+    peers: whether forests grown anew on the same rows stand beside the frontier.
+    """
 
     budget: float | None = None
     trade_off: float | None = None
     points: int = 40
     solver: str = "auto"
+    peers: bool = False
 
 
 def fit_forest(
@@ -91,6 +95,8 @@ def prune_forest(
             for point in points
         ]
         found: dict[str, Any] = {"model": str(model), "data": str(data), "test": str(test or data), "path": path}
+        if wish.peers:
+            found["peers"] = _peers(forest, table, judged, settings)
         found["before"] = _measure(forest, judged, settings, short=True)
         if wish.budget is None and wish.trade_off is None:
             for number, point in enumerate(points):
@@ -107,6 +113,29 @@ def prune_forest(
             found |= measured
         write_document(folder / "forest.json", found)
     return found
+
+
+def _peers(forest: Any, table: Table, judged: Table, settings: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Cost and error of forests grown on the rows that prune: by ccp_alpha, and on the features best for their cost.
+
+    Raises InputError on models that have no ccp_alpha.
+    """
+    if "ccp_alpha" not in forest.get_params():
+        raise InputError(f"{type(forest).__name__} has no ccp_alpha to compare with: leave --peers out")
+    prices = read_prices(len(table.columns), settings["feature_costs"], settings["feature_groups"])
+    worth = forest.feature_importances_ / np.maximum(prices.cost[prices.group], 1e-12)
+    order = np.argsort(-worth, kind="stable")
+    spread = float(np.var(table.y)) if not is_classifier(forest) else 1.0
+    lines: dict[str, list[dict[str, Any]]] = {"ccp_alpha": [], "fewer features": []}
+    for alpha in (0.0, *np.geomspace(1e-5, 3e-2, 7)):
+        grown = clone(forest).set_params(ccp_alpha=alpha * spread).fit(table.x, table.y)
+        lines["ccp_alpha"].append(_measure(grown, judged, settings, short=True))
+    for count in np.unique(np.geomspace(1, len(order), 8).astype(int)):
+        blind = np.delete(np.arange(len(order)), order[:count])
+        seen = table.x.copy()
+        seen[:, blind] = 0.0  # no tree splits on what never changes
+        lines["fewer features"].append(_measure(clone(forest).fit(seen, table.y), judged, settings, short=True))
+    return lines
 
 
 def _settings(costs: Path | None, columns: list[str]) -> dict[str, Any]:

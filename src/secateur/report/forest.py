@@ -10,13 +10,21 @@ __all__ = ["bill_figure", "frontier_figure", "use_figure"]
 _MOST = 40  # features a figure names
 
 
-def frontier_figure(path: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any] | None = None) -> Any:
-    """Error against mean cost of every corner, and the one chosen."""
+def frontier_figure(
+    path: Sequence[Mapping[str, Any]],
+    chosen: Mapping[str, Any] | None = None,
+    peers: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> Any:
+    """Error against mean cost of every corner, the one chosen, and other ways to pay less."""
     figure, axes = new_axes()
-    axes.plot([point["cost"] for point in path], [point["error"] for point in path], marker="o", markersize=3)
+    for name, points in {"BudgetPruner": path, **(peers or {})}.items():
+        ranked = sorted(points, key=lambda point: point["cost"])
+        axes.plot(
+            [one["cost"] for one in ranked], [one["error"] for one in ranked], marker="o", markersize=3, label=name
+        )
     if chosen is not None:
         axes.scatter([chosen["cost"]], [chosen["error"]], color="C3", zorder=3, label="chosen")
-        axes.legend()
+    axes.legend()
     axes.set(xlabel="mean cost of an example", ylabel="error")
     return figure
 
