@@ -51,7 +51,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     """A place to write what becomes `out`; on any error nothing is left. Raises InputError when `out` exists."""
     if out.exists():
         raise InputError(f"output {str(out)!r} already exists: remove it or name another")
-    partial = out.with_name(out.name + ".partial")
+    partial = out.with_name(out.name + ".new")  # .partial is what a resumable run leaves
     try:
         with storage_errors(out):
             shutil.rmtree(partial, ignore_errors=True)
