@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from joblib import parallel_config
+from joblib.externals.loky import get_reusable_executor
 from sklearn.datasets import load_iris, make_regression
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
@@ -27,6 +28,7 @@ def test_workers_share_the_trees_whatever_the_backend():
     arrays = read_forest(forest.estimators_)
     with parallel_config(backend="loky"):
         shared = arrays.leaves(X, 2)
+    get_reusable_executor().shutdown(wait=True)
     assert np.array_equal(shared, arrays.leaves(X)) and np.array_equal(shared, arrays.leaves(X, -1))
 
 
