@@ -61,18 +61,27 @@ def _graph(programme: Programme) -> _Graph:
     """From a split to its parent and to the pairs it needs, and back."""
     splits, pairs = len(programme.gain), len(programme.pair_cost)
     lower = np.flatnonzero(programme.parent >= 0)
-    owner = np.repeat(np.arange(splits), np.diff(programme.start))
-    tails = np.concatenate([lower, owner])
-    heads = np.concatenate([programme.parent[lower], splits + programme.pair])
-    count = len(tails)
-    ends = np.concatenate([tails, heads])
-    order = np.argsort(ends, kind="stable")
-    place = np.empty(2 * count, np.int64)
-    place[order] = np.arange(2 * count)
-    start = np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=splits + pairs))])
-    to = np.concatenate([heads, tails])[order].astype(np.int32)
-    room = np.where(order < count, _ENDLESS, 0)
-    return _Graph(start, to, place[(order + count) % max(2 * count, 1)], room)
+    owner = np.repeat(np.arange(splits, dtype=np.int32), np.diff(programme.start))
+    tails = np.concatenate([lower.astype(np.int32), owner])
+    heads = np.concatenate([programme.parent[lower].astype(np.int32), (splits + programme.pair).astype(np.int32)])
+    counts = np.bincount(tails, minlength=splits + pairs) + np.bincount(heads, minlength=splits + pairs)
+    start = np.concatenate([[0], np.cumsum(counts)])
+    number = np.int32 if start[-1] < 2**31 else np.int64
+    return _Graph(start, *_place(start[:-1].copy(), tails, heads, np.empty(start[-1], number)))
+
+
+@compiled
+def _place(cursor: Any, tails: Any, heads: Any, back: Any) -> Any:  # pragma: no cover - compiled
+    to = np.empty(len(back), np.int32)
+    room = np.zeros(len(back), np.int64)
+    for arc in range(len(tails)):
+        there, here = cursor[tails[arc]], cursor[heads[arc]]
+        cursor[tails[arc]] += 1
+        cursor[heads[arc]] += 1
+        to[there], to[here] = heads[arc], tails[arc]
+        back[there], back[here] = here, there
+        room[there] = _ENDLESS
+    return to, back, room
 
 
 @compiled

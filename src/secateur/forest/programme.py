@@ -128,6 +128,7 @@ def build_programme(
     total = _count_needs(leaves, forest.parent, split_group, len(group_cost))
     splits, pairs = _list_needs(leaves, forest.parent, split_group, len(group_cost), number, total)
     pair, split, cost = _merge(splits, pairs, group_cost, weight, len(inner))
+    del splits, pairs
     order = np.argsort(split, kind="stable")
     start = np.concatenate([[0], np.cumsum(np.bincount(split, minlength=len(inner)))])
     base = float(error[forest.roots].sum())
@@ -154,7 +155,7 @@ def _list_needs(
     leaves: Any, parent: Any, split_group: Any, groups: int, number: Any, total: int
 ) -> Any:  # pragma: no cover - compiled
     """Every (split, pair): the first split on an example's path to test a group; pair = example * groups + group."""
-    splits, pairs = np.empty(total, np.int64), np.empty(total, np.int64)
+    splits, pairs = np.empty(total, np.int32), np.empty(total, np.int64)
     first = np.full(groups, -1, np.int64)
     touched = np.empty(groups, np.int64)
     place = 0
@@ -193,21 +194,30 @@ def _merge(splits: Any, pairs: Any, group_cost: Any, weight: Any, count: int) ->
     are told apart by two sums of random 64-bit numbers.
     """
     groups = len(group_cost)
-    dear = group_cost[pairs % groups] > 0
-    splits, pairs = splits[dear], pairs[dear]
-    names, compact = np.unique(pairs, return_inverse=True)
     keys = [_mixed(np.arange(count, dtype=np.uint64) + np.uint64(start)) for start in (1, 2**40)]
-    marks = np.zeros((2, len(names)), np.uint64)
-    for mark, key in zip(marks, keys, strict=True):
-        np.add.at(mark, compact, key[splits])
+    marks = _mark(splits, pairs, keys[0], keys[1], len(weight) * groups)
+    names = np.flatnonzero((marks != 0).any(0) & np.tile(group_cost > 0, len(weight)))
+    marks = marks[:, names]
     order = np.lexsort(marks)
     fresh = np.ones(len(names), bool)
     fresh[1:] = (np.diff(marks[:, order].view(np.int64), axis=1) != 0).any(0)
-    merged = np.empty(len(names), np.int64)
-    merged[order] = np.cumsum(fresh) - 1
+    number = np.empty(len(names), np.int32)
+    number[order] = np.cumsum(fresh) - 1
     paid = group_cost[names % groups] * weight[names // groups]
-    cost = np.bincount(merged, paid, minlength=int(fresh.sum())).astype(float)
-    spoken = np.zeros(len(names), bool)
-    spoken[order[fresh]] = True
-    chosen = spoken[compact]
-    return merged[compact][chosen], splits[chosen], cost
+    cost = np.bincount(number, paid, minlength=int(fresh.sum())).astype(float)
+    merged = np.full(len(weight) * groups, -1, np.int32)  # one pair speaks for all that are alike
+    spoken = order[fresh]
+    merged[names[spoken]] = number[spoken]
+    pair = merged[pairs]
+    chosen = pair >= 0
+    return pair[chosen].astype(np.int64), splits[chosen], cost
+
+
+@compiled
+def _mark(splits: Any, pairs: Any, one: Any, two: Any, count: int) -> Any:  # pragma: no cover - compiled
+    """Sums of the splits' numbers for every pair."""
+    marks = np.zeros((2, count), np.uint64)
+    for edge in range(len(splits)):
+        marks[0, pairs[edge]] += one[splits[edge]]
+        marks[1, pairs[edge]] += two[splits[edge]]
+    return marks
