@@ -29,7 +29,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 test-slow: setup
-	$(BIN)/python -m pip install --quiet -e '.[eval,llamacpp,onnx]' skl2onnx -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e '.[eval,llamacpp,onnx]' -c constraints.txt
 	$(BIN)/python -m pytest -m slow
 
 lint: setup

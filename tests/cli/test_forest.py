@@ -9,7 +9,8 @@ from secateur.cli.main import app
 
 OPTIONS = {
     "fit": "--costs --jobs --json --out --regression --seed --target --trees data",
-    "prune": "--budget --costs --data --json --out --path --peers --points --solver --target --test --trade-off model",
+    "prune": "--budget --costs --data --json --onnx --out --path --peers --points --solver --target --test "
+    "--trade-off model",
     "report": "--json folder",
 }
 

@@ -74,3 +74,14 @@ def test_peers_stand_beside_the_frontier(files, tmp_path):
     assert len(lines["ccp_alpha"]) == 8 and len(lines["fewer features"]) > 5
     assert lines["fewer features"][0]["cost"] <= 3.0 < lines["fewer features"][-1]["cost"]
     assert lines["ccp_alpha"][-1]["nodes"] < lines["ccp_alpha"][0]["nodes"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_predicts_what_the_pruned_forest_does(files, tmp_path):
+    pytest.importorskip("skl2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = files / "grown" / "model.skops"
+    prune_forest(model, files / "data.csv", "target", tmp_path / "out", Wish(budget=8.0, points=3, onnx=True))
+    x = pandas.read_csv(files / "data.csv").drop(columns="target").to_numpy(np.float32)
+    said = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx").run(None, {"X": x})[0]
+    assert np.array_equal(said, load_forest(tmp_path / "out" / "model.skops").predict(x))

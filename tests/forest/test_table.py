@@ -7,7 +7,7 @@ import skops.io
 from sklearn.ensemble import RandomForestClassifier
 
 from secateur.core.errors import InputError, ModelError
-from secateur.forest.table import load_forest, read_costs, read_table, save_forest
+from secateur.forest.table import load_forest, read_costs, read_table, save_forest, save_onnx
 
 
 def test_csv_and_parquet_hold_the_same_table(tmp_path):
@@ -73,6 +73,9 @@ def test_a_forest_survives_skops_and_strangers_are_refused(tmp_path, monkeypatch
     (tmp_path / "bad.skops").write_text("no")
     with pytest.raises(ModelError, match="cannot be read"):
         load_forest(tmp_path / "bad.skops")
+    monkeypatch.setitem(sys.modules, "skl2onnx", None)
+    with pytest.raises(InputError, match=r"secateur\[onnx\]"):
+        save_onnx(forest, tmp_path / "m.onnx", 3)
     monkeypatch.setitem(sys.modules, "skops", None)
     with pytest.raises(InputError, match=r"secateur\[forest\]"):
         save_forest(forest, tmp_path / "n.skops")

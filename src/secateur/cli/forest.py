@@ -53,6 +53,7 @@ def prune(
     peers: Annotated[
         bool, typer.Option("--peers", help="Draw ccp_alpha and fewer features beside the frontier.")
     ] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx beside it.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Prune a forest under feature costs; the result is a scikit-learn forest again."""
@@ -61,7 +62,7 @@ def prune(
 
     if (budget is not None) + (trade_off is not None) + path != 1:
         raise InputError("say what to prune to: one of --budget, --trade-off and --path")
-    wish = Wish(budget=budget, trade_off=trade_off, points=points, solver=solver, peers=peers)
+    wish = Wish(budget=budget, trade_off=trade_off, points=points, solver=solver, peers=peers, onnx=onnx)
     found = prune_forest(model, data, target, out, wish, costs=costs, test=test)
     _draw(found, out)
     _tell(found, out, as_json=as_json)

@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 from secateur.core.document import new_folder, write_document
 from secateur.core.errors import InputError
 from secateur.forest.pruner import BudgetPruner, arrays_of
-from secateur.forest.table import Table, load_forest, read_costs, read_table, save_forest
+from secateur.forest.table import Table, load_forest, read_costs, read_table, save_forest, save_onnx
 from secateur.forest.usage import read_prices, used_features
 
 __all__ = ["Wish", "fit_forest", "prune_forest"]
@@ -22,7 +22,8 @@ __all__ = ["Wish", "fit_forest", "prune_forest"]
 class Wish:
     """A budget, a trade-off, or neither for the whole path; about how many corners are drawn; the solver.
 
-    peers: whether forests grown anew on the same rows stand beside the frontier.
+    onnx: whether model.onnx stands beside the one model. peers: whether forests grown
+    anew on the same rows stand beside the frontier.
     """
 
     budget: float | None = None
@@ -30,6 +31,7 @@ class Wish:
     points: int = 40
     solver: str = "auto"
     peers: bool = False
+    onnx: bool = False
 
 
 def fit_forest(
@@ -104,6 +106,8 @@ def prune_forest(
         else:
             pruner.fit(table.x, table.y)
             save_forest(pruner.forest_, folder / "model.skops")
+            if wish.onnx:
+                save_onnx(pruner.forest_, folder / "model.onnx", len(table.columns))
             measured = _measure(pruner.forest_, judged, settings)
             found["chosen"] = {
                 "trade_off": _finite(pruner.trade_off_),

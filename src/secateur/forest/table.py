@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from secateur.core.errors import InputError, ModelError
 
-__all__ = ["Table", "load_forest", "read_costs", "read_table", "save_forest"]
+__all__ = ["Table", "load_forest", "read_costs", "read_table", "save_forest", "save_onnx"]
 
 _TRUSTED = ("sklearn.", "numpy.", "scipy.")
 
@@ -84,6 +84,20 @@ def read_costs(path: Path, columns: list[str]) -> tuple[list[float], list[str] |
 def save_forest(forest: Any, path: Path) -> None:
     """Write a scikit-learn forest as .skops, which holds no code. Raises InputError without the package."""
     _skops().dump(forest, path)
+
+
+def save_onnx(forest: Any, path: Path, features: int) -> None:
+    """Write a scikit-learn forest as ONNX, input `X` `[examples, features]` in float32.
+
+    Raises InputError without skl2onnx.
+    """
+    try:
+        from skl2onnx import to_onnx
+    except ImportError as error:
+        raise InputError("writing forests as ONNX needs skl2onnx: pip install 'secateur[onnx]'") from error
+    options = {"zipmap": False} if hasattr(forest, "classes_") else None
+    made = to_onnx(forest, np.zeros((1, features), np.float32), options=options)
+    path.write_bytes(made.SerializeToString())
 
 
 def load_forest(path: Path) -> Any:
