@@ -235,3 +235,11 @@ def run(monkeypatch, capsys, *args):
         code = stop.code or 0
     out, err = capsys.readouterr()
     return code, out, err
+
+
+def options(commands):
+    """Every command's options and arguments, by its name."""
+    return {
+        name: " ".join(sorted(parameter.opts[0] for parameter in command.params if parameter.name != "help"))
+        for name, command in commands.items()
+    }

@@ -4,7 +4,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 from typer.main import get_command
 
-from conftest import run
+from conftest import options, run
 from secateur.cli.main import app
 
 OPTIONS = {
@@ -16,11 +16,7 @@ OPTIONS = {
 
 
 def test_the_command_line_is_as_reviewed():
-    found = {
-        name: " ".join(sorted(parameter.opts[0] for parameter in command.params if parameter.name != "help"))
-        for name, command in get_command(app).commands["forest"].commands.items()
-    }
-    assert found == OPTIONS
+    assert options(get_command(app).commands["forest"].commands) == OPTIONS
 
 
 def test_fit_prune_and_report(monkeypatch, capsys, tmp_path):

@@ -3,7 +3,7 @@ import json
 import pytest
 from typer.main import get_command
 
-from conftest import run
+from conftest import options, run
 from secateur.cli.main import app
 
 OPTIONS = {
@@ -18,11 +18,7 @@ OPTIONS = {
 
 
 def test_the_command_line_is_as_reviewed():
-    found = {
-        name: " ".join(sorted(parameter.opts[0] for parameter in command.params if parameter.name != "help"))
-        for name, command in get_command(app).commands["heads"].commands.items()
-    }
-    assert found == OPTIONS
+    assert options(get_command(app).commands["heads"].commands) == OPTIONS
 
 
 def test_every_command_runs_and_says_where_it_wrote(monkeypatch, capsys, saved_task, labelled, tmp_path):

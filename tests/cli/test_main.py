@@ -5,7 +5,7 @@ import sys
 import pytest
 from typer.main import get_command
 
-from conftest import run
+from conftest import options, run
 from secateur.cli import main as module
 from secateur.cli.main import app
 
@@ -26,12 +26,9 @@ OPTIONS = {
 
 
 def test_the_command_line_is_as_reviewed():
-    found = {
-        name: " ".join(sorted(parameter.opts[0] for parameter in command.params if parameter.name != "help"))
-        for name, command in get_command(app).commands.items()
-        if name not in ("forest", "heads")  # groups of their own
-    }
-    assert found == OPTIONS
+    commands = get_command(app).commands
+    groups = ("forest", "heads")  # reviewed in files of their own
+    assert options({name: command for name, command in commands.items() if name not in groups}) == OPTIONS
 
 
 def test_prune_then_evaluate(monkeypatch, capsys, saved, text, tmp_path):

@@ -13,7 +13,7 @@ from secateur.core.cut import Cut
 from secateur.core.errors import InputError, NumericalError
 from secateur.core.seed import generator
 from secateur.score.gates import gated
-from secateur.surgery.verify import Agreement, verify
+from secateur.surgery.verify import Agreement, difference, verify
 
 __all__ = ["verify_folders"]
 
@@ -55,10 +55,10 @@ def _verify_heads(
     batch = example_batch(wide, tokens)
     with gated(found, gates):
         expected = wide(**batch).logits
-    difference = float((expected - small(**batch).logits).abs().max() / expected.abs().max().clamp_min(1e-12))
-    if not difference <= tolerance:
+    apart = difference(expected, small(**batch).logits)
+    if not apart <= tolerance:
         raise NumericalError(
-            f"logits differ from the dense model's with gates at 0 by {difference:.2g} of the largest, allowed is "
+            f"logits differ from the dense model's with gates at 0 by {apart:.2g} of the largest, allowed is "
             f"{tolerance:g}: the folders do not belong together, or weights were trained after the cut"
         )
-    return Agreement(difference, [difference])
+    return Agreement(apart, [apart])

@@ -86,11 +86,10 @@ def write_forward_onnx(model: PreTrainedModel, batch: Mapping[str, Tensor], out:
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = batch["labels"].clamp_min(0)
-    sizes: dict[str, Any] = {"input_ids": torch.export.Dim("seq")}
-    rows = torch.export.Dim("batch")
+    rows, seq, target = (torch.export.Dim(name) for name in ("batch", "seq", "target"))
     shapes = []
     for name, value in inputs.items():
-        length = torch.export.Dim("target") if name.startswith("decoder") else sizes["input_ids"]
+        length = target if name.startswith("decoder") else seq
         shapes.append({0: rows, 1: length} if value.dim() == 2 else {0: rows})
     if len(next(iter(inputs.values()))) == 1:  # a batch of one would be written as one for ever
         inputs = {name: value.repeat(2, *[1] * (value.dim() - 1)) for name, value in inputs.items()}

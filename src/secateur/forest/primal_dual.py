@@ -60,10 +60,7 @@ class PrimalDual:
                 best = best._replace(keep=keep, objective=objective)
             best = best._replace(bound=max(best.bound, bound))
             asked = keep[owner].astype(float)
-            slope = (
-                asked
-                - (np.bincount(programme.pair, asked, len(price)) / np.maximum(np.diff(back_start), 1))[programme.pair]
-            )
+            slope = asked - (np.bincount(programme.pair, asked, len(price)) / asking)[programme.pair]
             size = float(slope @ slope)
             if best.gap <= self.gap or size == 0:
                 break

@@ -253,7 +253,6 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         return self.forest_
 
     def _seen(self, X: Any) -> Any:  # noqa: N803
-        self._fitted()
         return validate_data(self, X, reset=False, dtype=self._dtype(), ensure_all_finite=self._finite())
 
 

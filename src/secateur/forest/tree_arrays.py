@@ -53,25 +53,21 @@ def read_forest(trees: Sequence[Any]) -> Forest:
     parts = [tree.tree_ for tree in trees]
     if any(part.n_outputs != 1 for part in parts):
         raise InputError("the forest predicts several outputs at once: fit one forest for each")
-    counts = np.array([part.node_count for part in parts])
-    roots = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int32)
-    sides = []
-    for name in ("children_left", "children_right"):
-        shifted = [np.where(getattr(p, name) < 0, -1, getattr(p, name) + r) for p, r in zip(parts, roots, strict=True)]
-        sides.append(np.concatenate(shifted).astype(np.int32))
-    left, right = sides
-    feature = np.where(left < 0, -1, np.concatenate([part.feature for part in parts])).astype(np.int32)
-    threshold = np.concatenate([part.threshold for part in parts])
-    missing = np.concatenate([part.missing_go_to_left for part in parts]).astype(bool)
-    parent = np.full(len(left), -1, np.int32)
-    inner = np.flatnonzero(left >= 0)
-    parent[left[inner]] = parent[right[inner]] = inner
-    value = np.concatenate([part.value[:, 0, :] for part in parts])
-    return Forest(Steps(feature, threshold, missing, left, right), roots, value, parent)
+    return join_trees(
+        [(_steps(part), part.value[:, 0, :], part.weighted_n_node_samples) for part in parts], single=True
+    )[0]
+
+
+def _steps(tree: Any) -> Steps:
+    left, right = tree.children_left.astype(np.int32), tree.children_right.astype(np.int32)
+    feature = np.where(left < 0, -1, tree.feature).astype(np.int32)
+    return Steps(feature, tree.threshold, tree.missing_go_to_left.astype(bool), left, right)
 
 
 def join_trees(trees: Sequence[tuple[Steps, Any, Any]], *, single: bool) -> tuple[Forest, Float[np.ndarray, " nodes"]]:
-    """Trees of steps, values and weights by node, in a row, with the weights; children stand after their parents."""
+    """Trees in a row, and the weights of their nodes, from each one's steps, values `[nodes]` or `[nodes, outputs]`
+    and weights; children stand after their parents.
+    """
     counts = [len(steps.feature) for steps, _, _ in trees]
     roots = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int32)
     feature, threshold, missing, left, right = (
@@ -82,7 +78,7 @@ def join_trees(trees: Sequence[tuple[Steps, Any, Any]], *, single: bool) -> tupl
     parent = np.full(len(left), -1, np.int32)
     inner = np.flatnonzero(left >= 0)
     parent[left[inner]] = parent[right[inner]] = inner
-    value = np.concatenate([value for _, value, _ in trees])[:, None]
+    value = np.concatenate([value.reshape(len(value), -1) for _, value, _ in trees])
     steps = Steps(feature, threshold, missing, left, right)
     return Forest(steps, roots, value, parent, single), np.concatenate([weight for _, _, weight in trees])
 

@@ -21,6 +21,7 @@ from secateur.heads.scoring import Progress
 from secateur.heads.subject import Reading, Subject
 from secateur.score.gates import Batch, gated
 from secateur.surgery.heads import cut_heads_, head_sites, heads_config
+from secateur.surgery.verify import difference
 
 __all__ = ["prune_heads", "save_without_heads"]
 
@@ -48,7 +49,7 @@ def prune_heads(
     plan = plan or Removal()
     scored = subject.read(data[0], reading)
     judged = scored if data[1] is None else subject.read(data[1], reading)
-    steps = [ratio * step / 10 for step in range(1, 11)] if plan.reestimate else [ratio]
+    steps = [ratio * step / 10 for step in range(1, 11)] if plan.reestimate and not plan.exact else [ratio]
     with new_folder(Path(out)) as folder:
         live = plan_removal(subject, scored, steps, plan, progress=progress)[-1]
         found = {"model": str(subject.folder), "data": data[0], "test": data[1] or data[0], "ratio": ratio}
@@ -72,10 +73,10 @@ def save_without_heads(subject: Subject, live: Sequence[Tensor], folder: Path, b
     before = model.num_parameters()
     cut = removal_cut(subject, live)
     cut_heads_(model, head_sites(subject.attentions, subject.unit), cut)
-    difference = float((expected - _logits(model, batch)).abs().max() / expected.abs().max().clamp_min(1e-12))
-    if not difference <= _TOLERANCE:
+    apart = difference(expected, _logits(model, batch))
+    if not apart <= _TOLERANCE:
         raise NumericalError(
-            f"the model without heads differs from the one with gates at 0 by {difference:.2g} of its largest output, "
+            f"the model without heads differs from the one with gates at 0 by {apart:.2g} of its largest output, "
             f"allowed is {_TOLERANCE:g}: the family's row in secateur/adapt/stacks.py does not fit this checkpoint"
         )
     _save(subject.folder, model, cut, folder)
@@ -86,7 +87,7 @@ def save_without_heads(subject: Subject, live: Sequence[Tensor], folder: Path, b
         "heads_by_attention": dict(zip((one.name for one in subject.attentions), kept, strict=True)),
         "parameters": model.num_parameters(),
         "parameters_before": before,
-        "difference": difference,
+        "difference": apart,
     }
 
 

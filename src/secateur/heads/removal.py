@@ -47,7 +47,8 @@ def plan_removal(
     if not all(0 <= ratio <= 1 for ratio in ratios) or list(ratios) != sorted(ratios):
         raise RatioError(f"ratios {list(ratios)} should rise from 0 to 1")
     chosen = [place for place, wanted in enumerate(subject.of_kinds(plan.kinds)) if wanted]
-    layouts = [subject.layouts[place] for place in chosen]
+    every = subject.layouts
+    layouts = [every[place] for place in chosen]
     total = sum(layout.heads for layout in layouts)
     counts = [int(ratio * total + 1e-9) for ratio in ratios]
     if plan.exact:
@@ -74,11 +75,12 @@ def exact_removal(
 
     Raises InputError when there are too many choices.
     """
-    wanted = subject.of_kinds(kinds)
-    ends = torch.tensor([layout.heads for layout in subject.layouts]).cumsum(0).tolist()
+    wanted, layouts = subject.of_kinds(kinds), subject.layouts
+    sizes = [layout.heads for layout in layouts]
+    ends = torch.tensor(sizes).cumsum(0).tolist()
     units = [
         [start + head for head in group]
-        for start, layout, keep, use in zip([0, *ends], subject.layouts, subject.live, wanted, strict=False)
+        for start, layout, keep, use in zip([0, *ends], layouts, subject.live, wanted, strict=False)
         if use
         for _, group in layout.units(torch.zeros(layout.heads), keep)
     ]
@@ -96,7 +98,7 @@ def exact_removal(
             progress(number, choices)
         flat = torch.ones(ends[-1], dtype=torch.bool)
         flat[[head for group in choice for head in group]] = False
-        live = list(flat.split([layout.heads for layout in subject.layouts]))
+        live = list(flat.split(sizes))
         loss = _loss(subject, task, live)
         best = min(best, (loss, live), key=lambda pair: pair[0])
     return best[1]

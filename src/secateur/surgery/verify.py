@@ -15,7 +15,7 @@ from secateur.core.errors import NumericalError
 from secateur.core.shapes import TokenIds
 from secateur.surgery.shrink import cut_slices
 
-__all__ = ["Agreement", "mask_", "verify"]
+__all__ = ["Agreement", "difference", "mask_", "verify"]
 
 
 class Agreement(NamedTuple):
@@ -70,16 +70,17 @@ def verify(
     names = [block.name for block in Adapter(dense).blocks()]
     found: list[float] = []
     for name, expected, got in zip(names, wide, narrow, strict=True):
-        found.append(_difference(expected, got))
+        found.append(difference(expected, got))
         if not found[-1] <= tolerance:
             raise NumericalError(
                 f"{name} differs from the masked dense model by {found[-1]:.2g} of its largest value, allowed is "
                 f"{tolerance:g}: the folders do not belong together, or weights were trained after the cut"
             )
-    return Agreement(_difference(wide_logits, narrow_logits), found)
+    return Agreement(difference(wide_logits, narrow_logits), found)
 
 
-def _difference(expected: Tensor, got: Tensor) -> float:
+def difference(expected: Tensor, got: Tensor) -> float:
+    """Largest difference of two tensors, relative to the largest value expected."""
     return float((expected.float() - got.float()).abs().max() / expected.float().abs().max().clamp_min(1e-12))
 
 
