@@ -13,6 +13,7 @@ LAYERS = {
     "core": 0,
     "adapt": 1,
     "forest": 1,
+    "theory": 1,
     "calibrate": 2,
     "score": 3,
     "solve": 3,

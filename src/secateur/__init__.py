@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from secateur.run.recover import recover
     from secateur.run.result import Result
     from secateur.search.study import Search, search_ratios
+    from secateur.theory.certificate import certify
+    from secateur.theory.log_pruning import find_ticket
+    from secateur.theory.plan import Lottery, plan_target
+    from secateur.theory.session import load_ticket
+    from secateur.theory.target import read_target
     from secateur.train.classifier import Finetuning
     from secateur.train.recover import Training
 
@@ -36,6 +41,7 @@ __all__ = [
     "BudgetPruner",
     "Calibration",
     "Finetuning",
+    "Lottery",
     "Masks",
     "Reading",
     "Recipe",
@@ -46,16 +52,21 @@ __all__ = [
     "SecateurError",
     "Training",
     "ablate",
+    "certify",
+    "find_ticket",
     "finetune",
     "head_curve",
     "keep_one",
     "load",
     "load_recipe",
+    "load_ticket",
     "measure",
     "open_subject",
     "plan_removal",
+    "plan_target",
     "prune",
     "prune_heads",
+    "read_target",
     "recover",
     "score_heads",
     "search_ratios",
@@ -73,6 +84,12 @@ _HOME = {
     "Reading": "secateur.heads.subject",
     "Removal": "secateur.heads.removal",
     "Scoring": "secateur.heads.scoring",
+    "Lottery": "secateur.theory.plan",
+    "certify": "secateur.theory.certificate",
+    "find_ticket": "secateur.theory.log_pruning",
+    "load_ticket": "secateur.theory.session",
+    "plan_target": "secateur.theory.plan",
+    "read_target": "secateur.theory.target",
     "ablate": "secateur.heads.ablation",
     "finetune": "secateur.heads.finetune",
     "head_curve": "secateur.heads.curve",

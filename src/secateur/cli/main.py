@@ -14,6 +14,7 @@ from secateur.cli.allocate import allocate, search
 from secateur.cli.console import AsJson, Model, err, progress, say, screen, show
 from secateur.cli.forest import forest
 from secateur.cli.heads import heads
+from secateur.cli.lottery import lottery
 from secateur.core.errors import SecateurError
 
 __all__ = ["app", "main"]
@@ -21,6 +22,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__import__("secateur").__doc__)
 app.command()(allocate)
 app.command()(search)
+app.command()(lottery)
 app.add_typer(heads, name="heads")
 app.add_typer(forest, name="forest")
 

@@ -13,8 +13,8 @@ from sklearn.ensemble import (
     HistGradientBoostingRegressor,
 )
 
+from secateur.core.compiled import compiled
 from secateur.core.errors import InputError
-from secateur.forest.compiled import compiled
 from secateur.forest.outside import cut_lightgbm, cut_xgboost, read_lightgbm, read_xgboost
 from secateur.forest.programme import sum_at_nodes
 from secateur.forest.tree_arrays import Forest, Steps, cut_tree, join_trees, read_forest

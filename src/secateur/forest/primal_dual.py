@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from secateur.forest.compiled import compiled
+from secateur.core.compiled import compiled
 from secateur.forest.programme import Programme
 
 __all__ = ["PrimalDual", "Solved"]

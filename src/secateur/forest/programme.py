@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from secateur.core.compiled import compiled
 from secateur.core.errors import InputError
-from secateur.forest.compiled import compiled
 from secateur.forest.tree_arrays import Forest
 
 __all__ = ["Programme", "Value", "build_programme", "class_errors", "square_errors", "sum_at_nodes"]

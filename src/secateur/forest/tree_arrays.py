@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from joblib import Parallel, delayed, effective_n_jobs
 
+from secateur.core.compiled import compiled
 from secateur.core.errors import InputError
-from secateur.forest.compiled import compiled
 
 __all__ = ["Forest", "Steps", "cut_tree", "join_trees", "read_forest"]
 

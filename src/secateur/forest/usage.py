@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from secateur.core.compiled import compiled
 from secateur.core.errors import InputError
-from secateur.forest.compiled import compiled
 from secateur.forest.tree_arrays import Forest
 
 __all__ = ["Bill", "Prices", "answer", "read_prices", "used_features"]

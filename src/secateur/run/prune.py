@@ -23,9 +23,9 @@ from secateur.core.allocation import Allocation
 from secateur.core.document import storage_errors, write_document
 from secateur.core.errors import ModelError, SecateurError
 from secateur.core.mask import pack
-from secateur.core.memory import give_back_freed, peak_memory_mb, resident_memory_mb
 from secateur.core.roles import Solver, Statistic
 from secateur.core.shapes import TokenIds
+from secateur.evaluate.memory import give_back_freed, peak_memory_mb, resident_memory_mb
 from secateur.run.allocate import compute_dtype, open_stream, read_blocks
 from secateur.run.assemble import assemble
 from secateur.run.checkpoint import FinishedBlock, RunFolder

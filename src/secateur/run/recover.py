@@ -16,8 +16,8 @@ from secateur.calibrate.data import Calibration
 from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.weights import Weights
 from secateur.core.document import storage_errors, write_document
-from secateur.core.memory import peak_memory_mb
 from secateur.core.shapes import TokenIds
+from secateur.evaluate.memory import peak_memory_mb
 from secateur.export.hf import copy_companions, write_pruned
 from secateur.run.checkpoint import RunFolder
 from secateur.run.result import versions

@@ -1,4 +1,4 @@
-from secateur.forest.compiled import compiled
+from secateur.core.compiled import compiled
 
 
 @compiled

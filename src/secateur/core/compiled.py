@@ -4,12 +4,16 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
+from secateur.core.errors import InputError
 
 __all__ = ["compiled"]
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of arrays and numbers."""
+    """Compile a function of arrays and numbers. Raises InputError without numba."""
+    try:
+        from numba import njit
+    except ImportError as error:
+        raise InputError("forests and lotteries need numba: pip install 'secateur[forest,theory]'") from error
     made: Callable[..., Any] = njit(cache=True, nogil=True)(inspect.unwrap(function))
     return made

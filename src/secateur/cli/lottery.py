@@ -1,0 +1,139 @@
+"""The command that finds a target network inside a random one."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from secateur.cli.console import AsJson, err, progress, say, screen
+
+__all__ = ["lottery"]
+
+
+def lottery(
+    target: Annotated[
+        str | None, typer.Argument(help="A .safetensors of linear layers, or bundled:digits-mlp.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; must not exist yet.")] = None,
+    eps: Annotated[float, typer.Option(help="Largest error of the output.")] = 0.01,
+    delta: Annotated[float, typer.Option(help="Chance that the random network does not hold the target.")] = 0.05,
+    law: Annotated[str, typer.Option(help="Random weights: hyperbolic, or uniform with subset sums.")] = "hyperbolic",
+    sampling: Annotated[str, typer.Option(help="Whose neurons: per-weight, per-input or batch.")] = "batch",
+    radius: Annotated[float, typer.Option(help="Inputs have this norm or less.")] = 1.0,
+    norm: Annotated[str, typer.Option(help="spectral (of errors and inputs, too) or row-sum.")] = "spectral",
+    base: Annotated[float | None, typer.Option(help="Of the intervals; default is the golden ratio.")] = None,
+    non_negative: Annotated[bool, typer.Option("--non-negative", help="Inputs are never below 0.")] = False,
+    seed: Annotated[int, typer.Option(help="Fixes the random network.")] = 0,
+    tries: Annotated[int, typer.Option(help="Seeds to take until nothing is missing.")] = 1,
+    inputs: Annotated[Path | None, typer.Option(help="A .npy of rows whose predictions are compared.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print sizes only; nothing is built.")] = False,
+    layers: Annotated[str | None, typer.Option(help="Sizes to plan for without a target: 784,300,10.")] = None,
+    weight_max: Annotated[float, typer.Option(help="With --layers: weights are this or less.")] = 1.0,
+    norm_max: Annotated[float, typer.Option(help="With --layers: layers have this norm or less.")] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Find the subnetwork of a random network that computes what TARGET does, to within eps, without training."""
+    from secateur.core.errors import InputError
+    from secateur.theory.golden import GOLDEN
+    from secateur.theory.plan import Lottery
+
+    if (target is None) == (layers is None):
+        raise InputError("name one of TARGET and --layers")
+    if (out is None) != plan or (layers is not None and not plan):
+        raise InputError("name --out to build, or --plan for sizes only; --layers takes --plan")
+    asked = Lottery(
+        eps=eps,
+        delta=delta,
+        radius=radius,
+        law=law,
+        sampling=sampling,
+        base=base or GOLDEN,
+        norm=norm,
+        signed=not non_negative,
+    )
+    _promise(asked, target, layers, (weight_max, norm_max), plan=plan, as_json=as_json)
+    if target is not None and out is not None:
+        _build(target, asked, out, {"seed": seed, "tries": tries, "inputs": inputs}, as_json=as_json)
+
+
+def _promise(
+    asked: Any, target: str | None, layers: str | None, limits: tuple[float, float], *, plan: bool, as_json: bool
+) -> None:
+    from secateur.theory.plan import Lottery, Plan, outline, plan_sizes, plan_target
+    from secateur.theory.session import open_target, width_table
+
+    network = None if target is None else open_target(target)
+
+    def make(wish: Lottery) -> Plan:
+        if network is not None:
+            return plan_target(network, wish)
+        return plan_sizes(_sizes(layers or ""), wish, weight=limits[0], matrix=limits[1])
+
+    promised = outline(make(asked))
+    if not as_json:
+        _table(promised)
+    elif plan:
+        typer.echo(json.dumps(promised | {"widths": width_table(make, asked)}, indent=2))
+
+
+def _build(target: str, asked: Any, out: Path, settings: dict[str, Any], *, as_json: bool) -> None:
+    from secateur.theory.session import draw_lottery
+
+    with progress("inputs") as bar:
+        found = draw_lottery(target, asked, out, **settings, progress=bar)
+    _draw(found, out)
+    _tell(found, out, as_json=as_json)
+
+
+def _sizes(layers: str) -> list[int]:
+    from secateur.core.errors import InputError
+
+    if not all(size.strip().isdigit() for size in layers.split(",")):
+        raise InputError(f"layers {layers!r} should be whole numbers with commas between, such as 784,300,10")
+    return [int(size) for size in layers.split(",")]
+
+
+def _table(promised: dict[str, Any]) -> None:
+    table = Table("layer", "weights", "accuracy", "intervals", "promised width", "ratio to target's", "a weight")
+    for row in promised["layers"]:
+        table.add_row(
+            f"{row['inputs']} to {row['outputs']}",
+            f"{row['weights']:,}",
+            f"{row['accuracy']:.1e}",
+            str(row.get("intervals", f"rounds of {row.get('round')}")),
+            f"{row['width']:,}",
+            f"{row['factor']:,.0f}",
+            f"{row['per_weight']:,.1f}",
+        )
+    screen.print(table)
+
+
+def _draw(found: dict[str, Any], folder: Path) -> None:
+    from secateur.report.figures import save_figure
+    from secateur.report.lottery import growth_figure, layers_figure, widths_figure
+
+    reached = (found["lottery"]["eps"], found["reached_factor"])
+    save_figure(widths_figure(found["widths"], reached), folder / "widths.png")
+    save_figure(growth_figure(found["widths"]), folder / "growth.png")
+    save_figure(layers_figure(found["layers"]), folder / "layers.png")
+
+
+def _tell(found: dict[str, Any], folder: Path, *, as_json: bool) -> None:
+    proof = found["certificate"]
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        reached, kept = found["reached_factor"], found["kept_factor"]
+        say(f"neurons for every input: {found['factor']:,.0f} promised, {reached:,.0f} reached, {kept:,.1f} kept")
+        say(f"error: {proof['bound']:.2e} proved, {proof['found']:.2e} found, {proof['eps']:g} asked for")
+        if "predictions" in found:
+            same = found["predictions"]
+            say(f"predictions: {same['same']:,} of {same['rows']:,} rows the same")
+        say(f"in {folder}, {found['seconds']:.1f} s")
+    if proof["missing"]:
+        tries = found["tries"]
+        err.print(f"{proof['missing']} intervals or sums were not in the random network ({tries} tries): add --tries")
+    if not proof["holds"]:
+        raise typer.Exit(1)

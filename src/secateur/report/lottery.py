@@ -1,0 +1,53 @@
+"""Figures of lotteries: the width that random networks need as eps falls, and a network's neurons by layer."""
+
+from collections.abc import Mapping, Sequence
+from math import log10
+from typing import Any
+
+from secateur.report.figures import new_axes
+
+__all__ = ["growth_figure", "layers_figure", "widths_figure"]
+_HEADROOM = 100.0  # a line that needs more than that beyond the others leaves the frame
+
+
+def widths_figure(widths: Mapping[str, Any], reached: tuple[float, float] | None = None) -> Any:
+    """Width factor against log10(1/eps), a line a construction; reached: eps and the factor one network needed."""
+    figure, axes = new_axes()
+    digits = [-log10(eps) for eps in widths["eps"]]
+    for name, factors in widths["factors"].items():
+        axes.plot(digits, factors, marker="o", markersize=3, label=name)
+    if reached is not None:
+        axes.scatter([-log10(reached[0])], [reached[1]], color="black", zorder=3, label="reached")
+    axes.set_yscale("log")
+    tops = sorted(max(factors) for factors in widths["factors"].values())
+    axes.set_ylim(top=min(tops[-1] * 2, tops[-2 if len(tops) > 1 else -1] * _HEADROOM))
+    axes.set(xlabel="log10(1 / eps)", ylabel="random neurons for every input")
+    axes.legend(fontsize="x-small", ncols=2)
+    return figure
+
+
+def growth_figure(widths: Mapping[str, Any]) -> Any:
+    """Our width factor against log10(1/eps) on straight scales, beside the line that fits it."""
+    figure, axes = new_axes()
+    digits = [-log10(eps) for eps in widths["eps"]]
+    fit = widths["fit"]
+    axes.scatter(digits, widths["factors"]["batch"], label="promised, batch")
+    line = [fit["slope"] * digit + fit["intercept"] for digit in digits]
+    axes.plot(digits, line, color="gray", linestyle="--", label=f"straight line, R2 = {fit['r2']:.4f}")
+    axes.set(xlabel="log10(1 / eps)", ylabel="random neurons for every input", ylim=(0, None))
+    axes.legend()
+    return figure
+
+
+def layers_figure(layers: Sequence[Mapping[str, Any]]) -> Any:
+    """Neurons of every intermediate layer: promised, reached and kept."""
+    figure, axes = new_axes()
+    for place, what in enumerate(("width", "reached", "kept")):
+        places = [number + 0.27 * (place - 1) for number in range(len(layers))]
+        axes.bar(places, [layer[what] for layer in layers], width=0.25, label="promised" if what == "width" else what)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=0.3 * max(1, min(layer["kept"] for layer in layers)))
+    axes.set_xticks(range(len(layers)), [f"{layer['inputs']} to {layer['outputs']}" for layer in layers])
+    axes.set(xlabel="target layer, inputs to outputs", ylabel="intermediate neurons")
+    axes.legend()
+    return figure

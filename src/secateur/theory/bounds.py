@@ -1,0 +1,84 @@
+"""How many random neurons are enough: this library's bounds, computed from tails and not from constants."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.optimize import minimize_scalar
+from scipy.stats import binom
+
+__all__ = ["batch_size", "interval_chances", "least", "malach_size", "once_size", "pool_size"]
+
+
+def interval_chances(count: int) -> Float[np.ndarray, " count"]:
+    """The chance of each interval (base^-(k+1), base^-k], k = 1..count, for |u v| of the hyperbolic law.
+
+    log|u| and log|v| are uniform on stretches of count log(base), so log|u v| is triangular; its middle half is the
+    intervals, each of which has a chance between 1 / (2 count) and 1 / count.
+    """
+    centre = (count + 2) / 2
+    places = (np.arange(1, count + 2) - centre) / max(1, count)  # -1 and 1 are the ends of the triangle
+    below = np.where(places < 0, (1 + places) ** 2 / 2, 1 - (1 - places) ** 2 / 2)
+    return np.diff(below)
+
+
+def pool_size(misses: Float[np.ndarray, " kinds"], copies: int, delta: float) -> int:
+    """Draws that hit every kind for every copy with probability 1 - delta: least m with copies sum misses^m <= delta.
+
+    misses: the chance that one draw does not hit a kind. Each copy looks at its own products of the same
+    draws; the union bound needs no independence between copies.
+    """
+    if copies == 0 or len(misses) == 0:
+        return 0
+    return least(lambda count: copies * float((misses**count).sum()) <= delta)
+
+
+def batch_size(misses: Float[np.ndarray, " kinds"], outputs: Int[np.ndarray, " inputs"], delta: float) -> int:
+    """Draws of one pool handed from input to input, each taking what it needs for all its outputs.
+
+    An input with c outputs needs T draws with P(T > m) <= min(1, c sum misses^m) = p(m). Every draw is looked at for
+    one input alone, so the T are independent, and a pool of M is too small with probability at most
+    exp(-s (M + 1)) prod E[e^(s T)] (Chernoff), E[e^(s T)] <= 1 + (e^s - 1) sum_m e^(s m) p(m), at the best s.
+    """
+    kinds, copies = np.unique(outputs[outputs > 0], return_counts=True)
+    if len(kinds) == 0 or len(misses) == 0:
+        return 0
+    certain = np.array([pool_size(misses, int(count), 1.0) for count in kinds])  # p(m) = 1 below these
+
+    def draws(logit: float) -> float:
+        scale = -math.log(misses.max()) / (1 + math.exp(-logit))  # e^s misses < 1
+        grown = np.expm1(scale * certain)  # (e^s - 1) times the terms where p is 1
+        tails = np.exp(scale * certain[:, None]) * misses[None, :] ** certain[:, None]
+        tails /= 1 - math.exp(scale) * misses[None, :]
+        moments = 1 + grown + math.expm1(scale) * kinds * tails.sum(1)
+        return (float(copies @ np.log(moments)) - math.log(delta)) / scale - 1
+
+    best = minimize_scalar(draws, bounds=(-12.0, 6.0), method="bounded")
+    return math.ceil(best.fun)
+
+
+def once_size(chance: float, kinds: int, copies: int, delta: float) -> int:
+    """Draws that hit each of `kinds` kinds `copies` times, when a draw serves one weight only: the binomial tail."""
+    return least(lambda count: kinds * float(binom.cdf(copies - 1, count, chance)) <= delta)
+
+
+def malach_size(accuracy: float, weights: int, delta: float) -> int:
+    """Neurons a weight needs when one pair must do: u within accuracy / 2 of 1, v within accuracy / 2 of the weight.
+
+    Both uniform on [-1, 1], as in Malach et al. 2020: a chance of accuracy^2 / 8, for either sign of the input.
+    """
+    chance = min(0.5, accuracy**2 / 8)
+    return math.ceil(math.log(2 * weights / delta) / -math.log1p(-chance))
+
+
+def least(enough: Callable[[int], bool]) -> int:
+    """The least whole number from 1 on that is enough, where any larger one is too."""
+    high = 1
+    while not enough(high):
+        high *= 2
+    low = high // 2
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
