@@ -39,7 +39,7 @@ types: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python benchmarks/solve.py && $(BIN)/python benchmarks/memory.py && $(BIN)/python benchmarks/products.py && $(BIN)/python benchmarks/methods.py && $(BIN)/python benchmarks/shrink.py && $(BIN)/python benchmarks/calibration.py && $(BIN)/python benchmarks/allocate.py && $(BIN)/python benchmarks/als.py && $(BIN)/python benchmarks/survey.py && $(BIN)/python benchmarks/heads.py && $(BIN)/python benchmarks/forest.py
+	$(BIN)/python benchmarks/solve.py && $(BIN)/python benchmarks/memory.py && $(BIN)/python benchmarks/products.py && $(BIN)/python benchmarks/methods.py && $(BIN)/python benchmarks/shrink.py && $(BIN)/python benchmarks/calibration.py && $(BIN)/python benchmarks/allocate.py && $(BIN)/python benchmarks/als.py && $(BIN)/python benchmarks/survey.py && $(BIN)/python benchmarks/heads.py && $(BIN)/python benchmarks/forest.py && $(BIN)/python benchmarks/lottery.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis out

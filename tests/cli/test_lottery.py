@@ -43,6 +43,13 @@ def test_a_lottery_promises_builds_and_tells(monkeypatch, capsys, tmp_path, targ
     assert code == 0 and json.loads(printed)["certificate"]["holds"], err
 
 
+def test_a_network_that_needs_nothing_is_written_too(monkeypatch, capsys, tmp_path):
+    write_target(Target((np.zeros((4, 3)),), (np.zeros(4),)), tmp_path / "t.safetensors")
+    code, printed, err = run(monkeypatch, capsys, "lottery", tmp_path / "t.safetensors", "--out", tmp_path / "out")
+    assert code == 0 and "0 promised, 0 reached, 0.0 kept" in printed, err
+    assert session.load_ticket(tmp_path / "out")(np.ones((2, 3))).tolist() == [[0.0] * 4] * 2
+
+
 def test_plans_build_nothing(monkeypatch, capsys, tmp_path, target):
     code, printed, err = run(monkeypatch, capsys, "lottery", "--plan", "--layers", "784,300,10", "--eps", "1e-2")
     assert code == 0 and "235,500" in printed, err
@@ -79,6 +86,8 @@ def test_a_failure_is_told_and_the_code_says_whether_the_bound_holds(monkeypatch
         (("none.safetensors", "--plan"), "neither a .safetensors file"),
         (("--layers", "3,2", "--plan", "--eps", "0"), "eps 0.0 should be a positive number"),
         (("--layers", "3,2", "--plan", "--base", "1.7"), "above the golden ratio"),
+        (("--layers", "3,2", "--plan", "--base", "0"), "base 0.0 is outside"),
+        (("--layers", "3,2", "--plan", "--law", "uniform", "--eps", "1e-11"), "law 'uniform' cannot be right to"),
         (("--layers", "3,2", "--plan", "--eps", "1e-15"), "float64"),
     ],
 )

@@ -61,6 +61,17 @@ def test_the_forest_example_runs():
     assert "half: accuracy 0.9" in done.stdout and "measurements for" in done.stdout
 
 
+def test_the_lottery_example_runs():
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "lottery.py"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("0.7 = ") and "random neurons" in done.stdout
+    bound, found = (
+        float(word) for word in done.stdout.split("error at most ")[1].split("\n")[0].split(" found")[0].split(", ")
+    )
+    assert found <= bound <= 0.01
+
+
 def test_the_marian_reader_reads_what_was_written(tmp_path):
     """A file of one 8-bit matrix, stored transposed with its scale after it, and one of floats."""
     spec = importlib.util.spec_from_file_location("marian", ROOT / "examples" / "marian.py")

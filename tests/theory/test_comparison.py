@@ -38,6 +38,16 @@ def test_a_line_is_found_and_two_points_are_refused():
         straight_line([1.0, 2.0], [1.0, 2.0])
 
 
+def test_what_a_plan_refuses_is_left_open():
+    def make(asked):
+        if asked.law == "uniform" and asked.eps < 0.05:
+            raise InputError("too fine")
+        return plan_sizes([8, 6], asked)
+
+    lines = width_factors(make, Lottery(), EPS[:2])
+    assert lines["subset sum, batch"][0] > 0 and lines["subset sum, batch"][1] is None and None not in lines["batch"]
+
+
 def test_a_network_of_zeros_needs_nothing():
     zeros = Target((np.zeros((3, 2)),), (np.zeros(3),))
     lines = width_factors(lambda asked: plan_target(zeros, asked), Lottery(), EPS[:1])

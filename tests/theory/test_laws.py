@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, kstest
 
+from secateur.core.errors import InputError
 from secateur.theory.golden import GOLDEN
 from secateur.theory.laws import Hyperbolic, Law, Places, Uniform, best_round, measured_miss
 from secateur.theory.random_weights import streams
@@ -113,6 +114,11 @@ def test_a_measured_miss_covers_the_true_one(accuracy):
     for weight in (1.0, 0.5, -1.0):  # 1 is the far end: others are missed no more often
         missed = law.choose(into, out, np.full(4000, weight), Places(0, starts, neurons, 1)).missing
         assert binomtest(missed, 4000, promised, alternative="greater").pvalue > 1e-3
+
+
+def test_an_accuracy_beyond_forty_numbers_is_refused():
+    with pytest.raises(InputError, match="law 'uniform' cannot be right to 1.0e-11 of the largest weight"):
+        best_round(1e-11, 1e-6)
 
 
 def test_the_best_round_is_long_enough_and_misses_rarely():

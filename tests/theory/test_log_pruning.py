@@ -73,6 +73,6 @@ def test_progress_counts_inputs_and_other_sizes_are_refused():
     seen = []
     plan = plan_target(TARGET, Lottery(eps=0.1))
     find_ticket(TARGET, plan, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(4, 17), (11, 17), (17, 17)]
+    assert seen == [(done, 17) for done in range(1, 18)]
     with pytest.raises(InputError, match="other sizes than the target's, \\[3, 6\\]"):
         find_ticket(Target(TARGET.weights[:1], TARGET.biases[:1]), plan)

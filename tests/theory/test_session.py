@@ -63,6 +63,12 @@ def test_widths_are_told_for_every_eps_with_their_fit():
     assert all(len(line) == 3 for line in table["factors"].values())
 
 
+def test_widths_beyond_what_numbers_hold_are_left_open():
+    sizes, steep = [3, 3, 3, 3], 2e3  # layers of this norm
+    table = width_table(lambda asked: plan_sizes(sizes, asked, matrix=steep), Lottery())
+    assert table["factors"]["batch"][0] > 0 and None in table["factors"]["batch"] and table["fit"] is None
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -20,7 +20,7 @@ def lottery(
     eps: Annotated[float, typer.Option(help="Largest error of the output.")] = 0.01,
     delta: Annotated[float, typer.Option(help="Chance that the random network does not hold the target.")] = 0.05,
     law: Annotated[str, typer.Option(help="Random weights: hyperbolic, or uniform with subset sums.")] = "hyperbolic",
-    sampling: Annotated[str, typer.Option(help="Whose neurons: per-weight, per-input or batch.")] = "batch",
+    sampling: Annotated[str, typer.Option(help="Whose neurons are whose: per-weight, per-input, batch.")] = "batch",
     radius: Annotated[float, typer.Option(help="Inputs have this norm or less.")] = 1.0,
     norm: Annotated[str, typer.Option(help="spectral (of errors and inputs, too) or row-sum.")] = "spectral",
     base: Annotated[float | None, typer.Option(help="Of the intervals; default is the golden ratio.")] = None,
@@ -49,7 +49,7 @@ def lottery(
         radius=radius,
         law=law,
         sampling=sampling,
-        base=base or GOLDEN,
+        base=GOLDEN if base is None else base,
         norm=norm,
         signed=not non_negative,
     )

@@ -1,7 +1,7 @@
 """Figures of lotteries: the width that random networks need as eps falls, and a network's neurons by layer."""
 
 from collections.abc import Mapping, Sequence
-from math import log10
+from math import log10, nan
 from typing import Any
 
 from secateur.report.figures import new_axes
@@ -14,14 +14,17 @@ def widths_figure(widths: Mapping[str, Any], reached: tuple[float, float] | None
     """Width factor against log10(1/eps), a line a construction; reached: eps and the factor one network needed."""
     figure, axes = new_axes()
     digits = [-log10(eps) for eps in widths["eps"]]
-    for name, factors in widths["factors"].items():
-        axes.plot(digits, factors, marker="o", markersize=3, label=name)
+    lines = {name: [width or nan for width in factors] for name, factors in widths["factors"].items()}
+    tops = sorted(max((width for width in line if width > 0), default=1.0) for line in lines.values())
+    top = min(tops[-1] * 2, tops[-2 if len(tops) > 1 else -1] * _HEADROOM)
+    for name, line in lines.items():
+        least = min((width for width in line if width > 0), default=1.0)
+        label = name if least < top else f"{name}: {least:.0e} and more"
+        axes.plot(digits, line, marker="o", markersize=3, label=label)
     if reached is not None:
         axes.scatter([-log10(reached[0])], [reached[1]], color="black", zorder=3, label="reached")
     axes.set_yscale("log")
-    tops = sorted(max(factors) for factors in widths["factors"].values())
-    axes.set_ylim(top=min(tops[-1] * 2, tops[-2 if len(tops) > 1 else -1] * _HEADROOM))
-    axes.set(xlabel="log10(1 / eps)", ylabel="random neurons for every input")
+    axes.set(xlabel="log10(1 / eps)", ylabel="random neurons for every input", ylim=(1, max(top, 10)))
     axes.legend(fontsize="x-small", ncols=2)
     return figure
 
@@ -30,10 +33,10 @@ def growth_figure(widths: Mapping[str, Any]) -> Any:
     """Our width factor against log10(1/eps) on straight scales, beside the line that fits it."""
     figure, axes = new_axes()
     digits = [-log10(eps) for eps in widths["eps"]]
-    fit = widths["fit"]
-    axes.scatter(digits, widths["factors"]["batch"], label="promised, batch")
-    line = [fit["slope"] * digit + fit["intercept"] for digit in digits]
-    axes.plot(digits, line, color="gray", linestyle="--", label=f"straight line, R2 = {fit['r2']:.4f}")
+    axes.scatter(digits, [nan if width is None else width for width in widths["factors"]["batch"]], label="promised")
+    if (fit := widths["fit"]) is not None:
+        line = [fit["slope"] * digit + fit["intercept"] for digit in digits]
+        axes.plot(digits, line, color="gray", linestyle="--", label=f"straight line, R2 = {fit['r2']:.4f}")
     axes.set(xlabel="log10(1 / eps)", ylabel="random neurons for every input", ylim=(0, None))
     axes.legend()
     return figure

@@ -10,6 +10,8 @@ from scipy.stats import binom
 
 __all__ = ["batch_size", "interval_chances", "least", "malach_size", "once_size", "pool_size"]
 
+_NEVER = 1e-9  # waits less likely than that are summed in closed form
+
 
 def interval_chances(count: int) -> Float[np.ndarray, " count"]:
     """The chance of each interval (base^-(k+1), base^-k], k = 1..count, for |u v| of the hyperbolic law.
@@ -37,21 +39,23 @@ def pool_size(misses: Float[np.ndarray, " kinds"], copies: int, delta: float) ->
 def batch_size(misses: Float[np.ndarray, " kinds"], outputs: Int[np.ndarray, " inputs"], delta: float) -> int:
     """Draws of one pool handed from input to input, each taking what it needs for all its outputs.
 
-    An input with c outputs needs T draws with P(T > m) <= min(1, c sum misses^m) = p(m). Every draw is looked at for
-    one input alone, so the T are independent, and a pool of M is too small with probability at most
-    exp(-s (M + 1)) prod E[e^(s T)] (Chernoff), E[e^(s T)] <= 1 + (e^s - 1) sum_m e^(s m) p(m), at the best s.
+    An output waits longer than m draws with probability p <= sum misses^m; given the weights into the neurons,
+    outputs are alike and independent, so that c of them wait with P(T > m) <= 1 - (1 - p)^c (Jensen). Every draw is
+    looked at for one input alone: the T are independent, and a pool of M is too small with probability at most
+    exp(-s (M + 1)) prod E[e^(s T)] (Chernoff), E[e^(s T)] = 1 + (e^s - 1) sum_m e^(s m) P(T > m), at the best s.
     """
-    kinds, copies = np.unique(outputs[outputs > 0], return_counts=True)
-    if len(kinds) == 0 or len(misses) == 0:
+    counts, copies = np.unique(outputs[outputs > 0], return_counts=True)
+    if len(counts) == 0 or len(misses) == 0:
         return 0
-    certain = np.array([pool_size(misses, int(count), 1.0) for count in kinds])  # p(m) = 1 below these
+    steps = np.arange(pool_size(misses, int(counts[-1]), _NEVER))
+    one = np.minimum(1.0, (misses[:, None] ** steps).sum(0))
+    waits = 1 - (1 - one) ** counts[:, None]
 
     def draws(logit: float) -> float:
         scale = -math.log(misses.max()) / (1 + math.exp(-logit))  # e^s misses < 1
-        grown = np.expm1(scale * certain)  # (e^s - 1) times the terms where p is 1
-        tails = np.exp(scale * certain[:, None]) * misses[None, :] ** certain[:, None]
-        tails /= 1 - math.exp(scale) * misses[None, :]
-        moments = 1 + grown + math.expm1(scale) * kinds * tails.sum(1)
+        grown = math.exp(scale) * misses
+        later = counts * (grown ** len(steps) / (1 - grown)).sum()  # by the union bound, where it costs nothing
+        moments = 1 + math.expm1(scale) * (waits @ np.exp(scale * steps) + later)
         return (float(copies @ np.log(moments)) - math.log(delta)) / scale - 1
 
     best = minimize_scalar(draws, bounds=(-12.0, 6.0), method="bounded")

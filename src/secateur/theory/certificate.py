@@ -1,4 +1,4 @@
-"""What can be said of a ticket: a bound that is proved, the largest error that was found, and predictions."""
+"""What can be said of a ticket: a bound that is proved, and the largest error that was found."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from secateur.theory.error_budget import norm_of, propagate
 from secateur.theory.target import Target
 from secateur.theory.ticket import Ticket
 
-__all__ = ["Certificate", "certify", "same_predictions", "worst_found"]
+__all__ = ["Certificate", "certify", "worst_found"]
 
 _STEPS, _DRAWN, _STARTS = 100, 2048, 256
 _LONGEST, _SHORTEST = 0.2, 0.001  # steps, as shares of the radius
@@ -80,11 +80,6 @@ def worst_found(target: Target, product: Target, ticket: Ticket) -> float:
         step = norm.steepest(slopes) + norm.steepest(aside)
         moved = torch.from_numpy(_into_ball((x + share * lottery.radius * step).numpy(), ticket))
     return float(best.max())
-
-
-def same_predictions(target: Target, ticket: Ticket, x: Float[np.ndarray, "rows inputs"]) -> int:
-    """Rows for which the largest output is the same."""
-    return int((target(x).argmax(1) == ticket.product()(x).argmax(1)).sum())
 
 
 def _beside(sides: Sequence[Float[np.ndarray, "out in_"]], norm: str) -> Float[np.ndarray, "out all_"]:

@@ -33,21 +33,25 @@ class Line(NamedTuple):
 
 def width_factors(
     make: Callable[[Lottery], Plan], lottery: Lottery, accuracies: Sequence[float]
-) -> dict[str, list[float]]:
-    """Width factors by construction, one for each eps; make: a plan for what is asked for.
+) -> dict[str, list[float | None]]:
+    """Width factors by construction, one for each eps, None where it is refused; make: a plan for what is asked.
 
     Besides this library's own, those of one pool whose neurons serve one weight each, each category filled as often as
-    there are weights, and of Malach et al. 2020. Raises InputError as plans do.
+    there are weights, and of Malach et al. 2020.
     """
-    lines: dict[str, list[float]] = {}
-    for eps in accuracies:
-        asked = replace(lottery, eps=eps)
-        for name, settings in _OURS.items():
-            lines.setdefault(name, []).append(make(replace(asked, **settings)).factor)
-        plan = make(replace(asked, **_OURS["batch"]))
-        lines.setdefault("each neuron once", []).append(_factor(plan, _once))
-        lines.setdefault("one pair a weight (Malach)", []).append(_factor(plan, _malach))
-    return lines
+    widths: dict[str, tuple[dict[str, Any], Callable[[Plan], float]]] = {
+        **{name: (settings, lambda plan: plan.factor) for name, settings in _OURS.items()},
+        "each neuron once": (_OURS["batch"], lambda plan: _factor(plan, _once)),
+        "one pair a weight (Malach)": (_OURS["batch"], lambda plan: _factor(plan, _malach)),
+    }
+
+    def factor(settings: dict[str, Any], width: Callable[[Plan], float], eps: float) -> float | None:
+        try:
+            return float(width(make(replace(lottery, eps=eps, **settings))))
+        except InputError:
+            return None
+
+    return {name: [factor(*how, eps) for eps in accuracies] for name, how in widths.items()}
 
 
 def straight_line(x: Sequence[float], y: Sequence[float]) -> Line:

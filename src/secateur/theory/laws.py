@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from scipy.stats import beta
 
 from secateur.core.compiled import compiled
+from secateur.core.errors import InputError
 from secateur.theory.bounds import interval_chances, least
 from secateur.theory.golden import decompose
 from secateur.theory.random_weights import Stream, fraction, streams, word
@@ -19,6 +20,7 @@ __all__ = ["Choice", "Hyperbolic", "Law", "Places", "Round", "Uniform", "best_ro
 
 _1 = np.uint64(1)
 _TRIALS = 2000
+_FINEST = 2.0**-34
 _LONG = 48  # neurons from which a simulation takes seconds
 _DOUBT = 1e-4  # the chance that the true miss is above the one that is promised
 
@@ -89,29 +91,23 @@ class Hyperbolic:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Logarithms of the least and the largest weight."""
+        """Logarithms of the least and the largest weight: the middle of |u v| is that of the intervals."""
         middle = (math.log(self.largest) - (self.intervals + 2) / 2 * math.log(self.base)) / 2
-        return middle - self._span / 2, middle + self._span / 2
-
-    @property
-    def _span(self) -> float:
-        return self.intervals * math.log(self.base)
+        half = self.intervals / 2 * math.log(self.base)
+        return middle - half, middle + half
 
     def sizes(self, fractions: Float[np.ndarray, " count"]) -> Float[np.ndarray, " count"]:
-        """e^(low + span fraction)."""
-        return np.exp(self.ends[0] + self._span * fractions)
+        """e^low at 0 and e^high at 1."""
+        low, high = self.ends
+        return np.exp(low + (high - low) * fractions)
 
     def choose(self, into: Stream, out: Stream, weights: Float[np.ndarray, " outputs"], places: Places) -> Choice:
         """The first neuron in each interval, then the greedy rule for all outputs at once."""
         hits = np.full((places.sides, len(weights), self.intervals), -1, dtype=np.int64)
-        span = self._span / math.log(self.base)
-        first = (math.log(self.largest) - 2 * self.ends[0]) / math.log(self.base)
-        keys = (into.key, out.key)
-        missing = _first_hits(keys, into.columns, weights, places, (first, span), hits)
+        missing = _first_hits((into.key, out.key), into.columns, weights, places, hits)
         reach = (hits.max(axis=(0, 2), initial=-1) + 1 - places.starts).clip(0)
         if missing:
-            short = ((hits < 0).any(axis=(0, 2))) & (weights != 0)
-            reach[short] = places.neurons
+            reach[(hits < 0).any(axis=(0, 2)) & (weights != 0)] = places.neurons
         values = self._products(into, out, hits, places.input)
         taken = decompose(np.broadcast_to(np.abs(weights), hits.shape[:2]), np.moveaxis(values, -1, 0)).taken
         return Choice(np.where(np.moveaxis(taken, 0, -1), hits, -1), reach, missing)
@@ -132,7 +128,7 @@ class Uniform:
     """Uniform weights and subset sums (Lueker 1998, Pensia et al. 2020): |u v| is at most twice the largest weight.
 
     A draw is a round of neurons, from which the closest subset is taken; miss is the chance that it is farther than
-    `accuracy` from a weight, measured by simulation (`best_round`) and not proved.
+    `accuracy` from a weight, measured by simulation (`best_round`) and not proved; bounds take outputs for alike.
     """
 
     largest: float
@@ -176,7 +172,15 @@ def measured_miss(neurons: int, accuracy: float, trials: int) -> float:
 
 
 def best_round(accuracy: float, wanted: float) -> Round:
-    """The round with fewest neurons in all for a miss of `wanted`; accuracy relative to the largest weight."""
+    """The round with fewest neurons in all for a miss of `wanted`; accuracy relative to the largest weight.
+
+    Raises InputError below an accuracy of 2^-34, where 40 numbers rarely hold a close enough sum.
+    """
+    if accuracy < _FINEST:
+        raise InputError(
+            f"law 'uniform' cannot be right to {accuracy:.1e} of the largest weight: an exact subset sum takes "
+            f"{MOST} numbers, good for {_FINEST:.1e}; ask for a larger eps, or for law 'hyperbolic'"
+        )
     return _best_round(math.floor(10 * math.log2(accuracy)), math.floor(math.log(wanted)))
 
 
@@ -194,12 +198,15 @@ def _trials(neurons: int) -> int:
 
 
 @compiled
-def _first_hits(keys: Any, columns: Any, weights: Any, places: Any, scale: Any, hits: Any) -> int:
-    """Fill in the first neuron of every interval, side and output; how many were not met."""
+def _first_hits(keys: Any, columns: Any, weights: Any, places: Any, hits: Any) -> int:
+    """Fill in the first neuron of every interval, side and output; how many were not met.
+
+    In units of log(base) below the largest weight, |u v| lies at (3 count + 2) / 2 - count (fractions of u and v).
+    """
     source, starts, neurons, sides = places
     into, out = keys
-    first, span = scale
     outputs, count, total = len(weights), hits.shape[2], 0
+    lowest = (3 * count + 2) / 2
     for output in range(outputs):
         if weights[output] == 0:
             continue
@@ -211,7 +218,7 @@ def _first_hits(keys: Any, columns: Any, weights: Any, places: Any, scale: Any, 
             agree = (inward & _1) == (outward & _1)
             if side >= sides or agree != (weights[output] > 0):
                 continue
-            place = int(np.floor(first - span * (fraction(inward) + fraction(outward)))) - 1
+            place = int(np.floor(lowest - count * (fraction(inward) + fraction(outward)))) - 1
             if 0 <= place < count and hits[side, output, place] < 0:
                 hits[side, output, place] = neuron
                 missing -= 1

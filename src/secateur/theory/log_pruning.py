@@ -26,40 +26,48 @@ def find_ticket(
     """
     if [(layer.outputs, layer.inputs) for layer in plan.layers] != [weight.shape for weight in target.weights]:
         raise InputError(f"the plan is for other sizes than the target's, {target.sizes}")
-    done, total = 0, sum(layer.inputs + 1 for layer in plan.layers)
+    total = sum(layer.inputs + 1 for layer in plan.layers)
+    done = iter(range(1, total + 1))
+
+    def tick() -> None:
+        if progress is not None:
+            progress(next(done), total)
+
     masks, reached, missing = [], [], []
     for number, layer in enumerate(plan.layers):
         matrix = np.column_stack([target.weights[number], target.biases[number]])
         drawn = streams(seed, number, (layer.inputs + 1, layer.outputs))
-        mask, reach, lost = _layer(matrix, layer, plan.lottery.sampling, drawn)
+        mask, reach, lost = _layer(matrix, layer, plan.lottery.sampling, drawn, tick)
         masks.append(mask)
         reached.append(reach)
         missing.append(lost)
-        done += layer.inputs + 1
-        if progress is not None:
-            progress(done, total)
     return Ticket(plan, seed, tuple(masks), tuple(reached), tuple(missing))
 
 
 def _layer(
-    matrix: Float[np.ndarray, "out in_"], layer: LayerPlan, sampling: str, drawn: tuple[Stream, Stream]
+    matrix: Float[np.ndarray, "out in_"],
+    layer: LayerPlan,
+    sampling: str,
+    drawn: tuple[Stream, Stream],
+    tick: Callable[[], None],
 ) -> tuple[LayerMask, int, int]:
     """One layer's mask, neurons looked at, and what was missing."""
-    wanted = np.where(np.abs(matrix) > layer.accuracy, matrix, 0.0)  # nothing is as close as that to a smaller weight
     begin, missing, reached = 0, 0, 0
     kept = []
-    for source in np.flatnonzero((matrix != 0).any(axis=0)).tolist():
-        weights = np.ascontiguousarray(wanted[:, source])
-        sides = layer.sides if source < layer.inputs else 1
+    for source, column in enumerate(matrix.T):
+        tick()
+        live = column != 0
+        if not live.any():
+            continue
+        weights = np.where(np.abs(column) > layer.accuracy, column, 0.0)  # to smaller ones, nothing is close enough
         starts = np.full(layer.outputs, begin, dtype=np.int64)
-        room = layer.pool
         if sampling == "per-weight":
-            starts += layer.pool * (np.cumsum(matrix[:, source] != 0) - 1).clip(0)
-        elif sampling == "batch":
-            room = layer.width - begin
+            starts += layer.pool * (np.cumsum(live) - 1).clip(0)
+        room = layer.width - begin if sampling == "batch" else layer.pool
+        sides = layer.sides if source < layer.inputs else 1
         found = layer.law.choose(*drawn, weights, Places(source, starts, room, sides))
-        begin += _next(found.reach, layer.pool, int((matrix[:, source] != 0).sum()), sampling)
-        reached = reached + int(found.reach.sum() if sampling == "per-weight" else found.reach.max())
+        begin += _next(found.reach, layer.pool, int(live.sum()), sampling)
+        reached += int(found.reach.sum() if sampling == "per-weight" else found.reach.max())
         missing += found.missing
         kept.append((source, *_edges(found.neurons)))
     return _mask(kept), reached, missing

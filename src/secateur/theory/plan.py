@@ -160,7 +160,7 @@ def _layer(
 ) -> LayerPlan:
     outputs, inputs = live.shape
     counts, weights = live.sum(axis=0), int(live.sum())
-    law = _LAWS[lottery.law](lottery, top, accuracy, delta / max(1, 2 * weights))
+    law = _LAWS[lottery.law](lottery, top or 1.0, accuracy, delta / max(1, 2 * weights))
     pool, width = _SAMPLINGS[lottery.sampling](np.repeat(law.misses, sides), counts, delta)
     return LayerPlan(
         inputs=inputs - 1,

@@ -47,10 +47,14 @@ def read_inputs(path: Path, count: int) -> Float[np.ndarray, "rows inputs"]:
 
 
 def width_table(make: Callable[[Lottery], Plan], lottery: Lottery) -> dict[str, Any]:
-    """Width factors for eps from 1e-1 to 1e-6, by construction, and our line's fit against log10(1/eps)."""
+    """Width factors for eps from 1e-1 to 1e-6, by construction, and our line's fit against log10(1/eps).
+
+    None stands where an eps is beyond what numbers hold, and for the fit of fewer than three.
+    """
     factors = width_factors(make, lottery, ACCURACIES)
-    digits = [-float(np.log10(eps)) for eps in ACCURACIES]
-    return {"eps": list(ACCURACIES), "factors": factors, "fit": straight_line(digits, factors["batch"])._asdict()}
+    known = [(-float(np.log10(eps)), width) for eps, width in zip(ACCURACIES, factors["batch"], strict=True) if width]
+    fit = straight_line(*map(list, zip(*known, strict=True)))._asdict() if len(known) > 2 else None
+    return {"eps": list(ACCURACIES), "factors": factors, "fit": fit}
 
 
 def draw_lottery(

@@ -55,7 +55,7 @@ class Target:
 def read_target(source: str | Path | nn.Sequential) -> Target:
     """A target from a Sequential of Linear and ReLU by turns, or a safetensors file.
 
-    A file holds tensors NAME.weight `[out, in]` and NAME.bias `[out]`; layers follow each other in natural order of names.
+    A file holds NAME.weight `[out, in]` and NAME.bias `[out]`; layers stand in natural order of their names.
     Raises ModelError when the file cannot be read, and on anything else.
     """
     if isinstance(source, nn.Sequential):
