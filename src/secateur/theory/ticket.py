@@ -77,7 +77,7 @@ class Ticket(NamedTuple):
         for side in range(plan.sides):
             here = np.repeat((inward > 0) == (side == 0), counts)
             flat = np.bincount(places[here], products[here], minlength=plan.outputs * (plan.inputs + 1))
-            yield flat.reshape(plan.outputs, plan.inputs + 1)
+            yield flat.reshape(plan.outputs, plan.inputs + 1).astype(np.float64)  # of nothing, bincount is whole
 
     def product(self) -> Target:
         """The same function as a small dense network: intermediate neurons multiplied out.
