@@ -23,8 +23,7 @@ def widths_figure(widths: Mapping[str, Any], reached: tuple[float, float] | None
         axes.plot(digits, line, marker="o", markersize=3, label=label)
     if reached is not None:
         axes.scatter([-log10(reached[0])], [reached[1]], color="black", zorder=3, label="reached")
-    axes.set_yscale("log")
-    axes.set(xlabel="log10(1 / eps)", ylabel="random neurons for every input", ylim=(1, max(top, 10)))
+    axes.set(xlabel="log10(1 / eps)", ylabel="random neurons for every input", yscale="symlog", ylim=(1, max(top, 10)))
     axes.legend(fontsize="x-small", ncols=2)
     return figure
 
@@ -48,8 +47,8 @@ def layers_figure(layers: Sequence[Mapping[str, Any]]) -> Any:
     for place, what in enumerate(("width", "reached", "kept")):
         places = [number + 0.27 * (place - 1) for number in range(len(layers))]
         axes.bar(places, [layer[what] for layer in layers], width=0.25, label="promised" if what == "width" else what)
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=0.3 * max(1, min(layer["kept"] for layer in layers)))
+    axes.set_yscale("symlog")  # a layer of zeros needs no neuron
+    axes.set_ylim(bottom=0.3 * min(layer["kept"] for layer in layers))
     axes.set_xticks(range(len(layers)), [f"{layer['inputs']} to {layer['outputs']}" for layer in layers])
     axes.set(xlabel="target layer, inputs to outputs", ylabel="intermediate neurons")
     axes.legend()
