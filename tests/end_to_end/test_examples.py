@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from sklearn.datasets import load_breast_cancer
 
+from conftest import run
 from secateur import (
     Calibration,
     Finetuning,
@@ -23,12 +26,33 @@ from secateur import (
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+COMMANDS = [path for path in RECIPES if "command" in yaml.safe_load(path.read_text())]
+
+
+@pytest.mark.parametrize("recipe", [path for path in RECIPES if path not in COMMANDS], ids=lambda path: path.stem)
 def test_every_recipe_runs_on_a_tiny_model(recipe, saved, text, tmp_path):
     tiny = Calibration(source=str(text), samples=2, length=16)
     settings = dataclasses.replace(load_recipe(recipe), calibration=tiny, round_to=1)
     result = prune(saved("llama"), settings, tmp_path / "out")
     assert result.sparsity == pytest.approx(load_recipe(recipe).target(), abs=0.004)
+
+
+@pytest.mark.parametrize("recipe", COMMANDS, ids=lambda path: path.stem)
+def test_every_recipe_of_a_command_runs_on_small_files(recipe, saved_task, labelled, monkeypatch, capsys, tmp_path):
+    small = {}
+    if recipe.stem == "heads-40":
+        small = {"model": str(saved_task("BertForSequenceClassification")), "data": str(labelled), "test": None}
+    if recipe.stem == "forest-budget":
+        load_breast_cancer(as_frame=True).frame.iloc[:200, 20:].to_csv(tmp_path / "rows.csv", index=False)
+        small = {"data": str(tmp_path / "rows.csv"), "target": "target"}
+        fitted = ("fit", small["data"], "--target", "target", "--trees", 4, "--out", tmp_path / "grown")
+        assert run(monkeypatch, capsys, "forest", *fitted)[0] == 0
+        small |= {"model": str(tmp_path / "grown" / "model.skops"), "costs": None}
+    settings = yaml.safe_load(recipe.read_text()) | small
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    code, _, err = run(monkeypatch, capsys, "run", tmp_path / "recipe.yaml", "--out", tmp_path / "out")
+    assert code == 0 and len(list((tmp_path / "out").iterdir())) > 2, err
 
 
 def test_the_two_four_example_runs(saved, text, tmp_path):

@@ -50,3 +50,30 @@ def test_what_is_missing_is_told_and_the_bound_grows_with_it():
 def test_a_perfect_copy_has_no_error():
     ticket = drawn(FLAT, eps=0.1)
     assert worst_found(ticket.product(), ticket.product(), ticket) == 0.0
+
+
+def test_the_bound_covers_the_side_that_is_wrong():
+    """Without the neurons of negative inputs those inputs give nothing: the bound is at least their whole weight."""
+    flat = Target((np.diag([3.0, 2.0]),), (np.zeros(2),))
+    ticket = drawn(flat, eps=0.01)
+    mask, (inward, _) = ticket.masks[0], ticket.weights(0)
+    counts = np.diff(mask.starts)
+    kept = inward > 0
+    starts = np.concatenate([[0], np.cumsum(counts[kept])])
+    half = mask._replace(
+        neurons=mask.neurons[kept],
+        sources=mask.sources[kept],
+        starts=starts,
+        outputs=mask.outputs[np.repeat(kept, counts)],
+    )
+    found = certify(flat, ticket._replace(masks=(half,)))
+    assert found.found == pytest.approx(3.0, rel=0.01) and found.found <= found.bound <= 3.1 and not found.holds
+
+
+def test_the_bound_grows_with_the_ball():
+    flat = Target((np.diag([3.0, 2.0]),), (np.zeros(2),))
+    one = drawn(flat, eps=0.01)
+    lottery = Lottery(eps=0.01, radius=5.0)
+    five = one._replace(plan=one.plan._replace(lottery=lottery))
+    assert certify(flat, five).bound == pytest.approx(5 * certify(flat, one).bound)
+    assert certify(flat, five).found == pytest.approx(5 * certify(flat, one).found, rel=0.01)

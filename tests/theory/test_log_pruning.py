@@ -69,6 +69,28 @@ def test_failures_are_no_more_than_promised(sampling):
         assert failed > 0  # and are told when they come
 
 
+@pytest.mark.parametrize("sampling", ["per-weight", "per-input", "batch"])
+def test_a_network_too_narrow_is_not_made_wider(sampling):
+    plan = plan_target(TARGET, Lottery(eps=0.1, sampling=sampling))
+    narrow = plan._replace(
+        layers=tuple(layer._replace(pool=layer.pool // 3, width=layer.width // 3) for layer in plan.layers)
+    )
+    ticket = find_ticket(TARGET, narrow, 0)
+    assert sum(ticket.missing) > 0
+    for mask, layer, reached in zip(ticket.masks, narrow.layers, ticket.reached, strict=True):
+        assert mask.neurons.max() < layer.width and reached <= layer.width
+
+
+def test_weights_just_above_the_accuracy_are_not_dropped():
+    weight = TARGET.weights[0].copy()
+    weight[:, 0] = 0.002
+    target = Target((weight,), (np.zeros(6),))
+    plan = plan_target(target, Lottery(eps=0.006, delta=1e-3))
+    assert 0.0007 < plan.layers[0].accuracy < 0.002
+    slopes = next(find_ticket(target, plan).slopes(0))
+    assert (np.abs(slopes[:, :-1] - weight) <= plan.layers[0].accuracy).all() and (slopes[:, 0] > 0).all()
+
+
 def test_progress_counts_inputs_and_other_sizes_are_refused():
     seen = []
     plan = plan_target(TARGET, Lottery(eps=0.1))

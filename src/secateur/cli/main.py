@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.logging import RichHandler
 from rich.table import Table
+from typer.main import get_command
 
 from secateur.cli.allocate import allocate, search
 from secateur.cli.console import AsJson, Model, err, progress, say, screen, show
@@ -72,10 +73,16 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Prune as a recipe says."""
+    """Do as a recipe says: prune, or any command that it names."""
     from secateur.core.errors import RecipeError
-    from secateur.run.recipe import load_recipe
+    from secateur.run.recipe import load_recipe, read_settings
 
+    data = read_settings(recipe)
+    if isinstance(data, dict) and "command" in data:
+        from secateur.cli.recipes import as_arguments
+
+        given = {"out": out, "resume": resume or None, "json": as_json or None}  # they stand above the recipe's
+        app(as_arguments(get_command(app), data | {key: value for key, value in given.items() if value is not None}))
     settings = load_recipe(recipe)
     target = out or settings.out
     if settings.model is None or target is None:

@@ -20,7 +20,7 @@ from secateur.core.roles import Pattern, Solver
 from secateur.run.methods import ALLOCATORS, METHODS, SCORES, find_method
 from secateur.solve.shortgpt import ShortGPT
 
-__all__ = ["DTypeName", "Recipe", "load_recipe", "parse_recipe"]
+__all__ = ["DTypeName", "Recipe", "load_recipe", "nearest", "parse_recipe", "read_settings"]
 
 DTypeName = Literal["auto", "float32", "bfloat16"]
 
@@ -150,18 +150,22 @@ class Recipe:
     def _method(self) -> Any:
         found = find_method(self._name())
         if found is None:
-            raise RecipeError(f"method {self._name()!r} is unknown{_nearest(self._name(), METHODS)}")
+            raise RecipeError(f"method {self._name()!r} is unknown{nearest(self._name(), METHODS)}")
         return found
+
+
+def read_settings(path: Path) -> Any:
+    """The plain data of a YAML file. Raises RecipeError naming the file."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"recipe {path} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def load_recipe(path: Path) -> Recipe:
     """A recipe from a YAML file. Raises RecipeError naming the file and the key."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"recipe {path} cannot be read: {' '.join(str(error).split())}") from error
-    try:
-        return parse_recipe(data)
+        return parse_recipe(read_settings(path))
     except RecipeError as error:
         raise RecipeError(f"recipe {path}: {error}") from error
 
@@ -183,7 +187,7 @@ def _named_part(kind: str, data: Any, table: Mapping[str, Callable[..., Any]]) -
     settings = {"name": data} if isinstance(data, str) else dict(data)
     name = str(settings.pop("name", None))
     if name not in table:
-        raise RecipeError(f"{kind} {name!r} is unknown{_nearest(name, table)}")
+        raise RecipeError(f"{kind} {name!r} is unknown{nearest(name, table)}")
     return _build(table[name], settings, f"{kind} {name!r}")
 
 
@@ -194,7 +198,7 @@ def _build(make: Callable[..., Any], settings: Any, what: str) -> Any:
     known = inspect.signature(make).parameters
     for key, value in settings.items():
         if key not in known:
-            raise RecipeError(f"{what} has no key {key!r}{_nearest(str(key), known)}")
+            raise RecipeError(f"{what} has no key {key!r}{nearest(str(key), known)}")
         _check_kind(what, key, value, known[key].annotation)
     return make(**settings)
 
@@ -214,7 +218,8 @@ def _check_kind(what: str, key: str, value: Any, annotation: Any) -> None:
 _WORDS: Mapping[type, str] = {int: "a whole number", float: "a number", str: "text"}
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What to add to a refusal of a word: the closest known one, or all of them."""
     names = list(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f": did you mean {close[0]!r}?" if close else f": known are {', '.join(sorted(names))}"

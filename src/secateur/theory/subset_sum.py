@@ -64,17 +64,25 @@ def closest_on_grid(values: Float[np.ndarray, " count"], target: float, step: fl
 
 @compiled
 def _sums(values: Any, sums: Any, spare: Any) -> Any:
-    """All subset sums in ascending order: one of the two arrays, each of which has room for them."""
+    """All subset sums in ascending order: one of the two arrays, each of which has room for them.
+
+    A number makes two ascending lists of one, without it and with it, merged from both ends at once: neither half
+    waits for the other.
+    """
     sums[0], size = 0.0, 1
     for value in values:
-        left, right = 0, 0
-        for place in range(2 * size):  # two ascending lists into one: without the number, and with it
-            without = sums[left] if left < size else np.inf
-            added = sums[right] + value if right < size else np.inf
+        left, right, last, final = 0, 0, size - 1, size - 1
+        for place in range(size):
+            without, added = sums[left], sums[right] + value
             first = without <= added
             spare[place] = without if first else added
             left += first
             right += not first
+            without, added = sums[last], sums[final] + value
+            first = without > added
+            spare[2 * size - 1 - place] = without if first else added
+            last -= first
+            final -= not first
         sums, spare, size = spare, sums, 2 * size
     return sums[:size]
 

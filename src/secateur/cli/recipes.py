@@ -1,0 +1,59 @@
+"""A recipe of any command: its options, written as the keys of a YAML file."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from secateur.core.errors import RecipeError
+from secateur.run.recipe import nearest
+
+__all__ = ["as_arguments"]
+
+
+def as_arguments(group: Any, settings: Mapping[str, Any]) -> list[str]:
+    """The command line that a mapping stands for: `command` names it, other keys are its options and arguments.
+
+    Keys are spelled as options are, with _ for -; true turns a flag on, and a list repeats an option.
+    Raises RecipeError on an unknown command and on a key or value it does not take.
+    """
+    words = str(settings["command"]).split()
+    known = {_key(option): option for option in _find(group, words).params}
+    options: list[str] = []
+    positional: dict[str, str] = {}
+    for key, value in settings.items():
+        if key == "command" or value is None:
+            continue
+        if key not in known:
+            raise RecipeError(f"command {' '.join(words)!r} has no key {key!r}{nearest(str(key), known)}")
+        if known[key].param_type_name == "argument":
+            positional[key] = str(value)
+        else:
+            options += _option(key, known[key], value)
+    return [*words, *options, "--", *(positional[key] for key in known if key in positional)]
+
+
+def _find(group: Any, words: list[str]) -> Any:
+    """The command of these words. Raises RecipeError where there is none."""
+    command = group
+    for word in words:
+        names = [name for name in getattr(command, "commands", {}) if name != "run"]  # no recipe runs a recipe
+        if word not in names:
+            raise RecipeError(f"command {' '.join(words)!r} is unknown{nearest(word, names)}")
+        command = command.commands[word]
+    if hasattr(command, "commands"):
+        raise RecipeError(f"command {' '.join(words)!r} is several: {', '.join(command.commands)}")
+    return command
+
+
+def _key(option: Any) -> str:
+    return str(option.opts[0]).removeprefix("--").replace("-", "_")
+
+
+def _option(key: str, option: Any, value: Any) -> Iterator[str]:
+    if option.is_flag != isinstance(value, bool) or isinstance(value, Mapping):
+        wanted = "true or false" if option.is_flag else "a value"
+        raise RecipeError(f"key {key!r} wants {wanted}, found {value!r}")
+    if option.is_flag:
+        yield from option.opts[:1] if value else option.secondary_opts[:1]
+        return
+    for one in value if isinstance(value, list) else [value]:
+        yield from (option.opts[0], str(one))

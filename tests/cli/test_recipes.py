@@ -1,0 +1,53 @@
+import json
+
+import pytest
+from typer.main import get_command
+
+from conftest import run
+from secateur.cli.main import app
+from secateur.cli.recipes import as_arguments
+from secateur.core.errors import RecipeError
+
+
+def words(**settings):
+    return as_arguments(get_command(app), settings)
+
+
+def test_keys_become_options_and_arguments_in_order():
+    assert words(command="verify", pruned="b", dense="a", json=True) == ["verify", "--json", "--", "a", "b"]
+    assert words(command="lottery", target="t", eps="1e-2", non_negative=True, out=None) == [
+        *("lottery", "--eps", "1e-2", "--non-negative", "--", "t")
+    ]
+    assert words(command="heads importance", model="m", data=["a", "b"], normalise=False) == [
+        *("heads", "importance", "--data", "a", "--data", "b", "--no-normalise", "--", "m")
+    ]
+    assert words(command="forest fit", data="d", regression=False) == ["forest", "fit", "--", "d"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"command": "prnue"}, "command 'prnue' is unknown.*prune"),
+        ({"command": "forest"}, "command 'forest' is several: fit, prune, report"),
+        ({"command": "forest cut"}, "command 'forest cut' is unknown"),
+        ({"command": "lottery extra"}, "command 'lottery extra' is unknown"),
+        ({"command": "run", "recipe": "self.yaml"}, "command 'run' is unknown"),
+        ({"command": "lottery", "epsilon": 1}, "command 'lottery' has no key 'epsilon'.*eps"),
+        ({"command": "lottery", "plan": "yes"}, "key 'plan' wants true or false, found 'yes'"),
+        ({"command": "lottery", "eps": True}, "key 'eps' wants a value, found True"),
+        ({"command": "lottery", "eps": {"a": 1}}, "key 'eps' wants a value"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(settings, message):
+    with pytest.raises(RecipeError, match=message):
+        as_arguments(get_command(app), settings)
+
+
+def test_a_recipe_runs_its_command_and_what_the_line_says_stands_above_it(monkeypatch, capsys, tmp_path):
+    (tmp_path / "r.yaml").write_text("command: lottery\nlayers: 5,3\nplan: true\neps: 1e-3\n")
+    code, printed, err = run(monkeypatch, capsys, "run", tmp_path / "r.yaml", "--json")
+    assert code == 0 and json.loads(printed)["layers"][0]["weights"] == 18, err
+    code, _, err = run(monkeypatch, capsys, "run", tmp_path / "r.yaml", "--resume")
+    assert code == 2 and "command 'lottery' has no key 'resume'" in " ".join(err.split())
+    code, _, err = run(monkeypatch, capsys, "run", tmp_path / "r.yaml", "--out", tmp_path / "x")
+    assert code == 2 and "--layers takes --plan" in " ".join(err.split()) and not (tmp_path / "x").exists()
