@@ -40,6 +40,13 @@ def test_the_pruned_random_network_is_the_sparse_one_is_the_products():
     assert np.abs(hidden - TARGET(x)).max() > 1e-6  # an approximation, not a copy
 
 
+def test_rows_are_run_some_at_a_time(monkeypatch):
+    x = RNG.normal(size=(7, 3))
+    whole = TICKET(x)
+    monkeypatch.setattr("secateur.theory.ticket._NUMBERS", 3 * max(len(mask.neurons) for mask in TICKET.masks))
+    assert (TICKET(x) == whole).all() and TICKET(x[:0]).shape == (0, 2)
+
+
 def test_the_product_is_an_ordinary_network_that_splits_signs_once():
     assert TICKET.product().sizes == [3, 6, 4, 2]
     plain = find_ticket(TARGET, plan_target(TARGET, Lottery(eps=0.3, signed=False)), 3)

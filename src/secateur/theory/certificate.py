@@ -14,7 +14,7 @@ from secateur.theory.ticket import Ticket
 
 __all__ = ["Certificate", "certify", "worst_found"]
 
-_STEPS, _DRAWN, _STARTS = 100, 2048, 256
+_STEPS, _DRAWN, _AXES, _STARTS = 100, 2048, 1024, 256
 _LONGEST, _SHORTEST = 0.2, 0.001  # steps, as shares of the radius
 
 
@@ -63,8 +63,7 @@ def worst_found(target: Target, product: Target, ticket: Ticket) -> float:
     """
     lottery, norm = ticket.plan.lottery, norm_of(ticket.plan.lottery.norm)
     count = target.sizes[0]
-    axes = lottery.radius * np.vstack([np.eye(count), -np.eye(count)])
-    starts = np.vstack([_inside(count, _DRAWN, ticket), axes if lottery.signed else axes[:count]])
+    starts = np.vstack([_inside(count, _DRAWN, ticket), _along_axes(count, ticket)])
     errors = norm.vectors(target(starts) - product(starts))
     x = moved = torch.from_numpy(starts[np.argsort(-errors, kind="stable")[:_STARTS]])
     best, slopes = torch.zeros(len(x), dtype=torch.float64), torch.zeros_like(x)
@@ -99,6 +98,14 @@ def _inside(count: int, rows: int, ticket: Ticket) -> Float[np.ndarray, "rows in
     size = norm_of(ticket.plan.lottery.norm).vectors(drawn)[:, None]
     lengths = np.where(np.arange(rows) % 2, 1.0, np.linspace(0, 1, rows))[:, None]
     return ticket.plan.lottery.radius * lengths * drawn / np.maximum(size, 1e-300)
+
+
+def _along_axes(count: int, ticket: Ticket) -> Float[np.ndarray, "rows inputs"]:
+    """The ends of the ball's axes, of a thousand of them where there are more."""
+    axes = np.linspace(0, count - 1, min(count, _AXES)).astype(int)
+    ends = np.zeros((len(axes), count))
+    ends[np.arange(len(axes)), axes] = ticket.plan.lottery.radius
+    return np.vstack([ends, -ends]) if ticket.plan.lottery.signed else ends
 
 
 def _into_ball(x: Float[np.ndarray, "rows inputs"], ticket: Ticket) -> Float[np.ndarray, "rows inputs"]:

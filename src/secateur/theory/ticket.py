@@ -18,6 +18,8 @@ from secateur.theory.target import Target
 
 __all__ = ["LayerMask", "Ticket", "load_masks", "save_masks"]
 
+_NUMBERS = 1 << 23  # activations of an intermediate layer held at once
+
 
 class LayerMask(NamedTuple):
     """One intermediate layer's kept edges.
@@ -58,7 +60,12 @@ class Ticket(NamedTuple):
         return inward, law.sizes(fractions) * signs
 
     def __call__(self, x: Float[np.ndarray, "rows inputs"]) -> Float[np.ndarray, "rows outputs"]:
-        """Run the pruned network as the ordinary ReLU network it is, by sparse matrices."""
+        """Run the pruned network as the ordinary ReLU network it is, by sparse matrices, some rows at a time."""
+        rows = max(1, _NUMBERS // max(1, *(len(mask.neurons) for mask in self.masks)))
+        blocks = [self._run(x[place : place + rows]) for place in range(0, len(x), rows)]
+        return np.concatenate(blocks) if blocks else np.zeros((0, self.plan.layers[-1].outputs))
+
+    def _run(self, x: Any) -> Any:
         for number, (mask, layer) in enumerate(zip(self.masks, self.plan.layers, strict=True)):
             inward, outward = self.weights(number)
             known = np.hstack([np.maximum(x, 0.0) if number else x, np.ones((len(x), 1))])
