@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -42,8 +43,6 @@ class Target:
 
     def to_sequential(self) -> nn.Sequential:
         """The same network in torch, in float64."""
-        import torch
-
         layers: list[nn.Module] = []
         for weight, bias in zip(self.weights, self.biases, strict=True):
             layer = nn.Linear(weight.shape[1], len(weight), dtype=torch.float64)

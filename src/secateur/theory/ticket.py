@@ -1,5 +1,6 @@
 """The pruned random network: which neurons and edges are kept; their weights follow from the seed."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,17 +62,13 @@ class Ticket(NamedTuple):
 
     def __call__(self, x: Float[np.ndarray, "rows inputs"]) -> Float[np.ndarray, "rows outputs"]:
         """Run the pruned network as the ordinary ReLU network it is, by sparse matrices, some rows at a time."""
-        rows = max(1, _NUMBERS // max(1, *(len(mask.neurons) for mask in self.masks)))
-        blocks = [self._run(x[place : place + rows]) for place in range(0, len(x), rows)]
-        return np.concatenate(blocks) if blocks else np.zeros((0, self.plan.layers[-1].outputs))
-
-    def _run(self, x: Any) -> Any:
         for number, (mask, layer) in enumerate(zip(self.masks, self.plan.layers, strict=True)):
             inward, outward = self.weights(number)
             known = np.hstack([np.maximum(x, 0.0) if number else x, np.ones((len(x), 1))])
-            hidden = np.maximum(known[:, mask.sources] * inward, 0.0)
-            shape = (len(mask.neurons), layer.outputs)
-            x = hidden @ csr_array((outward, mask.outputs, mask.starts), shape=shape)
+            edges = csr_array((outward, mask.outputs, mask.starts), shape=(len(inward), layer.outputs))
+            x = np.empty((len(x), layer.outputs))
+            for rows in np.array_split(np.arange(len(x)), math.ceil(len(x) * len(inward) / _NUMBERS) or 1):
+                x[rows] = np.maximum(known[rows][:, mask.sources] * inward, 0.0) @ edges
         return x
 
     def slopes(self, layer: int) -> Iterator[Float[np.ndarray, "out in_"]]:
