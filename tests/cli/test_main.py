@@ -21,7 +21,7 @@ OPTIONS = {
     "recover": "--batch --json --length --out --rank --rate --resume --seed --steps --teacher --text model",
     "verify": "--json dense pruned",
     "bench": "--batch --engine --json --new --prompt --rounds dense pruned",
-    "export": "--out --to folder",
+    "export": "--out --quantize --to folder",
 }
 
 

@@ -161,13 +161,14 @@ def verify(
 @app.command()
 def export(
     folder: Annotated[str, typer.Argument(help="A model folder, shrunk or not.")],
-    to: Annotated[str, typer.Option(help="gguf, onnx or decilm (vLLM).")],
-    out: Annotated[Path, typer.Option(help="File (gguf) or folder (onnx, decilm) to write; must not exist yet.")],
+    to: Annotated[str, typer.Option(help="gguf, onnx, decilm (vLLM) or standalone.")],
+    out: Annotated[Path, typer.Option(help="File (gguf) or folder (others) to write; must not exist yet.")],
+    quantize: Annotated[str, typer.Option(help="Of gguf: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0.")] = "f32",
 ) -> None:
     """Write a model in another format."""
     from secateur.export.convert import convert
 
-    say(convert(folder, to, out))
+    say(convert(folder, to, out, quantize=quantize))
 
 
 @app.command()

@@ -35,11 +35,13 @@ _FOLDERS: Mapping[str, Callable[[Path, Path], None]] = {
 }
 
 
-def convert(model: str, to: str, out: Path) -> Path:
+def convert(model: str, to: str, out: Path, *, quantize: str = "f32") -> Path:
     """Write `model` as gguf (a file), onnx, decilm or standalone (folders) under its name once it is whole.
 
-    Raises InputError on another format or when `out` exists.
+    quantize: of a gguf. Raises InputError on another format, on a quantization it does not have or when `out` exists.
     """
+    if quantize != "f32" and to != "gguf":
+        raise InputError(f"only gguf files are quantised, and {quantize!r} was asked of {to!r}: leave --quantize out")
     if to not in ("gguf", *_FOLDERS):
         raise InputError(f"format {to!r} is unknown: use gguf, {', '.join(_FOLDERS)}")
     if out.exists():
@@ -49,7 +51,7 @@ def convert(model: str, to: str, out: Path) -> Path:
         with storage_errors(out):
             partial.parent.mkdir(parents=True, exist_ok=True)
             if to == "gguf":
-                write_gguf(resolve(model), partial)
+                write_gguf(resolve(model), partial, quantize)
             else:
                 partial.mkdir()
                 _FOLDERS[to](resolve(model), partial)

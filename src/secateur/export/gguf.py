@@ -15,7 +15,9 @@ from secateur.calibrate.shards import Checkpoint
 from secateur.core.document import read_document
 from secateur.core.errors import InputError, ModelError
 
-__all__ = ["write_gguf"]
+__all__ = ["QUANTIZATIONS", "write_gguf"]
+
+QUANTIZATIONS = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 
 _NAMES = {
     "input_layernorm": "attn_norm",
@@ -31,13 +33,17 @@ _NAMES = {
 _OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
-def write_gguf(folder: Path, out: Path) -> None:
-    """Write a Llama-type model folder, tokenizer included, as one float32 GGUF file.
+def write_gguf(folder: Path, out: Path, quantize: str = "f32") -> None:
+    """Write a Llama-type model folder, tokenizer included, as one GGUF file.
 
+    quantize: what matrices are stored as; those whose width is no multiple of 32, which is
+    a block of the q types, stay f16, and norms f32.
     One tensor is held at a time. Raises ModelError on other architectures, biases or
     scaled rotary embeddings, which `deci` does not have, and InputError on tokenizers
-    other than byte-level BPE.
+    other than byte-level BPE and on an unknown quantization.
     """
+    if quantize not in QUANTIZATIONS:
+        raise InputError(f"quantization {quantize!r} is unknown: use {', '.join(QUANTIZATIONS)}")
     try:
         import gguf
     except ImportError as error:
@@ -48,17 +54,20 @@ def write_gguf(folder: Path, out: Path) -> None:
     checkpoint = Checkpoint(folder)
     writer: Any = gguf.GGUFWriter(out, "deci")
     _write_sizes(writer, adapter)
+    writer.add_file_type(gguf.LlamaFileType["ALL_F32" if quantize == "f32" else f"MOSTLY_{quantize.upper()}"])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _write_tokenizer(writer, folder, config.vocab_size)
     left_out = _left_out(adapter)
     plan = [name for name in checkpoint.names() if not name.startswith(left_out)]
-    for name in plan:
-        shape = checkpoint.info(name)[1]
-        writer.add_tensor_info(_name(name), shape, np.dtype(np.float32), 4 * int(np.prod(shape)))
+    kinds = {name: _stored_as(checkpoint.info(name)[1], quantize) for name in plan}
+    for name, kind in kinds.items():
+        _announce(writer, _name(name), checkpoint.info(name)[1], kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for name in plan:
-        writer.write_tensor_data(_values(name, checkpoint.read(name), head_dim(config)))
+        values = _values(name, checkpoint.read(name), head_dim(config))
+        writer.write_tensor_data(gguf.quants.quantize(values, kinds[name]))
     writer.close()
 
 
@@ -89,7 +98,6 @@ def _write_sizes(writer: Any, adapter: Adapter) -> None:
     config, width = adapter.model.config, head_dim(adapter.model.config)
     sizes = [block_sizes(block, width) for block in adapter.blocks()]
     writer.add_name(str(getattr(config, "name_or_path", "") or "secateur"))
-    writer.add_file_type(0)
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -121,6 +129,30 @@ def _values(name: str, tensor: Tensor, width: int) -> Any:
         rows, columns = array.shape
         array = array.reshape(rows // width, 2, width // 2, columns).swapaxes(1, 2).reshape(rows, columns)
     return np.ascontiguousarray(array)
+
+
+def _stored_as(shape: Sequence[int], quantize: str) -> Any:
+    """GGML's type of a tensor of this shape."""
+    import gguf
+
+    kind = gguf.GGMLQuantizationType[quantize.upper()]
+    if len(shape) < 2:
+        return gguf.GGMLQuantizationType.F32
+    return gguf.GGMLQuantizationType.F16 if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] else kind
+
+
+def _announce(writer: Any, name: str, shape: Sequence[int], kind: Any) -> None:
+    """Tell the writer a tensor's name, type and bytes."""
+    import gguf
+
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    length = int(np.prod(shape)) // block * size
+    plain = {gguf.GGMLQuantizationType.F32: np.float32, gguf.GGMLQuantizationType.F16: np.float16}.get(kind)
+    if plain is not None:
+        writer.add_tensor_info(name, shape, np.dtype(plain), length)
+    else:
+        stored = gguf.quants.quant_shape_to_byte_shape(shape, kind)
+        writer.add_tensor_info(name, stored, np.dtype(np.uint8), length, raw_dtype=kind)
 
 
 def _write_tokenizer(writer: Any, folder: Path, vocab_size: int) -> None:
