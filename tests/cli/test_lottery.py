@@ -52,7 +52,7 @@ def test_a_network_that_needs_nothing_is_written_too(monkeypatch, capsys, tmp_pa
 
 def test_plans_build_nothing(monkeypatch, capsys, tmp_path, target):
     code, printed, err = run(monkeypatch, capsys, "lottery", "--plan", "--layers", "784,300,10", "--eps", "1e-2")
-    assert code == 0 and "235,500" in printed, err
+    assert code == 0 and "235,500" in printed and "for weights of 1 or less and layers of norm 1" in printed, err
     code, printed, err = run(monkeypatch, capsys, "lottery", "--plan", "--layers", "5,3", "--json")
     assert code == 0 and json.loads(printed)["layers"][0]["weights"] == 18, err
     code, printed, err = run(monkeypatch, capsys, "lottery", target, "--plan", "--law", "uniform")

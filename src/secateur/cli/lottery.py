@@ -74,6 +74,8 @@ def _promise(
     promised = outline(make(asked))
     if not as_json:
         _table(promised)
+        if network is None:
+            say(f"for weights of {limits[0]:g} or less and layers of norm {limits[1]:g}: --weight-max, --norm-max")
     elif plan:
         typer.echo(json.dumps(promised | {"widths": width_table(make, asked)}, indent=2))
 
