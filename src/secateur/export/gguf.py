@@ -61,7 +61,9 @@ def write_gguf(folder: Path, out: Path, quantize: str = "f32") -> None:
     plan = [name for name in checkpoint.names() if not name.startswith(left_out)]
     kinds = {name: _stored_as(checkpoint.info(name)[1], quantize) for name in plan}
     for name, kind in kinds.items():
-        _announce(writer, _name(name), checkpoint.info(name)[1], kind)
+        shape, (block, size) = checkpoint.info(name)[1], gguf.GGML_QUANT_SIZES[kind]
+        length = int(np.prod(shape)) // block * size
+        writer.add_tensor_info(_name(name), shape, np.dtype(np.float32), length, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -139,20 +141,6 @@ def _stored_as(shape: Sequence[int], quantize: str) -> Any:
     if len(shape) < 2:
         return gguf.GGMLQuantizationType.F32
     return gguf.GGMLQuantizationType.F16 if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] else kind
-
-
-def _announce(writer: Any, name: str, shape: Sequence[int], kind: Any) -> None:
-    """Tell the writer a tensor's name, type and bytes."""
-    import gguf
-
-    block, size = gguf.GGML_QUANT_SIZES[kind]
-    length = int(np.prod(shape)) // block * size
-    plain = {gguf.GGMLQuantizationType.F32: np.float32, gguf.GGMLQuantizationType.F16: np.float16}.get(kind)
-    if plain is not None:
-        writer.add_tensor_info(name, shape, np.dtype(plain), length)
-    else:
-        stored = gguf.quants.quant_shape_to_byte_shape(shape, kind)
-        writer.add_tensor_info(name, stored, np.dtype(np.uint8), length, raw_dtype=kind)
 
 
 def _write_tokenizer(writer: Any, folder: Path, vocab_size: int) -> None:
