@@ -7,6 +7,7 @@ from conftest import run
 from secateur.cli.main import app
 from secateur.cli.recipes import as_arguments
 from secateur.core.errors import RecipeError
+from secateur.run.recipe import load_recipe
 
 
 def words(**settings):
@@ -51,3 +52,9 @@ def test_a_recipe_runs_its_command_and_what_the_line_says_stands_above_it(monkey
     assert code == 2 and "command 'lottery' has no key 'resume'" in " ".join(err.split())
     code, _, err = run(monkeypatch, capsys, "run", tmp_path / "r.yaml", "--out", tmp_path / "x")
     assert code == 2 and "--layers takes --plan" in " ".join(err.split()) and not (tmp_path / "x").exists()
+
+
+def test_a_file_that_cannot_be_read_is_named_once(tmp_path):
+    with pytest.raises(RecipeError) as told:
+        load_recipe(tmp_path / "none.yaml")
+    assert str(told.value).count("none.yaml cannot be read") == 1 and not str(told.value).count(": recipe ")

@@ -164,8 +164,9 @@ def read_settings(path: Path) -> Any:
 
 def load_recipe(path: Path) -> Recipe:
     """A recipe from a YAML file. Raises RecipeError naming the file and the key."""
+    data = read_settings(path)
     try:
-        return parse_recipe(read_settings(path))
+        return parse_recipe(data)
     except RecipeError as error:
         raise RecipeError(f"recipe {path}: {error}") from error
 
