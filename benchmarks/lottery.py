@@ -25,7 +25,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from secateur.theory.certificate import certify
 from secateur.theory.comparison import ACCURACIES, straight_line, width_factors
 from secateur.theory.log_pruning import find_ticket
-from secateur.theory.plan import Lottery, outline, plan_target
+from secateur.theory.plan import Lottery, outline, plan_survey, plan_target, survey
 from secateur.theory.subset_sum import closest_subset
 from secateur.theory.target import Target, digits_target, read_digits, read_target
 
@@ -92,7 +92,6 @@ def measured(target: Target, lottery: Lottery, x: Any, labels: Any) -> dict[str,
     memory = memory_mb("VmHWM") - before
     found = certify(target, ticket)
     certified = time.perf_counter()
-    live = sum(layer.live for layer in plan.layers)
     rows = outline(plan)
     some, product = x[:200], ticket.product()
     return {
@@ -103,8 +102,8 @@ def measured(target: Target, lottery: Lottery, x: Any, labels: Any) -> dict[str,
         "weights": sum(layer.weights for layer in plan.layers),
         "widths": [layer.width for layer in plan.layers],
         "promised_factor": plan.factor,
-        "reached_factor": sum(ticket.reached) / live,
-        "kept_factor": sum(len(mask.neurons) for mask in ticket.masks) / live,
+        "reached_factor": sum(ticket.reached) / plan.live,
+        "kept_factor": sum(len(mask.neurons) for mask in ticket.masks) / plan.live,
         "kept_edges": ticket.edges,
         "random_weights": rows["random_weights"],
         "missing": sum(ticket.missing),
@@ -140,7 +139,8 @@ def digits() -> dict[str, Any]:
         what: straight_line(places, [row[f"{what}_factor"] for row in by_eps])._asdict()
         for what in ("promised", "reached", "kept")
     }
-    factors = width_factors(lambda asked: plan_target(target, asked), Lottery(), ACCURACIES)
+    known = survey(target, Lottery().norm)
+    factors = width_factors(lambda asked: plan_survey(known, asked), Lottery(), ACCURACIES)
     return {"settings": rows, "by_eps": by_eps, "fits": fits, "width_factors": factors}
 
 

@@ -61,14 +61,14 @@ def lottery(
 def _promise(
     asked: Any, target: str | None, layers: str | None, limits: tuple[float, float], *, plan: bool, as_json: bool
 ) -> None:
-    from secateur.theory.plan import Lottery, Plan, outline, plan_sizes, plan_target
+    from secateur.theory.plan import Lottery, Plan, outline, plan_sizes, plan_survey, survey
     from secateur.theory.session import open_target, width_table
 
-    network = None if target is None else open_target(target)
+    network = None if target is None else survey(open_target(target), asked.norm)
 
     def make(wish: Lottery) -> Plan:
         if network is not None:
-            return plan_target(network, wish)
+            return plan_survey(network, wish)
         return plan_sizes(_sizes(layers or ""), wish, weight=limits[0], matrix=limits[1])
 
     promised = outline(make(asked))

@@ -66,7 +66,7 @@ def straight_line(x: Sequence[float], y: Sequence[float]) -> Line:
 
 def _factor(plan: Plan, width: Callable[[Plan, int], int]) -> float:
     whole = sum(width(plan, number) for number in range(len(plan.layers)))
-    return whole / max(1, sum(layer.live for layer in plan.layers))
+    return whole / plan.live
 
 
 def _once(plan: Plan, number: int) -> int:

@@ -15,7 +15,7 @@ from secateur.theory.golden import GOLDEN, check_base, interval_count
 from secateur.theory.laws import Hyperbolic, Law, Uniform, best_round
 from secateur.theory.target import Target
 
-__all__ = ["LayerPlan", "Lottery", "Plan", "outline", "plan_sizes", "plan_target"]
+__all__ = ["LayerPlan", "Lottery", "Plan", "Survey", "outline", "plan_sizes", "plan_survey", "plan_target", "survey"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,18 +83,49 @@ class Plan(NamedTuple):
     norms: tuple[LayerNorm, ...]
 
     @property
+    def live(self) -> int:
+        """Live inputs of all layers: what factors divide by."""
+        return max(1, sum(layer.live for layer in self.layers))
+
+    @property
     def factor(self) -> float:
         """The whole network's width factor: neurons of all intermediate layers for every live input of a layer."""
-        return sum(layer.width for layer in self.layers) / max(1, sum(layer.live for layer in self.layers))
+        return sum(layer.width for layer in self.layers) / self.live
+
+
+class Survey(NamedTuple):
+    """What plans need to know of a target, read once for all of them: norms, which weights are not 0, the largest."""
+
+    norms: tuple[LayerNorm, ...]
+    lives: tuple[Bool[np.ndarray, "_ _"], ...]
+    largest: tuple[float, ...]
+
+
+def survey(target: Target, norm: str) -> Survey:
+    """Read a target by this norm."""
+    measure = norm_of(norm)
+    norms = tuple(measure.layer(*layer) for layer in zip(target.weights, target.biases, strict=True))
+    matrices = [np.column_stack(layer) for layer in zip(target.weights, target.biases, strict=True)]
+    largest = tuple(float(np.abs(matrix).max()) for matrix in matrices)
+    return Survey(norms, tuple(matrix != 0 for matrix in matrices), largest)
 
 
 def plan_target(target: Target, lottery: Lottery) -> Plan:
     """The plan for a target; its zeros need nothing. Raises InputError when eps is beyond float64."""
+    return plan_survey(survey(target, lottery.norm), lottery)
+
+
+def plan_survey(known: Survey, lottery: Lottery) -> Plan:
+    """The plan for a target that was surveyed by the lottery's norm. Raises InputError when eps is beyond float64."""
     norm = norm_of(lottery.norm)
-    norms = tuple(norm.layer(*layer) for layer in zip(target.weights, target.biases, strict=True))
-    matrices = [np.column_stack(layer) for layer in zip(target.weights, target.biases, strict=True)]
-    largest = [float(np.abs(matrix).max()) for matrix in matrices]
-    return _plan(lottery, norms, [matrix != 0 for matrix in matrices], largest)
+    errors = split(known.norms, lottery.eps, lottery.radius, norm)
+    delta = lottery.delta / max(1, sum(bool(live.any()) for live in known.lives))
+    layers = []
+    for number, (live, error, top) in enumerate(zip(known.lives, errors, known.largest, strict=True)):
+        accuracy = error * norm.share(live)
+        sides = 2 if lottery.signed and number == 0 else 1
+        layers.append(_layer(lottery, live, top, accuracy, delta, sides))
+    return Plan(lottery, tuple(layers), known.norms)
 
 
 def plan_sizes(sizes: Sequence[int], lottery: Lottery, *, weight: float = 1.0, matrix: float = 1.0) -> Plan:
@@ -108,8 +139,9 @@ def plan_sizes(sizes: Sequence[int], lottery: Lottery, *, weight: float = 1.0, m
         if not 0 < value < float("inf"):
             raise InputError(f"{name} {value} should be a positive number")
     pairs = list(pairwise(sizes))
-    norms = tuple(LayerNorm(matrix, matrix, matrix) for _ in pairs)
-    return _plan(lottery, norms, [np.ones((out, into + 1), dtype=bool) for into, out in pairs], [weight] * len(pairs))
+    norms = (LayerNorm(matrix, matrix, matrix),) * len(pairs)
+    lives = tuple(np.ones((out, into + 1), dtype=bool) for into, out in pairs)
+    return plan_survey(Survey(norms, lives, (weight,) * len(pairs)), lottery)
 
 
 def outline(plan: Plan) -> dict[str, Any]:
@@ -139,20 +171,6 @@ def outline(plan: Plan) -> dict[str, Any]:
         "factor": plan.factor,
         "random_weights": random,
     }
-
-
-def _plan(
-    lottery: Lottery, norms: tuple[LayerNorm, ...], lives: Sequence[Bool[np.ndarray, "..."]], largest: Sequence[float]
-) -> Plan:
-    norm = norm_of(lottery.norm)
-    errors = split(norms, lottery.eps, lottery.radius, norm)
-    delta = lottery.delta / max(1, sum(bool(live.any()) for live in lives))
-    layers = []
-    for number, (live, error, top) in enumerate(zip(lives, errors, largest, strict=True)):
-        accuracy = error * norm.share(live)
-        sides = 2 if lottery.signed and number == 0 else 1
-        layers.append(_layer(lottery, live, top, accuracy, delta, sides))
-    return Plan(lottery, tuple(layers), norms)
 
 
 def _layer(

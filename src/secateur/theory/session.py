@@ -14,7 +14,7 @@ from secateur.core.errors import InputError, ModelError
 from secateur.theory.certificate import certify
 from secateur.theory.comparison import ACCURACIES, straight_line, width_factors
 from secateur.theory.log_pruning import find_ticket
-from secateur.theory.plan import Lottery, Plan, outline, plan_target
+from secateur.theory.plan import Lottery, Plan, outline, plan_survey, plan_target, survey
 from secateur.theory.target import Target, digits_target, read_digits, read_target, write_target
 from secateur.theory.ticket import Ticket, load_masks, save_masks
 
@@ -79,18 +79,20 @@ def draw_lottery(
     rows = None if inputs is None else read_inputs(inputs, target.sizes[0])
     with new_folder(out) as folder:
         begun = time.perf_counter()
-        plan = plan_target(target, lottery)
+        known = survey(target, lottery.norm)
+        plan = plan_survey(known, lottery)
         for attempt in range(tries):
             ticket = find_ticket(target, plan, seed + attempt, progress=progress)
             if not any(ticket.missing):
                 break
         seconds = time.perf_counter() - begun
         found = {"target": name, "sizes": target.sizes, "lottery": asdict(lottery), "seed": ticket.seed}
-        found |= {"tries": attempt + 1, "seconds": seconds} | _result(target, ticket, rows, name)
-        found["widths"] = width_table(lambda asked: plan_target(target, asked), lottery)
+        product = ticket.product()
+        found |= {"tries": attempt + 1, "seconds": seconds} | _result(target, ticket, product, rows, name)
+        found["widths"] = width_table(lambda asked: plan_survey(known, asked), lottery)
         save_masks(ticket.masks, folder / "masks.safetensors")
         write_target(target, folder / "target.safetensors")
-        write_target(ticket.product(), folder / "product.safetensors")
+        write_target(product, folder / "product.safetensors")
         write_document(folder / "certificate.json", found)
     return found
 
@@ -110,15 +112,14 @@ def load_ticket(folder: Path) -> Ticket:
     return Ticket(plan, seed, load_masks(folder / "masks.safetensors", plan), tuple(reached), tuple(missing))
 
 
-def _result(target: Target, ticket: Ticket, rows: Any, name: str) -> dict[str, Any]:
+def _result(target: Target, ticket: Ticket, product: Target, rows: Any, name: str) -> dict[str, Any]:
     """Promised, reached and kept, layer by layer; the certificate; predictions on rows, or the digits' test rows."""
     found = outline(ticket.plan)
     for row, mask, reached, missing in zip(found["layers"], ticket.masks, ticket.reached, ticket.missing, strict=True):
         row |= {"reached": reached, "kept": len(mask.neurons), "edges": len(mask.neurons) + len(mask.outputs)}
         row["missing"] = missing
-    live = max(1, sum(layer.live for layer in ticket.plan.layers))
-    found["reached_factor"] = sum(ticket.reached) / live
-    found["kept_factor"] = sum(len(mask.neurons) for mask in ticket.masks) / live
+    found["reached_factor"] = sum(ticket.reached) / ticket.plan.live
+    found["kept_factor"] = sum(len(mask.neurons) for mask in ticket.masks) / ticket.plan.live
     found["edges"] = ticket.edges
     certificate = certify(target, ticket)
     found["certificate"] = certificate._asdict() | {"holds": certificate.holds}
@@ -128,7 +129,7 @@ def _result(target: Target, ticket: Ticket, rows: Any, name: str) -> dict[str, A
     if rows is None:
         digits = read_digits()
         rows, labels = digits.test, digits.test_labels
-    before, after = target(rows).argmax(1), ticket.product()(rows).argmax(1)
+    before, after = target(rows).argmax(1), product(rows).argmax(1)
     found["predictions"] = {"rows": len(rows), "same": int((before == after).sum())}
     if labels is not None:
         found["predictions"] |= {
