@@ -1,7 +1,8 @@
 import pytest
 
-from secateur.core.document import new_folder, read_document, write_document
+from secateur.core.document import read_document, write_document
 from secateur.core.errors import InputError
+from secateur.core.output import new_folder
 
 
 def test_written_whole_and_read_back(tmp_path):

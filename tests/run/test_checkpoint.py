@@ -3,8 +3,8 @@ import errno
 import pytest
 import torch
 
-from secateur.core.document import storage_errors
 from secateur.core.errors import InputError, StorageError
+from secateur.core.output import storage_errors
 from secateur.run.checkpoint import FinishedBlock, RunFolder
 
 BLOCK = FinishedBlock(
@@ -61,7 +61,7 @@ def test_a_damaged_block_is_an_error(tmp_path):
 
 def test_a_full_disk_is_one_sentence(tmp_path):
     with (
-        pytest.raises(StorageError, match="the disk is full; free some space and add --resume"),
+        pytest.raises(StorageError, match="the disk is full; free some space and rerun the command"),
         storage_errors(tmp_path),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")

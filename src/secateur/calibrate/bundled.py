@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from secateur.core.cache import cached, package_file
+from secateur.core.cache import cached, file_digest, package_file
 
 __all__ = ["Split", "bundled_text"]
 
@@ -16,14 +16,14 @@ _DUMP = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-s
 
 def bundled_text(split: Split) -> str:
     """Wikipedia articles (CC BY-SA) shipped by gensim: even ones calibrate, odd ones evaluate."""
-    path = cached("wikipedia.json", _extract)
+    dump = package_file("gensim", _DUMP, "the bundled text")
+    path = cached("wikipedia.json", lambda target: _extract(dump, target), of=(file_digest(dump), "1"))
     articles: list[list[str]] = json.loads(path.read_text(encoding="utf-8"))
     offset = 0 if split == "calibration" else 1
     return "\n\n".join(text for _, text in articles[offset::2])
 
 
-def _extract(target: Path) -> None:
-    dump = package_file("gensim", _DUMP, "the bundled text")
+def _extract(dump: Path, target: Path) -> None:
     from gensim.corpora.wikicorpus import extract_pages, filter_wiki  # slow to import, only needed once
 
     with bz2.open(dump) as file:

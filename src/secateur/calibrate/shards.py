@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from secateur.core.cache import file_digest
 from secateur.core.document import read_document, write_document
 from secateur.core.errors import ModelError
 
@@ -63,27 +64,32 @@ class Checkpoint:
         """A tensor's dtype and shape, without reading it."""
         return self._info[name]
 
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the config and of every file that holds tensors, by its name."""
+        files = {self.folder / "config.json", *self._where.values()}
+        return {file.name: file_digest(file) for file in sorted(files)}
+
     def read(self, name: str) -> Tensor:
         """One tensor, read from its shard. Raises ModelError when the shard is damaged."""
         with _opened(self._where[name]) as file:
             return file.get_tensor(name)
 
     def _index(self) -> dict[str, str]:
-        index = self.folder / "model.safetensors.index.json"
-        if index.exists():
-            places = read_document(index).get("weight_map", {})
-            inside = all(isinstance(shard, str) and Path(shard).name == shard for shard in places.values())
-            if not places or not inside:
-                raise ModelError(f"{index} has no usable weight_map: download the model again")
-            return places
+        """The file of every tensor; a single file stands above an index, as in transformers."""
         single = self.folder / "model.safetensors"
-        if not single.exists():
+        if single.exists():
+            with _opened(single) as file:
+                return dict.fromkeys(file.keys(), single.name)
+        index = self.folder / "model.safetensors.index.json"
+        if not index.exists():
             raise ModelError(
                 f"{self.folder} holds no model.safetensors: only safetensors checkpoints are read "
                 "(pickled .bin files can run code); convert it with save_pretrained"
             )
-        with _opened(single) as file:
-            return dict.fromkeys(file.keys(), single.name)
+        places = read_document(index).get("weight_map")
+        if not places or not isinstance(places, dict) or not all(map(_file_name, places.values())):
+            raise ModelError(f"{index} has no usable weight_map: download the model again")
+        return places
 
     def _read_header(self, shard: Path) -> None:
         with _opened(shard) as file:
@@ -93,6 +99,10 @@ class Checkpoint:
                     raise ModelError(f"{shard}: {name!r} is stored as {piece.get_dtype()}, not a plain number type")
                 self._where[name] = shard
                 self._info[name] = (_DTYPES[piece.get_dtype()], tuple(piece.get_shape()))
+
+
+def _file_name(shard: Any) -> bool:
+    return isinstance(shard, str) and shard not in ("", ".", "..") and Path(shard).name == shard and "\0" not in shard
 
 
 @contextmanager

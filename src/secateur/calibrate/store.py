@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from secateur.core.output import reserve, storage_errors
+
 __all__ = ["Store"]
 
 
@@ -82,6 +84,8 @@ class Store:
         if self._spill is None:
             self._spill = tempfile.TemporaryDirectory(prefix="secateur-", dir=self._folder)
         path = Path(self._spill.name) / f"{index}.bin"
+        with storage_errors(path.parent):
+            reserve(path, value.nbytes)  # a mapped file that the disk has no room for kills the process
         mapped = torch.from_file(str(path), shared=True, size=value.numel(), dtype=value.dtype)
         mapped = mapped.view(value.shape)
         mapped.copy_(value)

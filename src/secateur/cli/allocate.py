@@ -27,8 +27,8 @@ def allocate(
     seed: Annotated[int, typer.Option(help="Fixes which samples are drawn.")] = 0,
 ) -> None:
     """Say how much goes where, without pruning."""
-    from secateur.core.document import storage_errors
     from secateur.core.errors import InputError
+    from secateur.core.output import storage_errors
     from secateur.run.allocate import survey_model
     from secateur.run.recipe import parse_recipe
 
@@ -69,8 +69,9 @@ def search(
 ) -> None:
     """Find how much goes where by trial; killed or not, run it again to go on."""
     from secateur.calibrate.data import Calibration
-    from secateur.core.document import storage_errors, write_document
+    from secateur.core.document import write_document
     from secateur.core.errors import InputError
+    from secateur.core.output import storage_errors
     from secateur.search.study import Search, search_ratios
 
     if out.exists():

@@ -1,26 +1,78 @@
-"""What commands share: two consoles, a progress bar, a table of results."""
+"""What commands share: consoles that print text as it is, progress, a table of results, how an interruption ends."""
 
 import json
-from collections.abc import Iterator
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["AsJson", "Model", "err", "progress", "say", "screen", "show"]
+__all__ = [
+    "AsJson",
+    "Interrupted",
+    "Model",
+    "Trust",
+    "err",
+    "interruptible",
+    "progress",
+    "resumable",
+    "say",
+    "screen",
+    "show",
+]
 
-err = Console(stderr=True)
-screen = Console()
+# Nothing that is printed is markup: paths, names and exceptions hold brackets.
+err = Console(stderr=True, markup=False, emoji=False, highlight=False)
+screen = Console(markup=False, emoji=False, highlight=False)
 Model = Annotated[str, typer.Argument(help="A folder, a hub name, a .gguf file, or bundled:smollm2.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that the model's folder or hub page brings.")
+]
+_EVERY = 10.0  # seconds between progress lines where there is no terminal
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM: no Exception, so that nothing on the way takes it for a fault."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into `Interrupted` while a command runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def resumable(how: str) -> Iterator[None]:
+    """Say how to go on when this is interrupted, and end with exit code 130."""
+    try:
+        yield
+    except Interrupted:
+        err.print(f"interrupted: {how}")
+        raise typer.Exit(130) from None
 
 
 def say(text: object) -> None:
     """Print a sentence as it is, without wrapping or colours."""
-    screen.print(str(text), soft_wrap=True, highlight=False)
+    screen.print(str(text), soft_wrap=True)
 
 
 def show(results: dict[str, Any], *, as_json: bool) -> None:
@@ -35,18 +87,42 @@ def show(results: dict[str, Any], *, as_json: bool) -> None:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Any]:
-    """A bar on stderr; the context is called with how many are done of how many."""
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress on stderr: a bar, or a line now and then where that is no terminal.
+
+    The context is called with how many are done of how many.
+    """
+    if not err.is_terminal:
+        yield _lines(label)
+        return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(label, total=None, count="")  # a count is shown once it is known
+        yield lambda done, total: bar.update(task, completed=done, total=total, count=f"{done}/{total}")
+
+
+def _lines(label: str) -> Callable[[int, int], None]:
+    """A line at the start, then at most every ten seconds: what, how far, how long still."""
+    begun = time.monotonic()
+    last = begun
+    err.print(f"{label}: started", soft_wrap=True)
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _EVERY:
+            return
+        last = now
+        left = f", about {(now - begun) / done * (total - done):,.0f} s left" if done else ""
+        err.print(f"{label}: {done} of {total} done, {now - begun:,.0f} s{left}", soft_wrap=True)
+
+    return tell
 
 
 def _flat(results: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

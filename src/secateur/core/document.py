@@ -1,24 +1,30 @@
-"""JSON of plain data with one clear refusal, folders that appear whole, and what a full disk says."""
+"""JSON of plain data: read with one clear refusal, written whole, sealed with a digest where bits must not change."""
 
-import errno
+import hashlib
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from secateur.core.errors import InputError
+from secateur.core.output import new_file
 
-from secateur.core.errors import InputError, StorageError
+__all__ = ["parse_json", "read_document", "read_sealed", "write_document", "write_sealed"]
 
-__all__ = ["new_folder", "read_document", "storage_errors", "write_document"]
+_SEAL = "sha256"
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds. Raises ValueError, also where it is nested too deep to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def read_document(path: Path) -> dict[str, Any]:
     """A JSON object from a file; raises InputError naming the file otherwise."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(data, dict):
@@ -27,36 +33,24 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def write_document(path: Path, data: dict[str, Any]) -> None:
-    """Write a JSON object whole: a temporary name first, then moved."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Write a JSON object whole: under another name first, then moved."""
+    with new_file(path) as room:
+        room.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
-@contextmanager
-def storage_errors(folder: Path) -> Iterator[None]:
-    """Turn a full or failing disk into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = "the disk is full; free some space and add --resume" if full else f"{error}; name another place"
-        raise StorageError(f"{folder} cannot be written: {why}") from error
-    except SafetensorError as error:
-        raise StorageError(f"{folder} cannot be written: {error}; free some space and add --resume") from error
+def write_sealed(path: Path, data: dict[str, Any]) -> None:
+    """Write a JSON object with a digest of its own, for `read_sealed`."""
+    plain = json.loads(json.dumps(data))
+    write_document(path, plain | {_SEAL: _digest(plain)})
 
 
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A place to write what becomes `out`; on any error nothing is left. Raises InputError when `out` exists."""
-    if out.exists():
-        raise InputError(f"output {str(out)!r} already exists: remove it or name another")
-    partial = out.with_name(out.name + ".new")  # .partial is what a resumable run leaves
-    try:
-        with storage_errors(out):
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            yield partial
-            partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote. Raises InputError when anything in the file has changed since."""
+    data = read_document(path)
+    if data.pop(_SEAL, None) != _digest(data):
+        raise InputError(f"{path} is damaged: its content does not fit its digest")
+    return data
+
+
+def _digest(data: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -8,11 +8,13 @@ SecateurError
 │   ├── CalibrationError  samples too short, empty, or with NaN in their activations
 │   └── ModelError        a folder, checkpoint or architecture that cannot be read
 ├── NumericalError        a singular Gram, NaN or inf in weights or statistics
+│   └── DisagreementError two models that should compute the same do not; the command line exits with 1
 └── StorageError          the disk is full or the output cannot be written
 """
 
 __all__ = [
     "CalibrationError",
+    "DisagreementError",
     "InputError",
     "ModelError",
     "NumericalError",
@@ -54,6 +56,10 @@ class ModelError(InputError):
 
 class NumericalError(SecateurError):
     """A singular Gram, or NaN or inf where numbers were expected."""
+
+
+class DisagreementError(NumericalError):
+    """Two models that should compute the same do not."""
 
 
 class StorageError(SecateurError):

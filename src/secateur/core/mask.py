@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from secateur.core.errors import InputError
+from secateur.core.output import new_file
 
 __all__ = ["Masks", "pack", "save_packed", "unpack"]
 
@@ -30,7 +31,8 @@ def unpack(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def save_packed(path: Path, bits: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Write packed masks and their shapes to a safetensors file."""
-    save_file(dict(bits), path, {"shapes": json.dumps(shapes)})
+    with new_file(path) as room:
+        save_file(dict(bits), room, {"shapes": json.dumps(shapes)})
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def onnx_speed(folder: Path, vocab_size: int, batch: int, prompt: int, new: int)
     try:
         import onnxruntime
     except ImportError as error:
-        raise InputError("timing ONNX needs ONNX Runtime: pip install secateur[onnx]") from error
+        raise InputError("timing ONNX needs ONNX Runtime: pip install 'secateur[onnx]'") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session: Any = onnxruntime.InferenceSession(folder / "model.onnx", options)
@@ -60,7 +60,7 @@ def llama_cpp_speed(path: Path, prompt: int, new: int) -> Speed:
     try:
         from llama_cpp import Llama
     except ImportError as error:
-        raise InputError("timing llama.cpp needs its package: pip install secateur[llamacpp]") from error
+        raise InputError("timing llama.cpp needs its package: pip install 'secateur[llamacpp]'") from error
     engine: Any = Llama(str(path), n_ctx=prompt + new + 8, n_threads=torch.get_num_threads(), verbose=False)
     try:
 

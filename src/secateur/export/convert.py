@@ -1,41 +1,42 @@
 """convert(folder, format, out): a model folder in another format, whole or not at all."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
 from secateur.adapt.families import FAMILIES
-from secateur.adapt.source import load, resolve
+from secateur.adapt.source import Source, load_with_head, resolve
 from secateur.adapt.stacks import example_batch
-from secateur.core.document import storage_errors
 from secateur.core.errors import InputError
+from secateur.core.output import check_output, new_file, new_folder, storage_errors
 from secateur.export.decilm import write_decilm
 from secateur.export.gguf import write_gguf
+from secateur.export.hf import copy_companions
 from secateur.export.onnx import write_forward_onnx, write_onnx
 from secateur.export.standalone import write_standalone
 
 __all__ = ["convert"]
 
 
-def _onnx(folder: Path, out: Path) -> None:
+def _onnx(source: Source, out: Path) -> None:
     """A decoder with its cache, anything else as one forward pass."""
-    model = load(folder, torch.float32)
+    model = load_with_head(source, torch.float32)
+    copy_companions(source.folder, out)
     if model.config.model_type in FAMILIES:
         write_onnx(model, out)
     else:
         write_forward_onnx(model, example_batch(model), out)
 
 
-_FOLDERS: Mapping[str, Callable[[Path, Path], None]] = {
+_FOLDERS: Mapping[str, Callable[[Source, Path], None]] = {
     "onnx": _onnx,
     "decilm": write_decilm,
     "standalone": write_standalone,
 }
 
 
-def convert(model: str, to: str, out: Path, *, quantize: str = "f32") -> Path:
+def convert(model: str | Source, to: str, out: Path, *, quantize: str = "f32") -> Path:
     """Write `model` as gguf (a file), onnx, decilm or standalone (folders) under its name once it is whole.
 
     quantize: of a gguf. Raises InputError on another format, on a quantization it does not have or when `out` exists.
@@ -44,20 +45,14 @@ def convert(model: str, to: str, out: Path, *, quantize: str = "f32") -> Path:
         raise InputError(f"only gguf files are quantised, and {quantize!r} was asked of {to!r}: leave --quantize out")
     if to not in ("gguf", *_FOLDERS):
         raise InputError(f"format {to!r} is unknown: use gguf, {', '.join(_FOLDERS)}")
-    if out.exists():
-        raise InputError(f"output {str(out)!r} already exists: remove it or name another")
-    partial = out.with_name(out.name + ".partial")
-    try:
-        with storage_errors(out):
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            if to == "gguf":
-                write_gguf(resolve(model), partial, quantize)
-            else:
-                partial.mkdir()
-                _FOLDERS[to](resolve(model), partial)
-            partial.replace(out)
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)
+    check_output(out)
+    source = resolve(model)
+    if to != "gguf":
+        with new_folder(out) as folder:
+            _FOLDERS[to](source, folder)
+        return out
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(out) as file:
+            write_gguf(source, file, quantize)
     return out

@@ -5,7 +5,7 @@ from typing import Any
 
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.sites import block_sizes, head_dim
-from secateur.adapt.source import skeleton
+from secateur.adapt.source import Source, skeleton
 from secateur.calibrate.shards import Checkpoint
 from secateur.core.document import read_document, write_document
 from secateur.core.errors import ModelError
@@ -39,14 +39,14 @@ class DeciLMConfig(LlamaConfig):
 '''
 
 
-def write_decilm(folder: Path, out: Path) -> None:
+def write_decilm(source: Source, out: Path) -> None:
     """Write a Llama-type model folder with DeciLM's config into the folder `out`; weights stay as they are.
 
     vLLM's DeciLMForCausalLM reads it with --trust-remote-code, for the config class written
     beside it. Raises ModelError on other architectures, and where blocks differ in query
     heads, which DeciLM counts once for all.
     """
-    adapter = Adapter(skeleton(folder))
+    adapter = Adapter(skeleton(source))
     config = adapter.model.config
     if config.model_type != "llama":
         raise ModelError(
@@ -59,6 +59,7 @@ def write_decilm(folder: Path, out: Path) -> None:
             f"DeciLM counts query heads once for all blocks, and these have {min(heads)} to {max(heads)}: "
             "prune with --allocate uniform, or channels only (--pattern units:none)"
         )
+    folder = source.folder
     copy_companions(folder, out)
     checkpoint = Checkpoint(folder)
     write_pruned(checkpoint, out, lambda name: None)

@@ -1,7 +1,6 @@
 """GGUF for llama.cpp: architecture `deci`, which has sizes of its own in every block."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from secateur.adapt.adapter import Adapter
+from secateur.adapt.pretokenizer import pretokenizer_name
 from secateur.adapt.sites import block_sizes, head_dim
-from secateur.adapt.source import skeleton
+from secateur.adapt.source import Source, skeleton
 from secateur.calibrate.shards import Checkpoint
 from secateur.core.document import read_document
 from secateur.core.errors import InputError, ModelError
@@ -33,7 +33,7 @@ _NAMES = {
 _OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
-def write_gguf(folder: Path, out: Path, quantize: str = "f32") -> None:
+def write_gguf(source: Source, out: Path, quantize: str = "f32") -> None:
     """Write a Llama-type model folder, tokenizer included, as one GGUF file.
 
     quantize: what matrices are stored as; those whose width is no multiple of 32, which is
@@ -47,16 +47,16 @@ def write_gguf(folder: Path, out: Path, quantize: str = "f32") -> None:
     try:
         import gguf
     except ImportError as error:
-        raise InputError("writing GGUF needs the gguf package: pip install secateur[gguf]") from error
-    adapter = Adapter(skeleton(folder))
+        raise InputError("writing GGUF needs the gguf package: pip install 'secateur[gguf]'") from error
+    adapter = Adapter(skeleton(source))
     config = adapter.model.config
     _check(adapter)
-    checkpoint = Checkpoint(folder)
+    checkpoint = Checkpoint(source.folder)
     writer: Any = gguf.GGUFWriter(out, "deci")
     _write_sizes(writer, adapter)
     writer.add_file_type(gguf.LlamaFileType["ALL_F32" if quantize == "f32" else f"MOSTLY_{quantize.upper()}"])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    _write_tokenizer(writer, folder, config.vocab_size)
+    _write_tokenizer(writer, source.folder, config.vocab_size)
     left_out = _left_out(adapter)
     plan = [name for name in checkpoint.names() if not name.startswith(left_out)]
     kinds = {name: _stored_as(checkpoint.info(name)[1], quantize) for name in plan}
@@ -157,7 +157,7 @@ def _write_tokenizer(writer: Any, folder: Path, vocab_size: int) -> None:
     tokens = [words.get(index, f"[PAD{index}]") for index in range(vocab_size)]
     kinds = [_kind(gguf.TokenType, index, words, added) for index in range(vocab_size)]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_pre(json.dumps(document.get("pre_tokenizer"))))
+    writer.add_tokenizer_pre(pretokenizer_name(document))
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
@@ -171,19 +171,3 @@ def _kind(kinds: Any, index: int, words: dict[int, str], added: dict[int, Any]) 
     if index in added:
         return kinds.CONTROL if added[index].get("special") else kinds.USER_DEFINED
     return kinds.NORMAL
-
-
-def _pre(splitter: str) -> str:
-    """llama.cpp's name of a pre-tokenizer, told by what it splits on."""
-    rules: Iterator[tuple[Sequence[str], str]] = iter(
-        [
-            (("individual_digits",), "smollm"),
-            ((r"\\p{N}{1,3}",), "llama-bpe"),
-            ((r"\\p{N}|",), "qwen2"),
-            (("ByteLevel",), "gpt-2"),
-        ]
-    )
-    for signs, name in rules:
-        if all(sign in splitter for sign in signs):
-            return name
-    raise InputError("the tokenizer splits text in a way llama.cpp has no name for that is known here")

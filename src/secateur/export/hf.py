@@ -2,28 +2,78 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from secateur.calibrate.shards import Checkpoint, TensorInfo, write_checkpoint
+from secateur.core.document import parse_json
+from secateur.core.errors import InputError, NumericalError
 
 __all__ = ["copy_companions", "write_pruned"]
 
 _SHARD_BYTES = 5_000_000_000
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
+# What saved models and tokenizers are made of besides weights. Nothing else is copied: no code, no record of another
+# run (cut.json, heads.json, ...), no adapter. sentence-transformers lists modules, some in folders of their own.
+_COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "*processor_config.json",
+    "feature_extractor_config.json",
+    "chat_template*",
+    "*.jinja",
+    "tokenizer*",
+    "*tokens*.json",
+    "vocab*",
+    "merges.txt",
+    "normalizer.json",
+    "*.spm",
+    "*.model",
+    "*.bpe",
+    "bpe.codes",
+    "dict.txt",
+    "modules.json",
+    "*sentence*.json",
+    "LICENSE*",
+    "NOTICE*",
+)
+_LEFT = (".py", ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".pkl")
+_MODULES = "modules.json"
 
 
 def copy_companions(source: Path, target: Path) -> None:
-    """Copy config, tokenizer and generation files: everything small that is not weights or code."""
+    """Copy config, tokenizer, generation and processor files, and the modules of a sentence-transformers model.
+
+    Weights, code and records of other runs stay behind. Raises InputError on a list of modules that is damaged.
+    """
     for file in sorted(source.iterdir()):
-        if file.is_file() and not file.name.startswith(".") and not _weights_or_code(file):
+        known = any(fnmatch(file.name, pattern) for pattern in _COMPANIONS)
+        if known and file.is_file() and file.suffix not in _LEFT and not file.name.endswith(".index.json"):
             shutil.copyfile(file, target / file.name)
+    for folder in _modules(source / _MODULES):
+        shutil.copytree(source / folder, target / folder, ignore=_pickled_or_code, dirs_exist_ok=True)
 
 
-def _weights_or_code(file: Path) -> bool:
-    ours = file.name in ("result.json", "README.md")
-    return ours or file.suffix in (*_WEIGHTS, ".py") or file.name.endswith(".index.json")
+def _pickled_or_code(folder: str, names: list[str]) -> list[str]:
+    """Of a module's files those that stay behind; its weights come along as safetensors."""
+    return [name for name in names if Path(name).suffix in _LEFT and not name.endswith(".safetensors")]
+
+
+def _modules(path: Path) -> list[str]:
+    """Folders of a sentence-transformers model, beside the transformer's own."""
+    if not path.is_file():
+        return []
+    try:
+        listed = parse_json(path.read_text(encoding="utf-8-sig"))
+        folders = [str(entry["path"]) for entry in listed if entry["path"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} should list modules with a path each: {error}") from error
+    for folder in folders:
+        if Path(folder).name != folder or not (path.parent / folder).is_dir():
+            raise InputError(f"{path} names module folder {folder!r}, which {path.parent} does not hold")
+    return folders
 
 
 def write_pruned(
@@ -33,17 +83,20 @@ def write_pruned(
     info: Callable[[str], TensorInfo] | None = None,
     renamed: Callable[[str], str | None] | None = None,
     added: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Stream the checkpoint to `target`, with some tensors replaced; dtype is kept.
+    """Stream the checkpoint to `target`, with some tensors replaced; each keeps its dtype unless one is given.
 
     One tensor is held at a time, so memory does not grow with the model. `info` tells
     dtype and shape of what is written where shapes change; `renamed` a tensor's new
     name, or None where it is left out; `added` holds tensors the checkpoint lacks.
+    Raises NumericalError naming a tensor that holds NaN or inf.
     """
     added = added or {}
     names = {name: renamed(name) if renamed else name for name in checkpoint.names()}
     plan = {new: (info or checkpoint.info)(name) for name, new in names.items() if new is not None}
     plan |= {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in added.items()}
+    plan = {name: (_written(kind, dtype), shape) for name, (kind, shape) in plan.items()}
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name, new in names.items():
@@ -52,4 +105,15 @@ def write_pruned(
                 yield new, checkpoint.read(name) if changed is None else changed
         yield from added.items()
 
-    write_checkpoint(target, plan, tensors(), shard_bytes=_SHARD_BYTES)
+    ready = ((name, _finite(name, tensor).to(plan[name][0])) for name, tensor in tensors())
+    write_checkpoint(target, plan, ready, shard_bytes=_SHARD_BYTES)
+
+
+def _written(kind: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
+    return kind if wanted is None or not kind.is_floating_point else wanted
+
+
+def _finite(name: str, tensor: Tensor) -> Tensor:
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise NumericalError(f"{name} holds NaN or inf: nothing is written; look at the checkpoint it comes from")
+    return tensor

@@ -109,4 +109,4 @@ def _need_onnx() -> None:
     try:
         import onnx  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
-        raise InputError("writing ONNX needs its package: pip install secateur[onnx]") from error
+        raise InputError("writing ONNX needs its package: pip install 'secateur[onnx]'") from error

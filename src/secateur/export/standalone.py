@@ -10,7 +10,7 @@ from secateur.adapt.adapter import Adapter, Block
 from secateur.adapt.attention import Attention
 from secateur.adapt.resize import settled_numbers
 from secateur.adapt.sites import block_sizes, head_dim
-from secateur.adapt.source import load_as_saved, read_config, skeleton
+from secateur.adapt.source import Source, load_as_saved, read_config, skeleton
 from secateur.adapt.stacks import STACKS, attentions
 from secateur.calibrate.shards import Checkpoint
 from secateur.core.document import read_document, write_document
@@ -68,18 +68,19 @@ def own_bias(module, args, kwargs):
 '''
 
 
-def write_standalone(folder: Path, out: Path) -> None:
+def write_standalone(source: Source, out: Path) -> None:
     """Copy a model folder into `out`, with a class of its own for `trust_remote_code=True`.
 
     Raises InputError when plain transformers loads the folder as it is.
     """
+    folder = source.folder
     document = read_document(folder / "config.json")
     if not document.keys() & {"per_layer_config", "heads_per_layer"}:
         raise InputError(f"{folder} has blocks of equal size, so plain transformers loads it as it is")
-    if read_config(folder).model_type in STACKS:
-        _write_heads(folder, out, document)
+    if read_config(source).model_type in STACKS:
+        _write_heads(source, out, document)
         return
-    model = skeleton(folder)
+    model = skeleton(source)
     adapter = Adapter(model)
     stock = type(model).__name__
     copy_companions(folder, out)
@@ -96,11 +97,11 @@ def write_standalone(folder: Path, out: Path) -> None:
     (out / "modeling_shrunk.py").write_text(_MODELING.format(stock=stock), encoding="utf-8")
 
 
-def _write_heads(folder: Path, out: Path, document: dict[str, Any]) -> None:
+def _write_heads(source: Source, out: Path, document: dict[str, Any]) -> None:
     """An encoder or encoder-decoder: what differs are its attentions."""
-    model = load_as_saved(folder)
+    model = load_as_saved(source)
     stock, found = type(model).__name__, attentions(model)
-    copy_companions(folder, out)
+    copy_companions(source.folder, out)
     kept = {id(value): name for name, value in reversed(model.state_dict(keep_vars=True).items())}  # tied ones once
     values = {name: value for name, value in model.state_dict().items() if name in kept.values()}
     save_file({name: value.contiguous() for name, value in values.items()}, out / "model.safetensors", {"format": "pt"})

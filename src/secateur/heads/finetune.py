@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from secateur.adapt.source import load_tokenizer, quiet, resolve
-from secateur.core.document import new_folder
+from secateur.adapt.source import Source, load_tokenizer, quiet, resolve
 from secateur.core.errors import InputError, ModelError
+from secateur.core.output import new_folder
 from secateur.core.seed import generator
 from secateur.evaluate.classification import classification_task, read_examples
 from secateur.evaluate.task import score
@@ -52,15 +52,16 @@ def finetune(
     return found
 
 
-def _classifier(model: str, names: list[str], seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    folder = resolve(model)
-    tokenizer = load_tokenizer(folder)
+def _classifier(model: str | Source, names: list[str], seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    source = resolve(model)
+    tokenizer = load_tokenizer(source)
     if tokenizer is None:
-        raise InputError(f"{folder} has no tokenizer, and texts cannot be read without one")
+        raise InputError(f"{source} has no tokenizer, and texts cannot be read without one")
     try:
         with quiet():
             made, loading = AutoModelForSequenceClassification.from_pretrained(
-                folder,
+                source.folder,
+                trust_remote_code=source.trusted,
                 id2label=dict(enumerate(names)),
                 label2id={name: number for number, name in enumerate(names)},
                 dtype=torch.float32,
@@ -68,7 +69,7 @@ def _classifier(model: str, names: list[str], seed: int) -> tuple[PreTrainedMode
                 output_loading_info=True,
             )
     except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
-        raise ModelError(f"{folder} cannot be made a classifier: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{source} cannot be made a classifier: {str(error).splitlines()[0]}") from error
     _draw_new_(made, sorted(loading["missing_keys"]), seed)
     return made, tokenizer
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from secateur.adapt.attention import Attention
-from secateur.adapt.source import load_as_saved, load_tokenizer, resolve
+from secateur.adapt.source import Source, load_as_saved, load_tokenizer, resolve
 from secateur.adapt.stacks import attentions
 from secateur.core.errors import InputError
 from secateur.evaluate.classification import classification_task, read_examples
@@ -90,13 +90,13 @@ class Subject:
         return classification_task(examples, self.model, self.tokenizer, batch=batch, length=length)
 
 
-def open_subject(model: str | Path, task: str | None = None, *, unit: str = "auto") -> Subject:
+def open_subject(model: str | Path | Source, task: str | None = None, *, unit: str = "auto") -> Subject:
     """Load a model by the class it was saved as; the task is that class's unless named.
 
     Raises ModelError for a family without a row in the tables, InputError on a task it has no head for.
     """
-    folder = resolve(str(model))
-    loaded = load_as_saved(folder, torch.float32)
+    source = resolve(model)
+    loaded = load_as_saved(source, torch.float32)
     found = attentions(loaded)
     own = _task_of(type(loaded).__name__)
     if task is not None and task not in get_args(TaskName):
@@ -106,12 +106,12 @@ def open_subject(model: str | Path, task: str | None = None, *, unit: str = "aut
             f"{type(loaded).__name__} has no head for task {task or 'classify, lm or translate'}: fine-tune it first "
             "(secateur heads finetune), or name a model that was"
         )
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(source)
     if tokenizer is None and loaded.main_input_name == "input_ids":
-        raise InputError(f"{folder} has no tokenizer, and texts cannot be read without one")
+        raise InputError(f"{source} has no tokenizer, and texts cannot be read without one")
     for attention in found:
         attention.unit(unit)  # refuse before any work
-    return Subject(folder, loaded, tokenizer, found, own, unit)
+    return Subject(source.folder, loaded, tokenizer, found, own, unit)
 
 
 def _task_of(name: str) -> TaskName | None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from secateur.core.document import storage_errors
 from secateur.core.errors import InputError
+from secateur.core.output import storage_errors
 
 __all__ = [
     "correlation_figure",

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import load_model, load_tokenizer, resolve, skeleton
+from secateur.adapt.source import Source, load_model, load_tokenizer, resolve, skeleton
 from secateur.allocate.problem import Problem, Surveyor
 from secateur.calibrate.sensitivity import Sensitivity, output_sensitivity
 from secateur.calibrate.shards import Checkpoint
@@ -21,7 +21,7 @@ from secateur.run.recipe import Recipe
 from secateur.run.targets import allocate, block_weights, ratio_for
 from secateur.run.timing import timed
 
-__all__ = ["Survey", "allocate_model", "open_stream", "read_blocks", "survey_model"]
+__all__ = ["Survey", "allocate_model", "open_stream", "read_blocks", "saved_dtype", "survey_model"]
 
 Progress = Callable[[int, int], None]
 
@@ -42,25 +42,25 @@ class Survey:
 
 
 def allocate_model(
-    model: str | Path, recipe: Recipe, *, ids: TokenIds | None = None, progress: Progress | None = None
+    model: str | Path | Source, recipe: Recipe, *, ids: TokenIds | None = None, progress: Progress | None = None
 ) -> Allocation:
     """The ratio of every layer that `prune` with this recipe would use. Raises a SecateurError on bad input."""
     return survey_model(model, recipe, ids=ids, progress=progress).ratios()
 
 
 def survey_model(
-    model: str | Path, recipe: Recipe, *, ids: TokenIds | None = None, progress: Progress | None = None
+    model: str | Path | Source, recipe: Recipe, *, ids: TokenIds | None = None, progress: Progress | None = None
 ) -> Survey:
     """What the recipe's allocator reads of a model; ratios of several targets can follow from it."""
-    source = resolve(str(model))
+    source = resolve(model)
     recipe = timed(recipe, source)
-    weights = Weights(Checkpoint(source), Adapter(skeleton(source)), compute_dtype(recipe))
+    weights = Weights(Checkpoint(source.folder), Adapter(skeleton(source)), compute_dtype(recipe))
     if ids is None and isinstance(recipe.allocator(), Surveyor):
         ids = recipe.calibration.draw(load_tokenizer(source))
     return read_blocks(weights, recipe, source, ids, progress or (lambda done, total: None))
 
 
-def read_blocks(weights: Weights, recipe: Recipe, source: Path, ids: TokenIds | None, progress: Progress) -> Survey:
+def read_blocks(weights: Weights, recipe: Recipe, source: Source, ids: TokenIds | None, progress: Progress) -> Survey:
     """The same for a checkpoint that is open; one streamed dense pass if the allocator reads blocks."""
     adapter, allocator = weights.adapter, recipe.allocator()
     problem = block_weights(adapter, biases=recipe.unit() is not None)
@@ -83,6 +83,12 @@ def open_stream(adapter: Adapter, recipe: Recipe, ids: TokenIds) -> Stream:
     if int(ids.max()) >= vocab or int(ids.min()) < 0:
         raise InputError(f"calibration ids run to {int(ids.max())}, but the vocabulary ends at {vocab - 1}")
     return Stream(adapter, ids, StreamSettings(recipe.batch_tokens, int(recipe.memory_gb * 2**30)))
+
+
+def saved_dtype(recipe: Recipe) -> torch.dtype | None:
+    """What weights are written as; None where each keeps the checkpoint's own."""
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return kinds.get(recipe.save_dtype)
 
 
 def compute_dtype(recipe: Recipe) -> torch.dtype:

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from secateur.adapt.site import Site
 from secateur.adapt.sites import block_sizes, head_dim
+from secateur.adapt.source import Source
 from secateur.calibrate.shards import TensorInfo
 from secateur.calibrate.weights import Weights
 from secateur.core.cut import Cut
-from secateur.core.document import read_document, storage_errors, write_document
+from secateur.core.document import read_document, write_document
 from secateur.core.mask import save_packed, unpack
+from secateur.core.output import storage_errors
 from secateur.export.hf import copy_companions, write_pruned
 from secateur.run.checkpoint import FinishedBlock, RunFolder
 from secateur.surgery.config import shrunk_config
@@ -60,34 +62,40 @@ class _Finished:
         return {name: bits for index in range(len(self.reports)) for name, bits in self.block(index).masks.items()}
 
 
-def assemble(weights: Weights, folder: RunFolder, source: Path, sites: Sequence[Site]) -> list[dict[str, Any]]:
+def assemble(
+    weights: Weights, folder: RunFolder, source: Source, sites: Sequence[Site], dtype: torch.dtype | None = None
+) -> list[dict[str, Any]]:
     """Write the finished model inside the run folder, tensor by tensor; return the layers' reports.
 
     With sites, whole units go: matrices are sliced, the config tells the new sizes,
-    and cut.json says what was kept. Else masks are saved beside the weights.
+    and cut.json says what was kept. Else masks are saved beside the weights. dtype is
+    what weights are written as; None keeps each one's own.
     """
     finished = _Finished(folder, len(weights.adapter.blocks()))
-    target = folder.path / "model"
+    target = folder.model
     with storage_errors(target):
         target.mkdir(exist_ok=True)
-        copy_companions(source, target)
+        copy_companions(source.folder, target)
         if sites:
-            _write_shrunk(weights, finished, target, sites)
+            _write_shrunk(weights, finished, target, sites, dtype)
         else:
-            _write_masked(weights, finished, target)
+            _write_masked(weights, finished, target, dtype)
     return [report for reports in finished.reports for report in reports]
 
 
-def _write_masked(weights: Weights, finished: _Finished, target: Path) -> None:
+def _write_masked(weights: Weights, finished: _Finished, target: Path, dtype: torch.dtype | None) -> None:
     added = finished.new_biases(weights)
-    write_pruned(weights.checkpoint, target, lambda name: finished.tensor(weights.model_name(name)), added=added)
-    if added:
-        write_document(target / "config.json", _document(weights, target, added))
+    checkpoint = weights.checkpoint
+    write_pruned(checkpoint, target, lambda name: finished.tensor(weights.model_name(name)), added=added, dtype=dtype)
+    if added or dtype:
+        write_document(target / "config.json", _document(weights, target, added, dtype))
     packed = finished.packed()
     save_packed(target / "masks.safetensors", packed, {name: weights.adapter.shape(name) for name in packed})
 
 
-def _write_shrunk(weights: Weights, finished: _Finished, target: Path, sites: Sequence[Site]) -> None:
+def _write_shrunk(
+    weights: Weights, finished: _Finished, target: Path, sites: Sequence[Site], dtype: torch.dtype | None
+) -> None:
     adapter = weights.adapter
     packed = finished.packed()
     kept = {
@@ -120,18 +128,21 @@ def _write_shrunk(weights: Weights, finished: _Finished, target: Path, sites: Se
         return dtype, tuple(len(index) if axis == dim else size for axis, size in enumerate(shape))
 
     added = {name: sliced(bias, slices, name) for name, bias in finished.new_biases(weights).items()}
-    write_pruned(weights.checkpoint, target, changed, info, added=added)
+    write_pruned(weights.checkpoint, target, changed, info, added=added, dtype=dtype)
     width = head_dim(adapter.model.config)
     sizes = cut_sizes(sites, cut, [block_sizes(block, width) for block in adapter.blocks()])
-    document = _document(weights, target, added)
+    document = _document(weights, target, added, dtype)
     write_document(target / "config.json", shrunk_config(document, adapter.model.config, adapter.family, sizes))
     cut.save(target / "cut.json")
 
 
-def _document(weights: Weights, target: Path, added: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The config, with the family's switches on where biases were added."""
+def _document(weights: Weights, target: Path, added: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Any]:
+    """The config, with the family's switches on where biases were added, and the dtype that was asked for."""
     switches = weights.adapter.family.bias_fields if added else ()
-    return read_document(target / "config.json") | dict.fromkeys(switches, True)
+    document = read_document(target / "config.json") | dict.fromkeys(switches, True)
+    if dtype is not None:
+        document["torch_dtype" if "torch_dtype" in document else "dtype"] = str(dtype).removeprefix("torch.")
+    return document
 
 
 def _layer(weights: Weights, stored: str) -> str:

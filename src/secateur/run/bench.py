@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import load, resolve
+from secateur.adapt.source import Source, load_with_head, resolve
 from secateur.core.errors import InputError
 from secateur.evaluate.latency import Speed, llama_cpp_speed, onnx_speed, torch_speed
 from secateur.export.convert import convert
@@ -22,8 +22,8 @@ Run = Callable[[int], Speed]
 
 
 def bench(
-    dense: str,
-    pruned: str,
+    dense: str | Source,
+    pruned: str | Source,
     *,
     engines: Sequence[str] = ("torch",),
     batches: Sequence[int] = (1,),
@@ -40,7 +40,8 @@ def bench(
             raise InputError(f"engine {engine!r} is unknown: use {', '.join(ENGINES)}")
     if min(*batches, prompt, new, rounds) < 1:
         raise InputError("batch, prompt, new and rounds must be at least 1")
-    models = (load(dense, torch.float32), load(pruned, torch.float32))
+    sources = resolve(dense), resolve(pruned)
+    models = [load_with_head(source, torch.float32) for source in sources]
     blocks = [sum(layer.size for layer in Adapter(model).layers()) for model in models]
     found: dict[str, Any] = {
         "parameters": [model.num_parameters() for model in models],
@@ -52,8 +53,8 @@ def bench(
     for engine in engines:
         with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
             pair = [
-                _runner(engine, name, model, Path(folder) / str(place), prompt, new)
-                for place, (name, model) in enumerate(zip((dense, pruned), models, strict=True))
+                _runner(engine, source, model, Path(folder) / str(place), prompt, new)
+                for place, (source, model) in enumerate(zip(sources, models, strict=True))
             ]
             found[engine] = {str(batch): _compare(pair, batch, rounds) for batch in _batches(engine, batches)}
     return found
@@ -63,15 +64,15 @@ def _batches(engine: str, batches: Sequence[int]) -> Sequence[int]:
     return [1] if engine == "llama.cpp" else batches
 
 
-def _runner(engine: str, name: str, model: PreTrainedModel, place: Path, prompt: int, new: int) -> Run:
+def _runner(engine: str, source: Source, model: PreTrainedModel, place: Path, prompt: int, new: int) -> Run:
     if engine == "llama.cpp":
-        path = convert(str(resolve(name)), "gguf", place)
+        path = convert(source, "gguf", place)
         return lambda batch: llama_cpp_speed(path, prompt, new)
     if engine == "onnxruntime":
-        folder = convert(name, "onnx", place)
+        folder = convert(source, "onnx", place)
         return lambda batch: onnx_speed(folder, model.config.vocab_size, batch, prompt, new)
     if engine == "torch-bfloat16":
-        half = load(name, torch.bfloat16)
+        half = load_with_head(source, torch.bfloat16)
         return lambda batch: torch_speed(half, batch, prompt, new)
     return lambda batch: torch_speed(model, batch, prompt, new)
 

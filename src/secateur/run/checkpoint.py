@@ -1,18 +1,24 @@
 """One finished block is one file; a restart reads them and gives the same bits."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from secateur.core.document import read_document, storage_errors, write_document
+from secateur.core.document import read_sealed, write_sealed
 from secateur.core.errors import InputError
+from secateur.core.output import check_output, new_file, storage_errors
 
 __all__ = ["FinishedBlock", "RunFolder"]
+
+_PLAN, _FINISHED, _MODEL = "plan.json", "finished", "model"
+_SEAL = "sha256"
 
 
 class FinishedBlock(NamedTuple):
@@ -25,56 +31,72 @@ class FinishedBlock(NamedTuple):
 
 
 class RunFolder:
-    """The working folder of a run, beside its output; moved or removed when whole."""
+    """The working folder of a run, beside its output; moved or removed when whole.
+
+    Every file in it carries a digest, so that a changed byte is refused by the file's name.
+    """
 
     def __init__(self, out: Path) -> None:
-        """Name the folder; nothing is created yet."""
+        """Name the folder; nothing is created yet. Raises InputError where `out` cannot be written or is taken."""
         self.out = out
         self.path = out.with_name(out.name + ".partial")
+        self._clear_finished()
+        check_output(out, may_be_empty=True)
+        if self.path.exists() and not self._ours():
+            raise InputError(f"{str(self.path)!r} is in the way and no run left it: remove it or name another --out")
+
+    @property
+    def model(self) -> Path:
+        """Where the finished model is put together."""
+        return self.path / _MODEL
 
     def open(self, plan: dict[str, Any], *, resume: bool) -> int:
         """Start or resume, and return how many blocks are finished.
 
-        Raises InputError when the output exists, when an unfinished run is there and
-        resume is off, or when it was started with another plan.
+        Raises InputError when an unfinished run is there and resume is off, or when it was started with another plan.
         """
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise InputError(f"output {str(self.out)!r} already exists: remove it or name another folder")
-        if self.path.exists():
+        if self._begun():
             if not resume:
                 raise InputError(
                     f"{str(self.path)!r} holds an unfinished run: add --resume to go on, or remove it to start again"
                 )
-            if (self.path / "plan.json").exists():
-                self._check_plan(plan)
-                return self._finished()
+            self._check_plan(plan)
+            return self._count()
         with storage_errors(self.path):
             (self.path / "blocks").mkdir(parents=True, exist_ok=True)
-            write_document(self.path / "plan.json", plan)
+            write_sealed(self.path / _PLAN, plan)
         return 0
 
     def planned(self, key: str) -> Any:
         """What an unfinished run's plan says, or None without one."""
-        path = self.path / "plan.json"
-        return read_document(path).get(key) if path.exists() else None
+        return read_sealed(self.path / _PLAN).get(key) if self._begun() else None
+
+    def give_up(self) -> None:
+        """Remove the folder of a run that has failed, unless work is in it that a resumed run can use."""
+        kept = [file for file in self.path.rglob("*") if file.is_file() and file.name != _PLAN]
+        if self._ours() and not kept:
+            shutil.rmtree(self.path)
+
+    def save_document(self, name: str, data: dict[str, Any]) -> None:
+        """Write plain data under a name."""
+        with storage_errors(self.path):
+            write_sealed(self.path / f"{name}.json", data)
+
+    def load_document(self, name: str) -> dict[str, Any] | None:
+        """What was written under a name, or None. Raises InputError when it is damaged."""
+        path = self.path / f"{name}.json"
+        return read_sealed(path) if path.exists() else None
 
     def save_block(self, index: int, block: FinishedBlock) -> None:
         """Write a finished block under its final name only when whole."""
         tensors = {f"weight:{name}": tensor for name, tensor in block.weights.items()}
         tensors |= {f"mask:{name}": tensor for name, tensor in block.masks.items()}
         tensors |= {f"bias:{name}": tensor for name, tensor in block.biases.items()}
-        self._save(self._block(index), tensors, {"reports": json.dumps(block.reports)})
+        self._save(self._block(index), tensors, block.reports)
 
     def load_block(self, index: int) -> FinishedBlock:
         """Read a finished block. Raises InputError when its file is damaged."""
-        try:
-            with safe_open(self._block(index), framework="pt") as file:
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
-                reports = json.loads((file.metadata() or {})["reports"])
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise InputError(
-                f"{self._block(index)} is damaged ({error}): remove {self.path} and start again"
-            ) from error
+        tensors, reports = self._load(self._block(index))
         parts = {
             kind: {key.removeprefix(kind): value for key, value in tensors.items() if key.startswith(kind)}
             for kind in ("weight:", "mask:", "bias:")
@@ -83,7 +105,7 @@ class RunFolder:
 
     def save_hidden(self, index: int, hidden: list[Tensor]) -> None:
         """Write the inputs of block `index`."""
-        self._save(self._hidden(index), {f"{i:06d}": tensor for i, tensor in enumerate(hidden)}, {})
+        self._save(self._hidden(index), {f"{i:06d}": tensor for i, tensor in enumerate(hidden)})
 
     def drop_hidden(self, index: int) -> None:
         """Forget the inputs of a block that is finished."""
@@ -91,60 +113,83 @@ class RunFolder:
 
     def load_hidden(self, index: int) -> list[Tensor]:
         """Read the inputs of block `index`. Raises InputError when they are damaged."""
-        try:
-            with safe_open(self._hidden(index), framework="pt") as file:
-                return [file.get_tensor(key).clone() for key in sorted(file.keys())]
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{self._hidden(index)} is damaged ({error}): remove {self.path} and start again"
-            ) from error
+        tensors, _ = self._load(self._hidden(index))
+        return [tensors[key] for key in sorted(tensors)]
 
     def save_gradients(self, tensors: dict[str, Tensor]) -> None:
         """Write every layer's gradient."""
-        self._save(self.path / "gradients.safetensors", tensors, {})
+        for name, tensor in tensors.items():
+            self._save(self._gradient(name), {name: tensor})
+        self.save_document("gradients", {"layers": list(tensors)})
 
     def has_gradients(self) -> bool:
-        """Whether gradients were written."""
-        return (self.path / "gradients.safetensors").exists()
+        """Whether all gradients were written."""
+        return (self.path / "gradients.json").exists()
 
     def load_gradient(self, layer: str) -> Tensor:
         """Read one layer's gradient. Raises InputError when the file is damaged."""
-        path = self.path / "gradients.safetensors"
-        try:
-            with safe_open(path, framework="pt") as file:
-                return file.get_tensor(layer)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is damaged ({error}): remove {self.path} and start again") from error
+        return self._load(self._gradient(layer))[0][layer]
 
     def save_state(self, tensors: dict[str, Tensor], losses: list[float]) -> None:
         """Write a training state and the losses so far."""
-        self._save(self.path / "training.safetensors", tensors, {"losses": json.dumps(losses)})
+        self._save(self._state, tensors, losses)
 
     def load_state(self) -> tuple[dict[str, Tensor], list[float]] | None:
         """The last training state, or None before the first. Raises InputError when it is damaged."""
-        path = self.path / "training.safetensors"
-        if not path.exists():
-            return None
-        try:
-            with safe_open(path, framework="pt") as file:
-                losses = json.loads((file.metadata() or {})["losses"])
-                return {key: file.get_tensor(key) for key in file.keys()}, losses
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise InputError(f"{path} is damaged ({error}): remove {self.path} and start again") from error
+        return self._load(self._state) if self._state.exists() else None
 
-    def finish(self, model: Path) -> None:
-        """Move the finished model to its name and remove everything else."""
+    def finish(self) -> None:
+        """Move the finished model to its name and remove everything else; a restart does what a kill left over."""
         with storage_errors(self.out):
+            (self.path / _FINISHED).touch()
             if self.out.exists():
                 self.out.rmdir()
-            model.replace(self.out)
-            shutil.rmtree(self.path)
+            self.model.replace(self.out)
+            self._remove()
 
-    def _save(self, path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-        partial = path.with_suffix(".tmp")
+    def _clear_finished(self) -> None:
+        """Do what a run that was killed while it finished had left to do."""
+        if (self.path / _FINISHED).exists():
+            if self.model.exists() and not self.out.exists():
+                self.model.replace(self.out)
+            if not self.model.exists():
+                self._remove()
+
+    def _remove(self) -> None:
+        for part in self.path.iterdir():  # the marker last, so that what is half removed is known as finished
+            if part.name != _FINISHED:
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
+        shutil.rmtree(self.path)
+
+    def _begun(self) -> bool:
+        return (self.path / _PLAN).exists()
+
+    def _ours(self) -> bool:
+        """Whether a run of ours made the folder: it has a plan, or was killed before it had one."""
+        return self.path.is_dir() and (
+            self._begun()
+            or all(part.name == "blocks" or part.name.startswith(f".{_PLAN}.") for part in self.path.iterdir())
+        )
+
+    def _save(self, path: Path, tensors: dict[str, Tensor], extra: Any = None) -> None:
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        text = json.dumps(extra)
         with storage_errors(self.path):
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
-            partial.replace(path)
+            path.parent.mkdir(exist_ok=True)
+            with new_file(path) as room:
+                save_file(whole, room, {"extra": text, _SEAL: _digest(whole, text)})
+
+    def _load(self, path: Path) -> tuple[dict[str, Tensor], Any]:
+        try:
+            with safe_open(path, framework="pt") as opened:
+                file: Any = opened  # safetensors has no types
+                tensors = {key: file.get_tensor(key).clone() for key in file.keys()}
+                metadata = file.metadata() or {}
+            if metadata[_SEAL] != _digest(tensors, metadata["extra"]):
+                raise ValueError("its content does not fit its digest")
+            return tensors, json.loads(metadata["extra"])
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise InputError(f"{path} is damaged ({error}): remove {self.path} and start again") from error
 
     def _block(self, index: int) -> Path:
         return self.path / "blocks" / f"{index:05d}.safetensors"
@@ -152,14 +197,21 @@ class RunFolder:
     def _hidden(self, index: int) -> Path:
         return self.path / f"hidden-{index:05d}.safetensors"
 
-    def _finished(self) -> int:
+    def _gradient(self, layer: str) -> Path:
+        return self.path / "gradients" / f"{layer}.safetensors"
+
+    @property
+    def _state(self) -> Path:
+        return self.path / "training.safetensors"
+
+    def _count(self) -> int:
         count = 0
         while self._block(count).exists():
             count += 1
         return count
 
     def _check_plan(self, plan: dict[str, Any]) -> None:
-        before = read_document(self.path / "plan.json")
+        before = read_sealed(self.path / _PLAN)
         now = json.loads(json.dumps(plan))
         for key in sorted(before.keys() | now.keys()):
             if before.get(key) != now.get(key):
@@ -167,3 +219,13 @@ class RunFolder:
                     f"{str(self.path)!r} was started with another {key} ({before.get(key)!r}, now {now.get(key)!r}): "
                     "repeat the first command, or remove the folder to start again"
                 )
+
+
+def _digest(tensors: dict[str, Tensor], text: str) -> str:
+    """SHA-256 of names, kinds, shapes and bytes of tensors, and of a text."""
+    found = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return found.hexdigest()

@@ -1,18 +1,34 @@
-"""Remove whole blocks: measure their influence, renumber the rest, keep the config in step."""
+"""Remove whole blocks: measure their influence, renumber the rest, check that each still computes what it did."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import ExitStack
+from typing import Any
 
+import torch
+
+from secateur.adapt.adapter import Adapter, Block
+from secateur.adapt.source import Source, read_config, skeleton
 from secateur.calibrate.influence import Influence
-from secateur.calibrate.stream import Stream
+from secateur.calibrate.shards import Checkpoint
+from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.survey import survey
 from secateur.calibrate.weights import Weights
-from secateur.core.document import read_document, storage_errors, write_document
+from secateur.core.document import read_document, write_document
+from secateur.core.errors import ModelError
+from secateur.core.output import storage_errors
+from secateur.core.shapes import TokenIds
 from secateur.export.hf import copy_companions, write_pruned
 from secateur.run.checkpoint import RunFolder
 from secateur.surgery.config import depth_config
+from secateur.surgery.verify import difference
 
-__all__ = ["block_influence", "write_kept_blocks"]
+__all__ = ["block_influence", "check_kept_blocks", "write_kept_blocks"]
+
+_TOLERANCE = 1e-3  # of a block's largest output
+_POSITIONS = ("layer_idx", "layer_id", "layer_number")  # attributes that may differ: where a block stands
+_ONE = StreamSettings()
+_WHY = "its class derives that from a block's position, so whole blocks cannot be removed; use --pattern units"
+_PLAIN = (bool, int, float, str, type(None))
 
 
 def block_influence(stream: Stream, weights: Weights, progress: Callable[[int, int], None]) -> list[float]:
@@ -22,7 +38,12 @@ def block_influence(stream: Stream, weights: Weights, progress: Callable[[int, i
 
 
 def write_kept_blocks(
-    weights: Weights, folder: RunFolder, source: Path, kept: Sequence[int], influence: Sequence[float]
+    weights: Weights,
+    folder: RunFolder,
+    source: Source,
+    kept: Sequence[int],
+    influence: Sequence[float],
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write the model without the other blocks; blocks.json tells which stayed and every influence."""
     prefix = f"{weights.adapter.family.blocks}."
@@ -38,11 +59,60 @@ def write_kept_blocks(
         new = f"{prefix}{numbers[number]}.{rest}"
         return new if stored == name else new.removeprefix(weights.prefix)
 
-    target = folder.path / "model"
+    target = folder.model
     with storage_errors(target):
         target.mkdir(exist_ok=True)
-        copy_companions(source, target)
-        write_pruned(weights.checkpoint, target, lambda name: None, renamed=renamed)
-        document = depth_config(read_document(target / "config.json"), kept, len(influence))
+        copy_companions(source.folder, target)
+        write_pruned(weights.checkpoint, target, lambda name: None, renamed=renamed, dtype=dtype)
+        document = depth_config(read_document(target / "config.json"), read_config(source), kept)
         write_document(target / "config.json", document)
         write_document(target / "blocks.json", {"kept": list(kept), "influence": list(influence)})
+
+
+@torch.no_grad()
+def check_kept_blocks(weights: Weights, source: Source, kept: Sequence[int], ids: TokenIds) -> None:
+    """Compare every block of the written model with the dense block it was, on token ids `[1, length]`.
+
+    Two blocks and one sample are held. Raises ModelError where a block computes something else at its new place, or
+    would on other inputs: some classes derive settings from a block's number that no config can hold.
+    """
+    dense, small = weights.adapter, Adapter(skeleton(source))
+    written = Weights(Checkpoint(source.folder), small, weights.dtype)
+    before, after = dense.blocks(), small.blocks()
+    with Stream(dense, ids, _ONE) as old_stream, Stream(small, ids, _ONE) as new_stream:
+        for stream, held in ((old_stream, weights), (new_stream, written)):
+            with held.loaded(held.outside_blocks()):
+                stream.embed()
+        for new, old in enumerate(kept):
+            _check_settings(before[old], after[new])
+            with ExitStack() as stack:
+                stack.enter_context(weights.loaded(before[old].tensors()))
+                stack.enter_context(written.loaded(after[new].tensors()))
+                old_stream.hidden[0] = new_stream.hidden[0]
+                expected = old_stream.call(before[old], old, 0)
+                found = new_stream.call(after[new], new, 0)
+            if not (apart := difference(expected, found)) <= _TOLERANCE:
+                raise ModelError(
+                    f"{before[old].name} computes something else as {after[new].name} (off by {apart:.2g} of its "
+                    f"largest output): {_WHY}"
+                )
+            new_stream.hidden[0] = found
+
+
+def _check_settings(before: Block, after: Block) -> None:
+    places = dict(after.module.named_modules())
+    for name, module in before.module.named_modules():
+        now = _settings(places[name])
+        for key, value in _settings(module).items():
+            if now.get(key) != value:
+                raise ModelError(
+                    f"{before.name}: {name}.{key} is {value!r} and would be {now.get(key)!r} as {after.name}: {_WHY}"
+                )
+
+
+def _settings(module: Any) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, _PLAIN) and key not in _POSITIONS and not key.startswith("_")
+    }

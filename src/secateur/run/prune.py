@@ -12,24 +12,24 @@ from typing import Any
 import torch
 
 from secateur.adapt.adapter import Adapter, Block, Layer
-from secateur.adapt.source import load_model, load_tokenizer, resolve, skeleton
+from secateur.adapt.source import Source, load_model, load_tokenizer, resolve, skeleton
 from secateur.allocate.problem import Surveyor
 from secateur.calibrate.gradient import Gradient, layer_gradients
 from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.statistic import Gathered, gather
 from secateur.calibrate.stream import Stream
 from secateur.calibrate.weights import Weights
-from secateur.core.allocation import Allocation
-from secateur.core.document import storage_errors, write_document
+from secateur.core.document import write_document
 from secateur.core.errors import ModelError, SecateurError
 from secateur.core.mask import pack
+from secateur.core.output import storage_errors
 from secateur.core.roles import Solver, Statistic
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.memory import give_back_freed, peak_memory_mb, resident_memory_mb
-from secateur.run.allocate import compute_dtype, open_stream, read_blocks
+from secateur.run.allocate import compute_dtype, open_stream, read_blocks, saved_dtype
 from secateur.run.assemble import assemble
 from secateur.run.checkpoint import FinishedBlock, RunFolder
-from secateur.run.depth import block_influence, write_kept_blocks
+from secateur.run.depth import block_influence, check_kept_blocks, write_kept_blocks
 from secateur.run.recipe import Recipe
 from secateur.run.result import LayerReport, Result, versions
 from secateur.run.targets import Targets, block_weights, choose_targets
@@ -44,12 +44,13 @@ _log = logging.getLogger(__name__)
 
 
 def prune(
-    model: str | Path,
+    model: str | Path | Source,
     recipe: Recipe,
     out: str | Path,
     *,
     ids: TokenIds | None = None,
     resume: bool = False,
+    trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Prune a model folder, hub name, .gguf file or bundled:smollm2 into the folder `out`.
@@ -59,18 +60,30 @@ def prune(
     replaces the recipe's calibration. Raises a SecateurError with one sentence on
     anything that cannot be done; `out` then does not exist.
     """
-    started = time.perf_counter()
-    source = resolve(str(model))
     folder = RunFolder(Path(out))
+    try:
+        named = replace(recipe, model=str(model), out=str(out))
+        source = resolve(model, trusted=trust_remote_code)
+        return _run(source, named, folder, ids, resume=resume, progress=progress or (lambda block, blocks: None))
+    except BaseException:
+        folder.give_up()
+        raise
+
+
+def _run(
+    source: Source, recipe: Recipe, folder: RunFolder, ids: TokenIds | None, *, resume: bool, progress: Progress
+) -> Result:
+    started = time.perf_counter()
     recipe = timed(recipe, source, folder.planned("timed_ratio") if resume else None)
-    job = _Job(source, Checkpoint(source), recipe, folder)
-    progress = progress or (lambda block, blocks: None)
+    job = _Job(source, Checkpoint(source.folder), recipe, folder)
     done, removed, layers = 0, 0, list[LayerReport]()
     if recipe.whole_blocks():
         removed = job.drop_blocks(ids, resume=resume, progress=progress)
     else:
         done = job.run(ids, resume=resume, progress=progress)
-        layers = [LayerReport(**report) for report in assemble(job.weights, folder, source, job.targets.sites)]
+        layers = [
+            LayerReport(**report) for report in assemble(job.weights, folder, source, job.targets.sites, job.saved)
+        ]
         removed = job.targets.removed(layers)
     result = Result(
         out=folder.out,
@@ -82,6 +95,7 @@ def prune(
         peak_memory_mb=peak_memory_mb(),
         resumed_blocks=done,
         calibration_tokens=job.tokens,
+        trust_remote_code=source.trusted,
     )
     job.publish(result)
     return result
@@ -90,13 +104,14 @@ def prune(
 class _Job:
     """One run: what is opened once and shared by its steps."""
 
-    def __init__(self, source: Path, checkpoint: Checkpoint, recipe: Recipe, folder: RunFolder) -> None:
+    def __init__(self, source: Source, checkpoint: Checkpoint, recipe: Recipe, folder: RunFolder) -> None:
         self.source = source
         self.recipe = recipe
         self.folder = folder
         self.adapter = Adapter(skeleton(source))
         self.blocks = self.adapter.blocks()
         self.dtype = compute_dtype(recipe)
+        self.saved = saved_dtype(recipe)
         self.weights = Weights(checkpoint, self.adapter, self.dtype)
         self.checkpoint = checkpoint
         self.solver: Solver = recipe.solver()
@@ -137,15 +152,16 @@ class _Job:
             self.folder.open(self._plan(ids), resume=resume)
             influence = block_influence(stream, self.weights, progress)
         kept = ShortGPT().keep(influence, self.recipe.target())
-        write_kept_blocks(self.weights, self.folder, self.source, kept, influence)
+        write_kept_blocks(self.weights, self.folder, self.source, kept, influence, self.saved)
+        check_kept_blocks(self.weights, Source(self.folder.model, self.source.trusted), kept, ids[:1])
         sizes = block_weights(self.adapter, biases=True).sizes.values()
         return sum(size for number, size in enumerate(sizes) if number not in kept)
 
     def publish(self, result: Result) -> None:
         """Add result.json and move the model to its name."""
         with storage_errors(self.folder.out):
-            write_document(self.folder.path / "model" / "result.json", result.document())
-        self.folder.finish(self.folder.path / "model")
+            write_document(self.folder.model / "result.json", result.document())
+        self.folder.finish()
 
     def _check_layers(self) -> None:
         """Refuse a pattern that some layer cannot meet."""
@@ -164,11 +180,10 @@ class _Job:
 
     def _plan(self, ids: TokenIds | None) -> dict[str, Any]:
         """What must be the same for a resumed run to give the same bits."""
-        weights = sorted((file.name, file.stat().st_size) for file in self.source.glob("*.safetensors"))
         drawn = "" if ids is None else hashlib.sha256(ids.numpy().tobytes()).hexdigest()
         recipe = {key: value for key, value in self.recipe.document().items() if key not in ("out", "model")}
         return {
-            "model": [str(self.source), [list(pair) for pair in weights]],
+            "model": self.checkpoint.digests(),
             "calibration ids": drawn,
             "threads": torch.get_num_threads(),
             "versions": versions(),
@@ -179,12 +194,11 @@ class _Job:
         """Fix every layer's ratio where the allocator reads the dense model; a resumed run reads what was fixed."""
         if not isinstance(self.recipe.allocator(), Surveyor):
             return
-        path = self.folder.path / "allocation.json"
-        if not path.exists():
-            ratios = read_blocks(self.weights, self.recipe, self.source, ids, progress).ratios()
-            with storage_errors(self.folder.out):
-                ratios.save(path)
-        self.targets = self._targets(replace(self.recipe, exempt=(), allocation=Allocation.load(path).ratios))
+        ratios = self.folder.load_document("allocation")
+        if ratios is None:
+            ratios = dict(read_blocks(self.weights, self.recipe, self.source, ids, progress).ratios().ratios)
+            self.folder.save_document("allocation", ratios)
+        self.targets = self._targets(replace(self.recipe, exempt=(), allocation=ratios))
         self._check_layers()
 
     def _targets(self, recipe: Recipe) -> Targets:
@@ -238,7 +252,7 @@ class _Job:
         with _named(layer.name):
             solution = self.solver.solve(weight, stats, pattern, ratio)
         layer.set_weight(solution.weight)
-        stored = solution.weight.to(self.weights.dtype_of(f"{layer.name}.weight"))
+        stored = solution.weight.to(self.saved or self.weights.dtype_of(f"{layer.name}.weight"))
         finished.weights[layer.name] = (stored.T if layer.transposed else stored).contiguous()
         finished.masks[layer.name] = pack(solution.keep)
         if solution.bias is not None:

@@ -23,6 +23,7 @@ from secateur.solve.shortgpt import ShortGPT
 __all__ = ["DTypeName", "Recipe", "load_recipe", "nearest", "parse_recipe", "read_settings"]
 
 DTypeName = Literal["auto", "float32", "bfloat16"]
+SaveDTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,8 @@ class Recipe:
     allocation: ratios by block or layer name that stand above the allocator's.
     exempt: blocks that lose nothing, negative ones from the end.
     round_to: ffn channels stay in multiples of this (units).
-    dtype: what forward passes compute in; results keep the checkpoint's own.
+    dtype: what forward passes compute in.
+    save_dtype: what weights are written as; auto keeps the checkpoint's own.
     batch_tokens: calibration tokens run through a block at a time.
     memory_gb: activations held before they spill to memory-mapped files.
     """
@@ -56,6 +58,7 @@ class Recipe:
     round_to: int = 8
     calibration: Calibration = field(default_factory=Calibration)
     dtype: str = "auto"
+    save_dtype: str = "auto"
     batch_tokens: int = 2048
     memory_gb: float = 4.0
     timed_ratio: float | None = None
@@ -76,8 +79,9 @@ class Recipe:
         if self.round_to < 1:
             raise RecipeError(f"round_to {self.round_to} must be at least 1")
         Allocation(self.allocation)
-        if self.dtype not in get_args(DTypeName):
-            raise RecipeError(f"dtype {self.dtype!r} is unknown: use {', '.join(get_args(DTypeName))}")
+        for key, known in (("dtype", DTypeName), ("save_dtype", SaveDTypeName)):
+            if getattr(self, key) not in get_args(known):
+                raise RecipeError(f"{key} {getattr(self, key)!r} is unknown: use {', '.join(get_args(known))}")
         if self.batch_tokens < 1 or self.memory_gb < 0:
             raise RecipeError("batch_tokens must be at least 1 and memory_gb at least 0")
 

@@ -1,5 +1,6 @@
 """recover(model, text, out, training): train a pruned model and save it, resumable."""
 
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor
 
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import load, load_model, load_tokenizer, resolve, skeleton
+from secateur.adapt.source import Source, load_model, load_tokenizer, load_with_head, resolve, skeleton
 from secateur.calibrate.data import Calibration
 from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.weights import Weights
-from secateur.core.document import storage_errors, write_document
+from secateur.core.document import write_document
+from secateur.core.output import storage_errors
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.memory import peak_memory_mb
 from secateur.export.hf import copy_companions, write_pruned
@@ -26,16 +28,18 @@ from secateur.train.recover import Trainer, Training
 __all__ = ["recover"]
 
 _EVERY = 25  # steps between saved states
+_KEPT = ("masks.safetensors", "cut.json", "blocks.json")  # what was pruned stays true of the trained model
 
 
 def recover(
-    model: str | Path,
+    model: str | Path | Source,
     text: str,
     out: str | Path,
     training: Training | None = None,
     *,
     teacher: str | None = None,
     resume: bool = False,
+    trust_remote_code: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Train the layers of a pruned model's blocks on a text; zeros and shapes stay as they are.
@@ -45,21 +49,41 @@ def recover(
     and last tenth of the steps, seconds, peak memory. Raises a SecateurError with one
     sentence on anything that cannot be done; `out` then does not exist.
     """
+    folder = RunFolder(Path(out))
+    try:
+        source = resolve(model, trusted=trust_remote_code)
+        guide = None if teacher is None else resolve(teacher, trusted=trust_remote_code)
+        tell = progress or (lambda done, steps: None)
+        return _run((source, guide), text, folder, training or Training(), resume=resume, progress=tell)
+    except BaseException:
+        folder.give_up()
+        raise
+
+
+def _run(
+    sources: tuple[Source, Source | None],
+    text: str,
+    folder: RunFolder,
+    training: Training,
+    *,
+    resume: bool,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
     started = time.perf_counter()
-    training = training or Training()
-    source, folder = resolve(str(model)), RunFolder(Path(out))
+    source, teacher = sources
     drawn = Calibration(
         source=text, samples=training.steps * training.batch, length=training.length, seed=training.seed
     ).draw(load_tokenizer(source))
-    guide = None if teacher is None else load(teacher, torch.float32)
+    guide = None if teacher is None else load_with_head(teacher, torch.float32)
     trainer = Trainer(load_model(source, torch.float32), training, guide)
-    folder.open(_plan(source, text, training, teacher), resume=resume)
-    losses = _train(trainer, drawn, folder, progress or (lambda done, steps: None))
+    folder.open(_plan(sources, drawn, training), resume=resume)
+    losses = _train(trainer, drawn, folder, progress)
     tenth = max(1, training.steps // 10)
     found = {
         "model": str(source),
         "text": text,
-        "teacher": teacher,
+        "teacher": None if teacher is None else str(teacher),
+        "trust_remote_code": source.trusted,
         "training": {**asdict(training), "rate": training.peak},
         "first_loss": sum(losses[:tenth]) / tenth,
         "last_loss": sum(losses[-tenth:]) / tenth,
@@ -71,9 +95,13 @@ def recover(
     return found
 
 
-def _plan(source: Path, text: str, training: Training, teacher: str | None) -> dict[str, Any]:
+def _plan(sources: tuple[Source, Source | None], drawn: TokenIds, training: Training) -> dict[str, Any]:
+    """What must be the same for a resumed run to give the same bits: content, not names."""
+    model, teacher = (None if source is None else Checkpoint(source.folder).digests() for source in sources)
+    ids = hashlib.sha256(drawn.numpy().tobytes()).hexdigest()
     threads = torch.get_num_threads()
-    return {"model": str(source), "text": text, "teacher": teacher, "threads": threads, **asdict(training)}
+    settings = {**asdict(training), "threads": threads, "versions": versions()}
+    return {"model": model, "teacher": teacher, "text ids": ids, **settings}
 
 
 def _train(trainer: Trainer, drawn: TokenIds, folder: RunFolder, progress: Callable[[int, int], None]) -> list[float]:
@@ -92,10 +120,10 @@ def _train(trainer: Trainer, drawn: TokenIds, folder: RunFolder, progress: Calla
     return losses
 
 
-def _write(source: Path, folder: RunFolder, trained: Mapping[str, Tensor], found: dict[str, Any]) -> None:
-    checkpoint = Checkpoint(source)
+def _write(source: Source, folder: RunFolder, trained: Mapping[str, Tensor], found: dict[str, Any]) -> None:
+    checkpoint = Checkpoint(source.folder)
     weights = Weights(checkpoint, Adapter(skeleton(source)), torch.float32)
-    target = folder.path / "model"
+    target = folder.model
 
     def changed(name: str) -> Tensor | None:
         layer, _, leaf = weights.model_name(name).rpartition(".")
@@ -103,9 +131,10 @@ def _write(source: Path, folder: RunFolder, trained: Mapping[str, Tensor], found
 
     with storage_errors(target):
         target.mkdir(exist_ok=True)
-        copy_companions(source, target)
-        if (source / "masks.safetensors").exists():
-            shutil.copyfile(source / "masks.safetensors", target / "masks.safetensors")
+        copy_companions(source.folder, target)
+        for name in _KEPT:
+            if (source.folder / name).exists():
+                shutil.copyfile(source.folder / name, target / name)
         write_pruned(checkpoint, target, changed)
         write_document(target / "recover.json", found)
-    folder.finish(target)
+    folder.finish()

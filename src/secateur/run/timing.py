@@ -3,14 +3,13 @@
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import load_model
+from secateur.adapt.source import Source, load_model
 from secateur.core.cut import Cut
 from secateur.core.errors import RatioError
 from secateur.evaluate.latency import torch_speed
@@ -24,7 +23,7 @@ _RATIOS = (0.0, 0.25, 0.5, 0.75)
 _PROMPT, _NEW, _ROUNDS = 128, 8, 5
 
 
-def timed(recipe: Recipe, source: Path, known: float | None = None) -> Recipe:
+def timed(recipe: Recipe, source: Source, known: float | None = None) -> Recipe:
     """The recipe with the ratio its budget in ms comes to; other recipes as they are.
 
     `known` is what an interrupted run had found, so that it goes on alike.
@@ -36,7 +35,7 @@ def timed(recipe: Recipe, source: Path, known: float | None = None) -> Recipe:
     return replace(recipe, timed_ratio=known)
 
 
-def time_sizes(source: Path, recipe: Recipe) -> dict[float, float]:
+def time_sizes(source: Source, recipe: Recipe) -> dict[float, float]:
     """Milliseconds a decoded token (batch 1, after a prompt of 128 or half the positions, float32), by ratio removed.
 
     All sizes take turns, so that a slow moment hits each alike; every size is a whole model in memory.

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from secateur.adapt.source import load_tokenizer, resolve
+from secateur.adapt.source import Source, load_tokenizer, resolve
 from secateur.allocate.dsa import DSA
 from secateur.allocate.expression import Expression
 from secateur.calibrate.data import Calibration
 from secateur.core.allocation import Allocation
-from secateur.core.document import storage_errors
 from secateur.core.errors import InputError, RatioError
+from secateur.core.output import storage_errors
 from secateur.core.pattern import check_ratio
 from secateur.core.shapes import TokenIds
 from secateur.run.recipe import Recipe
@@ -76,19 +76,21 @@ class Found(NamedTuple):
 class _Job(NamedTuple):
     """What every worker is told."""
 
-    source: Path
+    source: Source
     folder: Path
     settings: Search
     ids: TokenIds
 
 
-def search_ratios(model: str | Path, settings: Search, folder: Path, *, progress: Progress | None = None) -> Found:
+def search_ratios(
+    model: str | Path | Source, settings: Search, folder: Path, *, progress: Progress | None = None
+) -> Found:
     """Search ratios for Wanda's masks, with the study and cached statistics in `folder`; an existing study goes on.
 
     The winner depends on the seed and sizes alone, not on the workers or on interruptions.
     Raises InputError when the study was begun with other settings.
     """
-    source = resolve(str(model))
+    source = resolve(model)
     data = settings.calibration
     ids = replace(data, samples=data.samples + settings.fitness).draw(load_tokenizer(source))
     with storage_errors(folder):

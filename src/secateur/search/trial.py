@@ -11,14 +11,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from secateur.adapt.adapter import Adapter, Block, Layer
-from secateur.adapt.source import load_model, skeleton
+from secateur.adapt.source import Source, load_model, skeleton
 from secateur.allocate.expression import Expression
 from secateur.allocate.problem import Problem
 from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.statistic import InputNorm
 from secateur.calibrate.survey import survey
 from secateur.calibrate.weights import Weights
-from secateur.core.document import read_document, storage_errors, write_document
+from secateur.core.document import read_document, write_document
+from secateur.core.output import storage_errors
 from secateur.core.roles import BlockView
 from secateur.core.shapes import TokenIds, Weight
 from secateur.evaluate.perplexity import token_losses
@@ -36,13 +37,13 @@ def row_ranks(score: Weight) -> Tensor:
 
 
 def prepare(
-    source: Path, recipe: Recipe, ids: TokenIds, folder: Path, progress: Callable[[int, int], None] | None = None
+    source: Source, recipe: Recipe, ids: TokenIds, folder: Path, progress: Callable[[int, int], None] | None = None
 ) -> None:
     """Write ranks by Wanda score and input norms of every layer, one file a block, from one streamed dense pass.
 
     Blocks written before are kept.
     """
-    weights = Weights(Checkpoint(source), Adapter(skeleton(source)), torch.float32)
+    weights = Weights(Checkpoint(source.folder), Adapter(skeleton(source)), torch.float32)
     places = {block.name: _stored(folder, number) for number, block in enumerate(weights.adapter.blocks())}
     if all(path.exists() for path in places.values()):
         return
@@ -65,9 +66,9 @@ def prepare(
 class Trials:
     """One worker's model, masked anew for every trial; the dense weights are read from the mapped checkpoint."""
 
-    def __init__(self, source: Path, folder: Path, ids: TokenIds, batch: int) -> None:
+    def __init__(self, source: Source, folder: Path, ids: TokenIds, batch: int) -> None:
         """Load the model; `ids` `[samples, length]` are the fitness tokens, `batch` samples to a forward pass."""
-        self._dense = Weights(Checkpoint(source), Adapter(skeleton(source)), torch.float32)
+        self._dense = Weights(Checkpoint(source.folder), Adapter(skeleton(source)), torch.float32)
         self._model: Any = load_model(source, torch.float32)
         self._blocks = Adapter(self._model).blocks()
         self._folder = folder

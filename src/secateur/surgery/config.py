@@ -12,6 +12,8 @@ from secateur.core.errors import ModelError
 
 __all__ = ["depth_config", "shrunk_config"]
 
+_BY_BLOCK = ("layer_types", "mlp_layer_types")  # config fields with one entry a block
+
 
 def shrunk_config(
     document: dict[str, Any], config: PretrainedConfig, family: Family, sizes: Sequence[Sizes]
@@ -40,16 +42,20 @@ def shrunk_config(
     raise ModelError(f"{type(config).__name__} takes no sizes by layer: prune it by zeros, or update transformers")
 
 
-def depth_config(document: dict[str, Any], kept: Sequence[int], blocks: int) -> dict[str, Any]:
-    """config.json after whole blocks are gone: counts and lists with one entry a block keep in step."""
+def depth_config(document: dict[str, Any], config: PretrainedConfig, kept: Sequence[int]) -> dict[str, Any]:
+    """config.json after whole blocks are gone: counts, and what each block is, keep in step.
+
+    What the config class derives from a block's position (`layer_types`) is written out, as positions change.
+    """
     left = copy.deepcopy(document)
-    for key, value in document.items():
-        if isinstance(value, list) and len(value) == blocks:
-            left[key] = [value[number] for number in kept]
+    for key in _BY_BLOCK:
+        values = getattr(config, key, None)
+        if isinstance(values, list) and len(values) == config.num_hidden_layers:
+            left[key] = [values[number] for number in kept]
     if "per_layer_config" in left:
         entries = document["per_layer_config"]
         left["per_layer_config"] = {str(new): entries[str(old)] for new, old in enumerate(kept) if str(old) in entries}
-    for key in ("num_hidden_layers", "n_layer"):
+    for key in ("num_hidden_layers", "n_layer", "num_layers"):
         if key in left:
             left[key] = len(kept)
     return left

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.site import Site
 from secateur.core.cut import Cut
-from secateur.core.errors import NumericalError
+from secateur.core.errors import DisagreementError, InputError
 from secateur.core.shapes import TokenIds
 from secateur.surgery.shrink import cut_slices
 
@@ -62,9 +62,10 @@ def verify(
 ) -> Agreement:
     """Compare a shrunk model with its masked dense one on token ids; `dense` is overwritten.
 
-    Raises NumericalError naming the first block that differs by more than `tolerance`
-    of its largest value.
+    Raises DisagreementError naming the first block, or the logits, that differ by more than `tolerance`
+    of the largest value, and InputError where the cut does not lead from one model's shapes to the other's.
     """
+    _check_shapes(dense, small, sites, cut)
     mask_(dense, small, sites, cut)
     (wide, wide_logits), (narrow, narrow_logits) = _trace(dense, ids), _trace(small, ids)
     names = [block.name for block in Adapter(dense).blocks()]
@@ -72,11 +73,33 @@ def verify(
     for name, expected, got in zip(names, wide, narrow, strict=True):
         found.append(difference(expected, got))
         if not found[-1] <= tolerance:
-            raise NumericalError(
+            raise DisagreementError(
                 f"{name} differs from the masked dense model by {found[-1]:.2g} of its largest value, allowed is "
                 f"{tolerance:g}: the folders do not belong together, or weights were trained after the cut"
             )
-    return Agreement(difference(wide_logits, narrow_logits), found)
+    logits = difference(wide_logits, narrow_logits)
+    if not logits <= tolerance:
+        raise DisagreementError(
+            f"logits differ from the masked dense model's by {logits:.2g} of the largest, allowed is {tolerance:g}: "
+            "what lies outside the blocks (embeddings, last norm, head) is not the dense model's"
+        )
+    return Agreement(logits, found)
+
+
+def _check_shapes(dense: PreTrainedModel, small: PreTrainedModel, sites: Sequence[Site], cut: Cut) -> None:
+    """Refuse a cut that does not turn the dense model's matrices into the small one's."""
+    slices = cut_slices(sites, cut)
+    shrunk = {layer.name: tuple(layer.weight.shape) for layer in Adapter(small).layers()}
+    for layer in Adapter(dense).layers():
+        expected = list(layer.weight.shape)
+        if layer.name in slices:
+            dim, index = slices[layer.name]
+            expected[dim] = len(index)
+        if shrunk.get(layer.name) != tuple(expected):
+            raise InputError(
+                f"{layer.name} should be {expected} after the cut, and is {shrunk.get(layer.name, 'missing')}: the "
+                "pruned folder and its cut.json come from another dense model"
+            )
 
 
 def difference(expected: Tensor, got: Tensor) -> float:

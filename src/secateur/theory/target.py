@@ -1,5 +1,6 @@
 """The target: linear layers with ReLU between them, from a safetensors file, a torch Sequential, or bundled."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from secateur.core.cache import cached
-from secateur.core.document import storage_errors
 from secateur.core.errors import InputError, ModelError
+from secateur.core.output import storage_errors
 
 __all__ = ["Digits", "Target", "digits_target", "read_digits", "read_target", "write_target"]
 
@@ -102,11 +103,15 @@ def read_digits() -> Digits:
 
 def digits_target() -> Target:
     """The network, trained when it is first asked for and cached. Raises InputError without scikit-learn."""
-    return read_target(cached("digits-mlp.safetensors", _train))
-
-
-def _train(path: Path) -> None:
     digits = read_digits()
+    import sklearn
+
+    content = hashlib.sha256(digits.train.tobytes() + digits.train_labels.tobytes()).hexdigest()
+    made_of = (content, sklearn.__version__)
+    return read_target(cached("digits-mlp.safetensors", lambda path: _train(digits, path), of=made_of))
+
+
+def _train(digits: Digits, path: Path) -> None:
     from sklearn.neural_network import MLPClassifier
 
     model = MLPClassifier((32,), alpha=0.1, max_iter=1000, random_state=0).fit(digits.train, digits.train_labels)
