@@ -1,8 +1,8 @@
 import pytest
 import torch
-from conftest import CONFIGS, TASK_CONFIGS, task_model, tiny_model
 from transformers import LlamaConfig
 
+from conftest import CONFIGS, TASK_CONFIGS, task_model, tiny_model
 from secateur.adapt.positions import check_ids, check_length, default_length, max_length
 from secateur.core.errors import InputError
 
