@@ -32,7 +32,7 @@ class Refit:
         """Mask by score, then refit. Raises NumericalError on a singular kept set."""
         keep = pattern.keep(self.score(weight, stats), ratio)
         gram = stats[Gram].value
-        matrix = damped(gram, self.damp) if self.damp else gram
+        matrix = damped(gram, self.damp)
         alike = bool((keep == keep[:1]).all())
         pruned = refit_columns(weight, keep[0], matrix) if alike else refit_rows(weight, keep, matrix)
         return Solution(pruned, keep, layer_loss(weight, pruned, gram))
