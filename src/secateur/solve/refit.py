@@ -31,6 +31,8 @@ class Refit:
     def solve(self, weight: Weight, stats: Stats, pattern: Pattern, ratio: float) -> Solution:
         """Mask by score, then refit. Raises NumericalError on a singular kept set."""
         keep = pattern.keep(self.score(weight, stats), ratio)
+        if bool(keep.all()):
+            return Solution(weight, keep, 0.0)
         gram = stats[Gram].value
         matrix = damped(gram, self.damp)
         alike = bool((keep == keep[:1]).all())
