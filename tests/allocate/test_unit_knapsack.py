@@ -52,3 +52,14 @@ def test_channels_alone_make_up_for_heads_that_stay():
     assert ffn[1] == pytest.approx(expected[0]) and both[1] != pytest.approx(ffn[1])
     with pytest.raises(InputError, match="all or ffn"):
         UnitKnapsack(sites="heads")
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_dead_columns_go_first_and_cost_nothing_at_any_scale(scale):
+    weight, x = problem(5, 16)
+    live = torch.arange(16) % 4 != 0
+    gram = summary(weight, scale * x * live)[Gram].value
+    alone = summary(weight[:, live], x[:, live])[Gram].value
+    found = column_losses(weight, gram, torch.ones(5), [0.25, 0.5, 0.75])
+    expected = column_losses(weight[:, live], alone, torch.ones(5), [0.0, 1 / 3, 2 / 3])
+    assert [loss / scale**2 for loss in found] == pytest.approx(expected, rel=1e-3, abs=1e-9)

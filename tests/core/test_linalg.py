@@ -29,11 +29,14 @@ def test_factor_diagonal_is_the_conditional_inverse():
         assert factor[i, i] ** 2 == pytest.approx(float(torch.linalg.inv(gram[i:, i:])[0, 0]))
 
 
-def test_damping_revives_dead_inputs_and_leaves_the_caller_alone():
-    gram = torch.diag(torch.tensor([2.0, 0.0, 4.0]))
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_damping_is_a_share_of_the_live_diagonals_at_any_scale(scale):
+    gram = scale**2 * torch.diag(torch.tensor([2.0, 0.0, 4.0, 0.0]))
     before = gram.clone()
-    assert damped(gram, 0.1).diagonal().tolist() == pytest.approx([2 + 0.1 * 7 / 3, 1 + 0.1 * 7 / 3, 4 + 0.1 * 7 / 3])
+    found = damped(gram, 0.1).diagonal() / scale**2
+    assert found.tolist() == pytest.approx([2.3, 3.3, 4.3, 3.3])  # the live mean is 3
     assert torch.equal(gram, before)
+    assert damped(torch.zeros(2, 2), 0.01).diagonal().tolist() == pytest.approx([1.01, 1.01])
 
 
 def test_a_singular_gram_is_an_error():

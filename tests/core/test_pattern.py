@@ -53,6 +53,28 @@ def test_nm_keeps_the_n_highest_of_every_group(m, rows, groups, distinct):
         assert torch.equal(keep, torch.ones_like(keep).scatter_(1, order, False))
 
 
+@pytest.mark.parametrize("m", [2, 3, 8, 9, 64, 127, 128, 129, 200, 255, 256, 257, 300, 400, 512])
+@pytest.mark.parametrize("distinct", [1, 2, 5, 10**6])
+def test_wide_groups_keep_exactly_n_of_m(m, distinct):
+    score = tied(3, 2 * m, distinct)
+    for n in sorted({1, m // 2, m - 1, m}):
+        for keep in (NM(n=n, m=m).keep(score, 1 - n / m), NM(n=n, m=m).keep(score.double(), 1 - n / m)):
+            groups = keep.reshape(-1, m)
+            order = score.reshape(-1, m).argsort(dim=1, stable=True)[:, : m - n]
+            assert torch.equal(groups, torch.ones_like(groups).scatter_(1, order, False))
+
+
+@pytest.mark.parametrize("pattern", [Unstructured(), PerRow(), NM(n=2, m=4), NM(n=128, m=256), Columns(unit=4)])
+def test_a_choice_that_keeps_another_number_is_an_error(pattern, monkeypatch):
+    score = torch.rand(4, 512)
+    assert int(pattern.keep(score, 0.5).sum()) == 4 * 256
+    honest = torch.Tensor.__lt__
+    monkeypatch.setattr(torch.Tensor, "__lt__", lambda a, b: honest(a, b) & False)
+    monkeypatch.setattr("secateur.core.pattern._kth_lowest", lambda score, k: score.amax(1, keepdim=True) + 1)
+    with pytest.raises(NumericalError, match="keeps .* not "):
+        pattern.keep(score, 0.5)
+
+
 def test_columns_go_whole_by_summed_score():
     score = torch.tensor([[1.0, 0.0, 5.0, 5.0, 2.0, 2.0], [1.0, 0.0, 5.0, 5.0, 2.0, 2.0]])
     keep = Columns(unit=2).keep(score, 1 / 3)
@@ -76,10 +98,14 @@ def test_an_unfitting_width_or_ratio_is_refused():
         NM(n=5, m=4)
 
 
-@pytest.mark.parametrize("pattern", [Unstructured(), PerRow(), NM()])
+@pytest.mark.parametrize("pattern", [Unstructured(), PerRow(), NM(), NM(n=128, m=256), Columns()])
 def test_nan_scores_are_an_error(pattern):
     with pytest.raises(NumericalError, match="NaN"):
-        pattern.keep(torch.full((2, 8), float("nan")), 0.5)
+        pattern.keep(torch.full((2, 256), float("nan")), 0.5)
+    one = torch.rand(2, 256)
+    one[1, 7] = float("nan")
+    with pytest.raises(NumericalError, match="NaN"):
+        pattern.keep(one, 0.5)
 
 
 def test_names_are_read_back():
@@ -90,3 +116,5 @@ def test_names_are_read_back():
     assert parse_pattern("4:8") == NM(n=4, m=8)
     with pytest.raises(PatternError, match="'blocks' is unknown"):
         parse_pattern("blocks")
+    with pytest.raises(PatternError, match="is unknown"):
+        parse_pattern(f"2:{'4' * 5000}")

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError
@@ -36,6 +37,24 @@ def test_any_allocator_works_with_any_solver(method, allocator, saved, ids, tmp_
     recipe = Recipe(method=method, ratio=0.5, allocate=allocator, round_to=1)
     result = prune(saved("llama"), recipe, tmp_path / "out", ids=ids)
     assert result.sparsity == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "refit", "slimgpt"])
+@pytest.mark.parametrize("allocator", [*sorted(ALLOCATORS), {"name": "als", "within": True}])
+def test_exempt_blocks_are_untouched_and_the_others_meet_the_ratio(allocator, method, saved, ids, tmp_path):
+    source = saved("llama", 5)
+    name = allocator if isinstance(allocator, str) else allocator["name"]
+    pattern = "4:8" if method == "wanda" else None
+    recipe = Recipe(
+        method=method, ratio=None if pattern else 0.4, pattern=pattern, allocate=allocator, exempt=[0, -1], round_to=1
+    )
+    result = prune(source, recipe, tmp_path / "out", ids=ids)
+    assert result.sparsity == pytest.approx(0.5 if pattern else 0.4, abs=0.02), name
+    before, after = (load_file(folder / "model.safetensors") for folder in (source, tmp_path / "out"))
+    for key, tensor in before.items():
+        if key.startswith(("model.layers.0.", "model.layers.4.")):
+            assert torch.equal(after[key], tensor), key
+    assert not (tmp_path / "out.partial").exists()
 
 
 def test_a_file_of_ratios_gives_what_the_allocator_gives(saved, ids, tmp_path):

@@ -7,6 +7,7 @@ from secateur.run.recipe import Recipe
 from secateur.run.targets import choose_targets, ratio_for
 
 ADAPTER = Adapter(tiny_model("llama"))
+ADAPTER3 = Adapter(tiny_model("llama", blocks=3))
 
 
 def test_single_weights_and_units_ask_different_layers():
@@ -23,6 +24,23 @@ def test_exempt_blocks_lose_nothing_and_others_make_up():
         choose_targets(ADAPTER, Recipe(method="slimgpt", ratio=0.6, exempt=[-1]), 4)
     with pytest.raises(InputError, match="block 7"):
         choose_targets(ADAPTER, Recipe(method="slimgpt", ratio=0.3, exempt=[7]), 4)
+
+
+def test_an_exempt_block_may_not_be_given_a_ratio():
+    for name in ("model.layers.0", "model.layers.0.mlp.up_proj"):
+        with pytest.raises(InputError, match=rf"'{name}' the ratio 0.2, but exempt spares"):
+            choose_targets(ADAPTER, Recipe(method="magnitude", ratio=0.3, allocation={name: 0.2}, exempt=[0]), 4)
+        choose_targets(ADAPTER, Recipe(method="magnitude", ratio=0.3, allocation={name: 0.0}, exempt=[0]), 4)
+
+
+def test_mixed_n_of_m_leaves_exempt_blocks_whole_or_says_it_cannot_meet_the_share():
+    sizes = {layer.name: layer.weight.numel() for layer in ADAPTER3.layers()}
+    recipe = Recipe(method="wanda", pattern="4:8", exempt=[1])
+    layers = choose_targets(ADAPTER3, recipe, 4).layers
+    assert all((target.ratio == 0) == (".layers.1." in name) for name, target in layers.items())
+    assert sum(layers[name].ratio * sizes[name] for name in sizes) == pytest.approx(sum(sizes.values()) / 2)
+    with pytest.raises(RatioError, match="at most 1 of every 2 weights"):
+        choose_targets(ADAPTER3, Recipe(method="wanda", pattern="1:2", exempt=[1]), 4)
 
 
 @pytest.mark.parametrize(("budget", "each"), [("13k-params", 1), ("52k-bytes", 4)])

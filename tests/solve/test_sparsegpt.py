@@ -100,3 +100,16 @@ def test_a_gram_of_too_few_tokens_needs_the_damp():
     assert torch.isfinite(SparseGPT().solve(weight, gather([Gram], x), PerRow(), 0.5).weight).all()
     with pytest.raises(NumericalError, match="singular"):
         SparseGPT(damp=0.0).solve(weight, gather([Gram], x), PerRow(), 0.5)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-2, 1.0, 1e2, 1e4])
+def test_dead_inputs_change_nothing_for_the_live_ones_at_any_scale(scale):
+    weight, x = problem(16, 48)
+    live = torch.arange(48) % 3 != 0
+    solver, pattern = SparseGPT(), Unstructured()
+    alone = solver.solve(weight[:, live], gather([Gram], x[:, live]), pattern, 0.25)
+    stats = gather([Gram], scale * x * live)
+    both = solver.solve(weight, stats, pattern, 0.5)  # a third of the inputs is dead and goes first
+    assert not both.keep[:, ~live].any()
+    assert torch.equal(both.keep[:, live], alone.keep)
+    assert both.loss == pytest.approx(scale**2 * alone.loss, rel=1e-3)

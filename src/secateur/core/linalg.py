@@ -14,11 +14,16 @@ _SMALL = 128  # below this a library's own triangular solve is faster
 
 
 def damped(gram: GramMatrix, damp: float) -> GramMatrix:
-    """The Gram plus `damp` times its mean diagonal; dead inputs get a diagonal of one."""
+    """The Gram plus `damp` times the mean diagonal of its live inputs; scaling the inputs scales it all.
+
+    Dead inputs, zero in every token, have no share in the mean and get it as their diagonal: they touch
+    no other input, so any positive number does (1 where all are dead).
+    """
     matrix = gram.clone()
     diagonal = matrix.diagonal()
-    diagonal[diagonal == 0] = 1.0
-    diagonal += damp * diagonal.mean()
+    alive = diagonal > 0
+    mean = diagonal[alive].mean() if bool(alive.any()) else torch.ones_like(diagonal[0])
+    diagonal.copy_(torch.where(alive, diagonal, mean) + damp * mean)
     return matrix
 
 

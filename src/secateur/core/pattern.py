@@ -19,6 +19,9 @@ from secateur.core.shapes import Keep, ScoreMatrix
 __all__ = ["NM", "Columns", "PerRow", "Unstructured", "check_ratio", "keep_highest", "parse_pattern"]
 
 
+_SHORT = 8  # up to this many, comparing every pair is faster than a selection
+
+
 def check_ratio(ratio: float) -> None:
     """Raise RatioError unless 0 <= ratio <= 1."""
     if not 0.0 <= ratio <= 1.0:
@@ -40,7 +43,18 @@ def keep_highest(score: Float[Tensor, "rows columns"], removed: int) -> Bool[Ten
     below = score < threshold
     tied = score == threshold
     still = removed - below.sum(dim=1, keepdim=True)
-    return ~(below | (tied & (tied.cumsum(dim=1) <= still)))
+    return _exactly(~(below | (tied & (tied.cumsum(dim=1) <= still))), score.shape[1] - removed)
+
+
+def _exactly(keep: Bool[Tensor, "rows columns"], count: int) -> Bool[Tensor, "rows columns"]:
+    """The mask, checked: a selection that keeps another number in some row is an error, never a result."""
+    kept = keep.sum(dim=1)
+    if not bool((kept == count).all()):
+        raise NumericalError(
+            f"the choice of weights keeps {int(kept.min())} to {int(kept.max())} of {keep.shape[1]}, not {count}: "
+            "this is a fault of secateur, please report it"
+        )
+    return keep
 
 
 def _kth_lowest(score: Float[Tensor, "rows columns"], k: int) -> Float[Tensor, "rows 1"]:
@@ -133,12 +147,14 @@ class NM:
         if torch.isnan(score).any():
             raise NumericalError("scores hold NaN: check the weights and the calibration statistics")
         groups = score.reshape(-1, self.m)
+        if self.m > _SHORT:
+            return keep_highest(groups, self.m - self.n).reshape(score.shape)
         rank = torch.zeros_like(groups, dtype=torch.int8)
         for other in range(self.m):
             pivot = groups[:, other : other + 1]
             rank += pivot < groups
             rank[:, other + 1 :] += pivot == groups[:, other + 1 :]
-        return (rank >= self.m - self.n).reshape(score.shape)
+        return _exactly(rank >= self.m - self.n, self.n).reshape(score.shape)
 
     def window(self, width: int) -> int:
         """A sweep chooses the mask of m columns at a time, on weights updated so far."""
@@ -206,8 +222,8 @@ def parse_pattern(text: str) -> Pattern:
         return Unstructured()
     if text == "row":
         return PerRow()
-    if found := re.fullmatch(r"columns(?::(\d+))?", text):
+    if found := re.fullmatch(r"columns(?::(\d{1,9}))?", text):
         return Columns(unit=int(found[1] or 1))
-    if found := re.fullmatch(r"(\d+):(\d+)", text):
+    if found := re.fullmatch(r"(\d{1,9}):(\d{1,9})", text):
         return NM(n=int(found[1]), m=int(found[2]))
     raise PatternError(f"pattern {text!r} is unknown: use unstructured, row, columns, columns:UNIT or n:m such as 2:4")

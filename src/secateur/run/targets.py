@@ -91,7 +91,10 @@ def allocate(recipe: Recipe, problem: Problem, ratio: float) -> dict[str, float]
         if not -len(names) <= index < len(names):
             raise InputError(f"exempt names block {index}, but the model has {len(names)}")
     exempt = {names[index] for index in recipe.exempt}
-    free = problem._replace(blocks={name: part for name, part in problem.blocks.items() if name not in exempt})
+    free = Problem(
+        {name: part for name, part in problem.blocks.items() if name not in exempt},
+        {name: reading for name, reading in problem.readings.items() if name not in exempt},
+    )
     raised = ratio * sum(problem.sizes.values()) / sum(free.sizes.values()) if free.blocks else 2.0
     if raised > 1 or (raised == 1 and exempt):
         raise RatioError(f"ratio {ratio:g} would empty the {len(free.blocks)} blocks that are not exempt: ask for less")
@@ -104,6 +107,12 @@ def allocate(recipe: Recipe, problem: Problem, ratio: float) -> dict[str, float]
                 f"{next(iter(problem.layers))!r}"
             )
     own = recipe.allocation
+    for block in exempt:
+        for name in (block, *problem.blocks[block]):
+            if own.get(name, 0.0) > 0:
+                raise InputError(
+                    f"allocation gives {name!r} the ratio {own[name]:g}, but exempt spares that block: leave one out"
+                )
     return {
         layer: own.get(layer, own.get(block, given.get(layer, given.get(block, 0.0))))
         for block, layers in problem.blocks.items()
@@ -132,15 +141,28 @@ def _single(pattern: Pattern, ratios: Mapping[str, float], sizes: Mapping[str, i
 
 
 def _mixed(pattern: NM, ratios: Mapping[str, float], sizes: Mapping[str, int]) -> dict[str, Target]:
-    """n:m with another n in every layer, 1 to m - 1, what rounding takes carried to the next layer."""
-    found: dict[str, Target] = {}
-    owed = 0.0
-    for name, ratio in ratios.items():
-        owed += ratio * sizes[name]
-        gone = min(max(round(owed / sizes[name] * pattern.m), 1), pattern.m - 1)
-        owed -= gone / pattern.m * sizes[name]
-        found[name] = Target(NM(n=pattern.m - gone, m=pattern.m), gone / pattern.m)
-    return found
+    """n:m with another n in every layer, 1 to m - 1; a layer of ratio 0 stays whole.
+
+    What rounding takes is carried to the next layer, and at last back to earlier ones. Raises RatioError
+    where what is still owed then is more than rounding.
+    """
+    m, owed = pattern.m, 0.0
+    gone = dict.fromkeys(ratios, 0)
+    chosen = [name for name in ratios if ratios[name] > 0]
+    for name in chosen:
+        owed += ratios[name] * sizes[name]
+        gone[name] = min(max(round(owed / sizes[name] * m), 1), m - 1)
+        owed -= gone[name] / m * sizes[name]
+    for name in reversed(chosen):
+        more = min(max(gone[name] + round(owed / sizes[name] * m), 1), m - 1) - gone[name]
+        gone[name] += more
+        owed -= more / m * sizes[name]
+    if owed > max(sizes[name] for name in chosen) / m:
+        raise RatioError(
+            f"{owed:,.0f} weights cannot go: a layer loses at most {m - 1} of every {m} weights, and some blocks are "
+            "exempt; spare fewer blocks, or use groups with a larger m"
+        )
+    return {name: Target(NM(n=m - count, m=m), count / m) for name, count in gone.items()}
 
 
 def ratio_for(adapter: Adapter, recipe: Recipe, bytes_each: int) -> float:

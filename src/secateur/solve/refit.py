@@ -31,8 +31,10 @@ class Refit:
     def solve(self, weight: Weight, stats: Stats, pattern: Pattern, ratio: float) -> Solution:
         """Mask by score, then refit. Raises NumericalError on a singular kept set."""
         keep = pattern.keep(self.score(weight, stats), ratio)
+        if bool(keep.all()):
+            return Solution(weight, keep, 0.0)
         gram = stats[Gram].value
-        matrix = damped(gram, self.damp) if self.damp else gram
+        matrix = damped(gram, self.damp)
         alike = bool((keep == keep[:1]).all())
         pruned = refit_columns(weight, keep[0], matrix) if alike else refit_rows(weight, keep, matrix)
         return Solution(pruned, keep, layer_loss(weight, pruned, gram))

@@ -59,9 +59,12 @@ class SlimGPT:
             raise PatternError(f"slimgpt removes whole columns and cannot make {pattern}: use columns:UNIT or units")
         pattern.check((weight.shape[0], weight.shape[1]), ratio)
         gram = stats[Gram].value
+        quota = pattern.removed(weight.shape[1], ratio)
+        if quota == 0:
+            return Solution(weight, torch.ones_like(weight, dtype=torch.bool), 0.0)
         matrix = damped(gram, self.damp).to(getattr(torch, self.precision))
         target = weight.to(matrix.dtype) * (gram.diagonal() > 0)
-        kept, _, _ = self._greedy(target, matrix, pattern, pattern.removed(weight.shape[1], ratio))
+        kept, _, _ = self._greedy(target, matrix, pattern, quota)
         keep = pattern.expand(kept, weight.shape[0])
         pruned = refit_columns(target, keep[0], matrix).to(weight.dtype)
         return Solution(pruned, keep, layer_loss(weight, pruned, gram))
