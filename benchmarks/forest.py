@@ -24,6 +24,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 
+from secateur.adapt.source import Source
 from secateur.forest import programme as internals
 from secateur.forest.frontier import frontier
 from secateur.forest.linear_programme import linear_programme
@@ -219,7 +220,7 @@ def solvers() -> dict[str, Any]:
             row: dict[str, Any] = {}
             for name, solve in methods.items():
                 if (name, trees) not in slow:
-                    row[name] = timed(solve, rows, trees, LIMIT)
+                    row[name] = timed(solve, Source(rows), trees, LIMIT)
                     slow |= {(name, trees)} if row[name] is None else set()
             found[f"{rows} x {trees}"] = row
             print(rows, trees, json.dumps(row), flush=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from secateur.adapt.source import load_as_saved
+from secateur.adapt.source import Source, load_as_saved
 from secateur.core.seed import generator
 from secateur.export.onnx import write_forward_onnx
 from secateur.heads.ablation import ablate, keep_one
@@ -119,7 +119,7 @@ def speed(length: int = 128) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as room:
         small = Path(room) / "half"
         pruned = prune_heads(open_subject(MODEL), (TRAIN, DEV), small, 0.5, reading=SCORED)
-        models = [load_as_saved(MODEL), load_as_saved(small)]
+        models = [load_as_saved(Source(MODEL)), load_as_saved(Source(small))]
         batch = open_subject(MODEL).read(DEV, Reading(samples=4)).batches[0]
         sessions = []
         for number, model in enumerate(models):

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from secateur.adapt.source import load_tokenizer, resolve
+from secateur.adapt.source import Source, load_tokenizer, resolve
 from secateur.calibrate.data import Calibration
 from secateur.run.evaluate import measure
 
@@ -67,7 +67,7 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as room:
         ids = Path(room) / "ids.safetensors"
-        save_file({"ids": Calibration(source=args.text).draw(load_tokenizer(model))}, ids)
+        save_file({"ids": Calibration(source=args.text).draw(load_tokenizer(Source(model)))}, ids)
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders(args)}
         for _ in range(args.rounds):
             for name, command in contenders(args).items():

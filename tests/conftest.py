@@ -8,13 +8,14 @@ import random
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from hypothesis import settings
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.pre_tokenizers import ByteLevel, Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
@@ -86,6 +87,35 @@ def tiny_model(name: str, *, blocks: int | None = None, ffn: int | None = None):
         torch.nn.init.normal_(parameter, 1.0 if "norm" in name or "ln_" in name else 0.0, 0.2)
     model.tie_weights()
     return model
+
+
+def tiny_llama_gguf(path: Path, *, seed: int = 0, kind=None, pre: str = "gpt-2", without: str = "") -> None:
+    """A random Llama of two blocks as llama.cpp stores it, with a byte-level tokenizer."""
+    import gguf
+
+    kind = gguf.GGMLQuantizationType.F32 if kind is None else kind
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = gguf.GGUFWriter(path, "llama")
+    words = ["<s>", "</s>", *sorted(ByteLevel.alphabet()), "ab"]
+    writer.add_context_length(64), writer.add_embedding_length(32), writer.add_block_count(2)
+    writer.add_feed_forward_length(64), writer.add_head_count(4), writer.add_head_count_kv(2)
+    writer.add_rope_dimension_count(8), writer.add_layer_norm_rms_eps(1e-5), writer.add_vocab_size(len(words))
+    writer.add_tokenizer_model("gpt2"), writer.add_tokenizer_pre(pre)
+    writer.add_token_list(words), writer.add_token_merges(["a b"])
+    writer.add_token_types([3, 3] + [1] * (len(words) - 2))
+    writer.add_bos_token_id(0), writer.add_eos_token_id(1)
+    sizes = {"attn_q": (32, 32), "attn_k": (16, 32), "attn_v": (16, 32), "attn_output": (32, 32)}
+    sizes |= {"ffn_gate": (64, 32), "ffn_up": (64, 32), "ffn_down": (32, 64), "attn_norm": (32,), "ffn_norm": (32,)}
+    shapes = {f"blk.{block}.{name}.weight": shape for block in range(2) for name, shape in sizes.items()}
+    shapes |= {"token_embd.weight": (len(words), 32), "output.weight": (len(words), 32), "output_norm.weight": (32,)}
+    random = np.random.default_rng(seed)
+    for name, shape in shapes.items():
+        values = random.normal(0, 0.2, shape).astype(np.float32)
+        if name != without and len(shape) == 1:
+            writer.add_tensor(name, values)
+        elif name != without:
+            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
 
 
 SMALL = dict(hidden_size=32, num_attention_heads=4, num_hidden_layers=3, intermediate_size=48)

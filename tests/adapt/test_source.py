@@ -5,28 +5,28 @@ import pytest
 import torch
 
 from conftest import tiny_model
-from secateur.adapt.source import load_model, load_tokenizer, read_config, resolve, skeleton
+from secateur.adapt.source import Source, load_model, load_tokenizer, read_config, resolve, skeleton
 from secateur.core.errors import InputError, ModelError
 
 
 def test_a_folder_is_itself_and_loads(saved):
     folder = saved("llama")
     assert resolve(str(folder)) == folder
-    assert len(load_tokenizer(folder)) == 99
+    assert len(load_tokenizer(Source(folder))) == 99
     ids = torch.arange(3, 13)[None]
-    assert torch.equal(load_model(folder)(ids).logits, tiny_model("llama")(ids).logits)
-    assert load_model(folder, torch.bfloat16).dtype == torch.bfloat16
+    assert torch.equal(load_model(Source(folder))(ids).logits, tiny_model("llama")(ids).logits)
+    assert load_model(Source(folder), torch.bfloat16).dtype == torch.bfloat16
 
 
 def test_a_skeleton_has_buffers_but_no_weights(saved):
-    model = skeleton(saved("llama"))
+    model = skeleton(Source(saved("llama")))
     assert all(parameter.is_meta for parameter in model.parameters())
     assert all(not buffer.is_meta for buffer in model.buffers())
 
 
 def test_a_folder_without_tokenizer_has_none(saved, tmp_path):
     tiny_model("llama").save_pretrained(tmp_path)
-    assert load_tokenizer(tmp_path) is None
+    assert load_tokenizer(Source(tmp_path)) is None
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ def test_broken_folders_are_refused(tmp_path, saved):
         resolve(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such_type"}))
     with pytest.raises(ModelError, match="cannot be read"):
-        read_config(tmp_path)
+        read_config(Source(tmp_path))
     (tmp_path / "config.json").write_text((saved("llama") / "config.json").read_text())
     (tmp_path / "model.safetensors").write_bytes(b"short")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load_model(tmp_path)
+        load_model(Source(tmp_path))
     (tmp_path / "bad.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelError, match="cannot be read by transformers"):
         resolve(str(tmp_path / "bad.gguf"))

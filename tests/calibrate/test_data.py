@@ -55,7 +55,7 @@ def test_bad_sources_are_refused(tmp_path):
     with pytest.raises(InputError, match="line 2"):
         read_text(str(tmp_path / "a.jsonl"), "calibration")
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="line 1 is not UTF-8"):
         read_text(str(tmp_path / "b.txt"), "calibration")
     save_file({"ids": torch.zeros(3)}, tmp_path / "a.safetensors")
     with pytest.raises(InputError, match="whole numbers"):

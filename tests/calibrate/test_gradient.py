@@ -4,14 +4,14 @@ from torch.nn.functional import cross_entropy
 
 from conftest import CONFIGS
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import load_model
+from secateur.adapt.source import Source, load_model
 from secateur.calibrate.gradient import Gradient, layer_gradients
 from secateur.core.errors import CalibrationError
 
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_gradients_predict_how_the_loss_changes(family, saved, ids):
-    model = load_model(saved(family)).double()
+    model = load_model(Source(saved(family))).double()
     adapter = Adapter(model)
     layer = adapter.layers()[-1]
     found = layer_gradients(adapter, ids, [layer.name])[layer.name]
@@ -27,7 +27,7 @@ def test_gradients_predict_how_the_loss_changes(family, saved, ids):
 
 
 def test_only_the_layers_asked_are_there_and_the_model_is_left_as_it_was(saved, ids):
-    model = load_model(saved("llama"))
+    model = load_model(Source(saved("llama")))
     name = "model.layers.0.mlp.down_proj"
     assert layer_gradients(Adapter(model), ids, [name]).keys() == {name}
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in model.parameters())

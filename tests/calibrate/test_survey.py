@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import load_model, skeleton
+from secateur.adapt.source import Source, load_model, skeleton
 from secateur.calibrate.samples import BlockSamples, Samples
 from secateur.calibrate.sensitivity import Sensitivity
 from secateur.calibrate.shards import Checkpoint
@@ -14,13 +14,13 @@ from secateur.calibrate.weights import Weights
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "gpt_neox"])
 def test_a_survey_sees_what_the_dense_model_computes(family, saved, ids):
-    weights = Weights(Checkpoint(saved(family)), Adapter(skeleton(saved(family))), torch.float32)
+    weights = Weights(Checkpoint(saved(family)), Adapter(skeleton(Source(saved(family)))), torch.float32)
     given = {weights.adapter.layers()[0].name: Sensitivity(torch.ones(2), 1)}
     with Stream(weights.adapter, ids, StreamSettings(batch_tokens=32)) as stream:
         views = survey(
             stream, weights, (InputNorm,), lambda: BlockSamples(Samples()), lambda view: view, lambda a, b: None, given
         )
-    model = load_model(saved(family), torch.float32)
+    model = load_model(Source(saved(family)), torch.float32)
     seen = {}
     for layer in Adapter(model).layers():
         layer.module.register_forward_pre_hook(lambda m, args, name=layer.name: seen.update({name: args[0]}))

@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import skeleton
+from secateur.adapt.source import Source, skeleton
 from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.weights import Weights
 from secateur.core.errors import ModelError, NumericalError
@@ -13,12 +13,12 @@ def rewritten(folder, target, change):
     target.mkdir()
     (target / "config.json").write_text((folder / "config.json").read_text())
     save_file(change(load_file(folder / "model.safetensors")), target / "model.safetensors")
-    return Weights(Checkpoint(target), Adapter(skeleton(target)), torch.float32)
+    return Weights(Checkpoint(target), Adapter(skeleton(Source(target))), torch.float32)
 
 
 def test_parameters_are_there_only_while_loaded(saved):
     folder = saved("gpt2")
-    adapter = Adapter(skeleton(folder))
+    adapter = Adapter(skeleton(Source(folder)))
     weights = Weights(Checkpoint(folder), adapter, torch.float32)
     stored = load_file(folder / "model.safetensors")
     block = adapter.blocks()[1]

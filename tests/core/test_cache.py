@@ -12,16 +12,18 @@ def test_made_once_and_only_when_whole(tmp_path, monkeypatch):
         calls.append(path)
         path.write_text("made")
 
-    assert cached("a/b", make).read_text() == "made" and cached("a/b", make) == cache_folder() / "a/b"
-    assert len(calls) == 1
+    first = cached("a", make, of=("content 1",))
+    assert first.read_text() == "made" and cached("a", make, of=("content 1",)) == first
+    assert first.parent == cache_folder() and len(calls) == 1
+    assert cached("a", make, of=("content 2",)) != first and len(calls) == 2
 
     def fail(path):
         path.write_text("half")
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        cached("c", fail)
-    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+        cached("c", fail, of=())
+    assert sorted(file.name[-2:] for file in tmp_path.iterdir()) == ["-a", "-a"]
 
 
 def test_package_files():

@@ -58,8 +58,8 @@ def test_files_of_every_kind_are_read(tmp_path, name, content, expected):
         ("a.tsv", "", "are empty"),
         ("a.tsv", "a\tb\tc\td\n", "line 1 has 4 fields"),
         ("a.tsv", "a\t1\nb\n", "same fields"),
-        ("a.csv", "words,label\nw3,1\n", "row 1 has no text"),
-        ("a.jsonl", "nonsense\n", "row 1 has no text"),
+        ("a.csv", "words,label\nw3,1\n", "line 2 has no text"),
+        ("a.jsonl", "nonsense\n", "line 1 is not JSON"),
     ],
 )
 def test_bad_files_are_refused(tmp_path, name, content, message):

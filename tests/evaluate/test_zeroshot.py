@@ -72,7 +72,7 @@ def test_rows_that_do_not_fit_are_named(tmp_path, row):
 def test_files_without_rows_are_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_questions(tmp_path / "missing.jsonl", None)
-    with pytest.raises(InputError, match="no rows"):
+    with pytest.raises(InputError, match="has no row"):
         read_questions(write(tmp_path), None)
     with pytest.raises(InputError, match="limit 0"):
         read_questions(write(tmp_path, ROWS["choices"]), 0)

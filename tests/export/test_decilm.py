@@ -3,6 +3,7 @@ from safetensors import safe_open
 from transformers import AutoConfig
 
 from conftest import tiny_model
+from secateur.adapt.source import Source
 from secateur.core.errors import ModelError
 from secateur.export.decilm import write_decilm
 from secateur.run.prune import prune
@@ -26,7 +27,7 @@ def test_the_sizes_vllm_reads_are_those_of_the_tensors(settings, tmp_path, ids):
     recipe = Recipe(method="slimgpt", ratio=0.4, allocate="incremental", **settings)
     prune(tmp_path / "dense", recipe, tmp_path / "small", ids=ids)
     (tmp_path / "out").mkdir()
-    write_decilm(tmp_path / "small", tmp_path / "out")
+    write_decilm(Source(tmp_path / "small"), tmp_path / "out")
     config = AutoConfig.from_pretrained(tmp_path / "out", trust_remote_code=True)
     assert config.architectures == ["DeciLMForCausalLM"] and "block_configs" in config.to_json_string()
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
@@ -39,8 +40,8 @@ def test_the_sizes_vllm_reads_are_those_of_the_tensors(settings, tmp_path, ids):
 
 def test_what_decilm_has_no_place_for_is_refused(saved, tmp_path, ids):
     with pytest.raises(ModelError, match="'gpt2'"):
-        write_decilm(saved("gpt2"), tmp_path)
+        write_decilm(Source(saved("gpt2")), tmp_path)
     recipe = Recipe(method="slimgpt", ratio=0.4, allocate={"name": "incremental", "start": 0.0}, round_to=1)
     prune(saved("llama"), recipe, tmp_path / "small", ids=ids)
     with pytest.raises(ModelError, match="query heads once"):
-        write_decilm(tmp_path / "small", tmp_path)
+        write_decilm(Source(tmp_path / "small"), tmp_path)

@@ -10,11 +10,11 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from conftest import tiny_model
-from secateur.adapt.source import load, load_tokenizer, resolve
+from secateur.adapt.source import Source, load, load_tokenizer, resolve
 from secateur.adapt.stacks import attentions
 from secateur.core.cut import Cut
-from secateur.core.document import read_document, write_document
 from secateur.core.errors import InputError, ModelError
+from secateur.core.files import read_document, write_document
 from secateur.export.gguf import write_gguf
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
@@ -39,7 +39,7 @@ def shrunk(tmp_path, ids):
 
 
 def test_sizes_by_block_tokens_and_rotated_rows_are_in_the_file(shrunk, tmp_path):
-    write_gguf(shrunk, tmp_path / "x.gguf")
+    write_gguf(Source(shrunk), tmp_path / "x.gguf")
     reader = gguf.GGUFReader(tmp_path / "x.gguf")
     model = load(shrunk)
     field = {name: part.contents() for name, part in reader.fields.items()}
@@ -73,7 +73,7 @@ def test_sizes_by_block_tokens_and_rotated_rows_are_in_the_file(shrunk, tmp_path
 def test_quantised_matrices_are_near_what_they_were(tmp_path, quantize, bound):
     tiny_model("llama").save_pretrained(tmp_path / "dense")
     byte_tokenizer().save_pretrained(tmp_path / "dense")
-    write_gguf(tmp_path / "dense", tmp_path / "x.gguf", quantize)
+    write_gguf(Source(tmp_path / "dense"), tmp_path / "x.gguf", quantize)
     reader, model = gguf.GGUFReader(tmp_path / "x.gguf"), load(tmp_path / "dense")
     kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
     assert kinds["output_norm.weight"] == "F32" and kinds["blk.0.ffn_up.weight"] == quantize.upper()
@@ -93,12 +93,12 @@ def test_quantised_matrices_are_near_what_they_were(tmp_path, quantize, bound):
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "llama-mqa"])
 def test_what_llama_cpp_has_no_place_for_is_refused(family, saved, tmp_path):
     with pytest.raises(ModelError, match=r"Llama-type|no biases"):
-        write_gguf(saved(family), tmp_path / "x.gguf")
+        write_gguf(Source(saved(family)), tmp_path / "x.gguf")
 
 
 def test_tokenizers_of_words_are_refused(saved, tmp_path):
     with pytest.raises(InputError, match="byte-level BPE"):
-        write_gguf(saved("llama"), tmp_path / "x.gguf")
+        write_gguf(Source(saved("llama")), tmp_path / "x.gguf")
 
 
 def without_attention(folder, out):
@@ -107,7 +107,7 @@ def without_attention(folder, out):
     sites = head_sites(attentions(model))
     cut_heads_(model, sites, Cut({sites[number].name: () for number in (1, 4)}))
     model.save_pretrained(out)
-    load_tokenizer(folder).save_pretrained(out)
+    load_tokenizer(Source(folder)).save_pretrained(out)
     write_document(out / "config.json", heads_config(read_document(folder / "config.json"), model))
 
 
@@ -125,7 +125,7 @@ def test_llama_cpp_gives_the_same_logits(tmp_path, made, quantize, far):
         without_attention(resolve("bundled:smollm2"), small)
     if made == "cut":
         prune("bundled:smollm2", Recipe(method="magnitude", pattern="units", ratio=0.2, allocate="incremental"), small)
-    write_gguf(small, tmp_path / "small.gguf", quantize)
+    write_gguf(Source(small), tmp_path / "small.gguf", quantize)
     float32 = 0  # of keys and values too: llama.cpp keeps them in 16 bits else
     engine = Llama(
         str(tmp_path / "small.gguf"), n_ctx=64, logits_all=True, verbose=False, type_k=float32, type_v=float32
@@ -147,7 +147,7 @@ def test_an_attention_without_heads_is_left_out_with_its_norm(shrunk, tmp_path):
     byte_tokenizer().save_pretrained(tmp_path / "less")
     config = heads_config(read_document(shrunk / "config.json"), model)
     write_document(tmp_path / "less" / "config.json", config)
-    write_gguf(tmp_path / "less", tmp_path / "x.gguf")
+    write_gguf(Source(tmp_path / "less"), tmp_path / "x.gguf")
     reader = gguf.GGUFReader(tmp_path / "x.gguf")
     names = {tensor.name for tensor in reader.tensors}
     assert reader.fields["deci.attention.head_count"].contents()[0] == 0

@@ -9,8 +9,8 @@ from conftest import TASK_CONFIGS, task_batch, task_model
 from secateur.adapt.source import load
 from secateur.adapt.stacks import attentions
 from secateur.core.cut import Cut
-from secateur.core.document import read_document, write_document
 from secateur.core.errors import InputError
+from secateur.core.files import read_document, write_document
 from secateur.export.convert import convert
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe

@@ -6,8 +6,8 @@ import transformers
 from conftest import task_batch, tiny_tokenizer
 from secateur import load
 from secateur.core.cut import Cut
-from secateur.core.document import read_document
 from secateur.core.errors import InputError, NumericalError, SecateurError
+from secateur.core.files import read_document
 from secateur.evaluate.classification import Classification
 from secateur.evaluate.task import score
 from secateur.heads import prune as module

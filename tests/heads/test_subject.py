@@ -2,8 +2,8 @@ import shutil
 
 import pytest
 
-from secateur.core.document import read_document, write_document
 from secateur.core.errors import InputError, ModelError
+from secateur.core.files import read_document, write_document
 from secateur.evaluate.task import Task
 from secateur.heads.subject import Reading, open_subject
 

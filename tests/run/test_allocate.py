@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError
+from secateur.core.files import read_sealed
 from secateur.run.allocate import allocate_model, survey_model
 from secateur.run.methods import ALLOCATORS
 from secateur.run.prune import prune
@@ -77,16 +77,16 @@ def test_a_resumed_run_keeps_the_ratios_it_started_with(saved, ids, tmp_path, mo
 
     with pytest.raises(KeyboardInterrupt):
         prune(saved("llama"), recipe, tmp_path / "out", ids=ids, progress=stop)
-    kept = Allocation.load(tmp_path / "out.partial" / "allocation.json")
+    kept = read_sealed(tmp_path / "out.partial" / "allocation.json")
     monkeypatch.setattr("secateur.run.prune.read_blocks", None)
     result = prune(saved("llama"), recipe, tmp_path / "out", ids=ids, resume=True)
     assert result.resumed_blocks == 1
-    assert {layer.name for layer in result.layers} == set(kept.ratios)
+    assert {layer.name for layer in result.layers} == set(kept)
 
 
 def test_bad_ids_are_refused_before_any_work(saved):
     recipe = Recipe(method="magnitude", ratio=0.5, allocate="owl")
-    with pytest.raises(InputError, match="vocabulary ends at 98"):
+    with pytest.raises(InputError, match="vocabulary of 99"):
         allocate_model(saved("llama"), recipe, ids=torch.full((2, 8), 200))
 
 

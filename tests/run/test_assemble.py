@@ -4,7 +4,7 @@ import torch
 from conftest import CONFIGS
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.sites import block_sites, head_dim
-from secateur.adapt.source import load_model
+from secateur.adapt.source import Source, load_model
 from secateur.core.cut import Cut
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
@@ -15,7 +15,7 @@ IDS = torch.arange(3, 19)[None]
 
 def masked_dense(dense, pruned, cut):
     """The dense model with the pruned model's column layers, zero where columns went."""
-    model, small = load_model(dense), load_model(pruned)
+    model, small = load_model(Source(dense)), load_model(Source(pruned))
     adapter, width = Adapter(model), head_dim(model.config)
     layers = {layer.name: layer for layer in Adapter(small).layers()}
     for block in adapter.blocks():
@@ -35,10 +35,10 @@ def test_the_shrunk_model_computes_what_the_masked_one_does(family, allocate, sa
     recipe = Recipe(method="slimgpt", ratio=0.4, allocate=allocate, round_to=1, batch_tokens=32)
     prune(saved(family), recipe, tmp_path / "out", ids=ids)
     cut = Cut.load(tmp_path / "out" / "cut.json")
-    small = load_model(tmp_path / "out")
+    small = load_model(Source(tmp_path / "out"))
     expected = masked_dense(saved(family), tmp_path / "out", cut)(IDS).logits
     assert torch.allclose(small(IDS).logits, expected, atol=1e-4)
-    dense = load_model(saved(family))
+    dense = load_model(Source(saved(family)))
     before = sum(layer.size for layer in Adapter(dense).layers())
     after = sum(layer.size for layer in Adapter(small).layers())
     assert abs(after - 0.6 * before) <= 2 * 97

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from secateur.core.errors import InputError, StorageError
-from secateur.core.output import storage_errors
+from secateur.core.files import storage_errors
 from secateur.run.checkpoint import FinishedBlock, RunFolder
 
 BLOCK = FinishedBlock(
@@ -41,22 +41,77 @@ def test_an_existing_output_is_never_overwritten(tmp_path):
     (tmp_path / "out").mkdir()
     run = RunFolder(tmp_path / "out")
     run.open({}, resume=False)
-    (run.path / "model").mkdir()
-    run.finish(run.path / "model")
+    run.model.mkdir()
+    run.finish()
     assert (tmp_path / "out").is_dir() and not run.path.exists()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="already exists"):
         RunFolder(tmp_path / "out").open({}, resume=True)
 
 
-def test_a_damaged_block_is_an_error(tmp_path):
+def test_a_changed_byte_of_any_file_is_refused_by_its_name(tmp_path):
+    run = RunFolder(tmp_path / "out")
+    run.open({"ratio": 0.5}, resume=False)
+    run.save_block(0, BLOCK)
+    run.save_hidden(1, [torch.randn(2, 3)])
+    run.save_gradients({"a": torch.randn(2, 3)})
+    run.save_state({"a": torch.randn(2)}, [0.5])
+    run.save_document("allocation", {"a": 0.25})
+    readers = {
+        "00000.safetensors": lambda run: run.load_block(0),
+        "hidden-00001.safetensors": lambda run: run.load_hidden(1),
+        "a.safetensors": lambda run: run.load_gradient("a"),
+        "training.safetensors": lambda run: run.load_state(),
+        "allocation.json": lambda run: run.load_document("allocation"),
+        "plan.json": lambda run: run.open({"ratio": 0.5}, resume=True),
+    }
+    for name, read in readers.items():
+        read(run)
+        (file,) = run.path.rglob(name)
+        whole = file.read_bytes()
+        for place in (len(whole) // 2, len(whole) - 1 if file.suffix == ".safetensors" else len(whole) // 3):
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            with pytest.raises(InputError, match=rf"{name}"):
+                read(RunFolder(tmp_path / "out"))
+        file.write_bytes(whole[:-3])
+        with pytest.raises(InputError, match=rf"{name}"):
+            read(RunFolder(tmp_path / "out"))
+        file.write_bytes(whole)
+
+
+def test_a_folder_that_no_run_left_is_not_touched(tmp_path):
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "gradients.safetensors").write_text("mine")
+    with pytest.raises(InputError, match="in the way"):
+        RunFolder(tmp_path / "out")
+    assert (tmp_path / "out.partial" / "gradients.safetensors").read_text() == "mine"
+
+
+def test_a_failed_run_leaves_nothing_and_work_is_kept(tmp_path):
+    run = RunFolder(tmp_path / "out")
+    run.open({}, resume=False)
+    run.give_up()
+    assert not run.path.exists()
+    run.open({}, resume=False)
+    run.save_block(0, BLOCK)
+    run.give_up()
+    assert RunFolder(tmp_path / "out").open({}, resume=True) == 1
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_run_killed_while_it_finished_is_finished_by_the_next(moved, tmp_path):
     run = RunFolder(tmp_path / "out")
     run.open({}, resume=False)
     run.save_block(0, BLOCK)
-    file = run.path / "blocks" / "00000.safetensors"
-    file.write_bytes(file.read_bytes()[:-3])
-    with pytest.raises(InputError, match="damaged"):
-        run.load_block(0)
+    run.model.mkdir()
+    (run.model / "config.json").write_text("{}")
+    (run.path / "finished").touch()
+    if moved:
+        run.model.replace(tmp_path / "out")
+    with pytest.raises(InputError, match="already exists"):
+        RunFolder(tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "config.json").exists()
 
 
 def test_a_full_disk_is_one_sentence(tmp_path):
@@ -65,7 +120,6 @@ def test_a_full_disk_is_one_sentence(tmp_path):
         storage_errors(tmp_path),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
-    run = RunFolder(tmp_path / "file" / "out")
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageError, match="cannot be written"):
-        run.open({}, resume=False)
+        RunFolder(tmp_path / "file" / "out")

@@ -5,7 +5,7 @@ import torch
 
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import load_model
+from secateur.adapt.source import Source, load_model
 from secateur.core.errors import InputError, RatioError, RecipeError
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
@@ -31,7 +31,7 @@ def test_an_idle_block_has_no_influence_and_its_removal_changes_no_logit(family,
     result = prune(tmp_path / "dense", SHORT, tmp_path / "out", ids=ids)
     found = json.loads((tmp_path / "out" / "blocks.json").read_text())
     assert found["kept"] == [0, 2] and found["influence"][1] == pytest.approx(0.0, abs=1e-6)
-    small = load_model(tmp_path / "out")
+    small = load_model(Source(tmp_path / "out"))
     assert small.config.num_hidden_layers == 2 and result.sparsity == pytest.approx(1 / 3)
     with torch.no_grad():
         torch.testing.assert_close(small(ids).logits, dense(ids).logits)
@@ -42,7 +42,7 @@ def test_an_idle_block_has_no_influence_and_its_removal_changes_no_logit(family,
 def test_every_family_loads_with_the_blocks_that_were_kept(family, saved, ids, tmp_path):
     prune(saved(family, blocks=3), SHORT, tmp_path / "out", ids=ids)
     kept = json.loads((tmp_path / "out" / "blocks.json").read_text())["kept"]
-    dense, small = load_model(saved(family, blocks=3)), load_model(tmp_path / "out")
+    dense, small = load_model(Source(saved(family, blocks=3))), load_model(Source(tmp_path / "out"))
     assert len(Adapter(small).blocks()) == 2 == len(getattr(small.config, "layer_types", None) or kept)
     for old, block in zip(kept, Adapter(small).blocks(), strict=True):
         expected = Adapter(dense).blocks()[old].tensors().values()
@@ -53,7 +53,7 @@ def test_a_model_shrunk_before_loses_blocks_too(saved, ids, tmp_path):
     cut = Recipe(method="slimgpt", ratio=0.3, round_to=1, allocate="incremental")
     prune(saved("llama", blocks=3), cut, tmp_path / "small", ids=ids)
     prune(tmp_path / "small", SHORT, tmp_path / "out", ids=ids)
-    assert torch.isfinite(load_model(tmp_path / "out")(ids).logits).all()
+    assert torch.isfinite(load_model(Source(tmp_path / "out"))(ids).logits).all()
 
 
 def test_wrong_requests_are_refused_in_words(saved, ids, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from secateur.adapt.source import load_model
+from secateur.adapt.source import Source, load_model
 from secateur.core.errors import CalibrationError, InputError
 from secateur.core.mask import Masks
 from secateur.evaluate.agreement import verify_folders
@@ -47,7 +47,7 @@ def test_a_shrunk_model_keeps_its_shapes_and_loads(family, saved, ids, text, tmp
     recipe = Recipe(method="slimgpt", ratio=0.3, round_to=1, allocate="incremental")
     prune(saved(family, blocks=3), recipe, tmp_path / "small", ids=ids)
     recover(tmp_path / "small", str(text), tmp_path / "out", SHORT, teacher=str(saved(family, blocks=3)))
-    small, trained = load_model(tmp_path / "small"), load_model(tmp_path / "out")
+    small, trained = load_model(Source(tmp_path / "small")), load_model(Source(tmp_path / "out"))
     shapes = {name: value.shape for name, value in small.state_dict().items()}
     assert {name: value.shape for name, value in trained.state_dict().items()} == shapes
     assert not torch.equal(trained(ids).logits, small(ids).logits)

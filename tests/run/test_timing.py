@@ -1,5 +1,6 @@
 import pytest
 
+from secateur.adapt.source import Source
 from secateur.core.errors import RatioError
 from secateur.run import timing
 from secateur.run.allocate import allocate_model
@@ -28,7 +29,7 @@ def test_what_cannot_be_reached_is_named():
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "llama-mqa"])
 def test_sizes_are_really_removed_and_really_timed(name, saved):
-    times = time_sizes(saved(name), Recipe(method="slimgpt", budget="1-ms", round_to=1))
+    times = time_sizes(Source(saved(name)), Recipe(method="slimgpt", budget="1-ms", round_to=1))
     assert len(times) == 4 and all(time > 0 for time in times.values())
     assert sorted(times) == pytest.approx([0.0, 0.25, 0.5, 0.75], abs=0.02)
 
@@ -60,4 +61,4 @@ def test_a_resumed_run_keeps_the_ratio_it_found(saved, ids, tmp_path, monkeypatc
 
 def test_other_budgets_are_left_alone(saved):
     recipe = Recipe(method="slimgpt", budget="13k-params")
-    assert timed(recipe, saved("llama")) is recipe
+    assert timed(recipe, Source(saved("llama"))) is recipe

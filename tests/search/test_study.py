@@ -97,10 +97,10 @@ def test_ratios_come_near_the_best_of_a_grid(settings, saved, ids, text, tmp_pat
 
 
 def _fitness_ids(model, settings):
-    from secateur.adapt.source import load_tokenizer
+    from secateur.adapt.source import Source, load_tokenizer
 
     data = settings.calibration
-    return replace(data, samples=data.samples + 2).draw(load_tokenizer(model))[data.samples :]
+    return replace(data, samples=data.samples + 2).draw(load_tokenizer(Source(model)))[data.samples :]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from secateur.adapt.source import load_model
+from secateur.adapt.source import Source, load_model
 from secateur.allocate.dsa import DSA
 from secateur.allocate.expression import parse
 from secateur.evaluate.perplexity import token_losses
@@ -30,7 +30,7 @@ def trials(model, ids, tmp_path):
 
 def test_fitness_is_the_loss_of_the_model_wandas_mask_leaves(trials, model, ids):
     """Every layer sees the dense inputs, so only the first block's masks equal those of a sequential run."""
-    dense = token_losses(load_model(model), ids).double().mean()
+    dense = token_losses(load_model(Source(model)), ids).double().mean()
     problem = trials.problem
     nothing = dict.fromkeys(problem.blocks, 0.0)
     first = next(iter(problem.blocks))
@@ -43,7 +43,7 @@ def test_one_pruned_layer_equals_the_run_that_prunes_it(trials, model, ids, tmp_
     others = dict.fromkeys(trials.problem.layers, 0.0)
     recipe = Recipe(method="wanda", ratio=0.0, allocation=others | {layer: 0.5})
     result = prune(model, recipe, tmp_path / "out", ids=ids)
-    loss = token_losses(load_model(result.out), ids).double().mean()
+    loss = token_losses(load_model(Source(result.out)), ids).double().mean()
     assert trials.fitness(others | {layer: 0.5}) == pytest.approx(float(loss), abs=1e-5)
 
 

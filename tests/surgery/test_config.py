@@ -1,5 +1,5 @@
 import pytest
-from transformers import LlamaConfig
+from transformers import AutoConfig
 
 from conftest import CONFIGS, tiny_model
 from secateur.adapt.adapter import Adapter
@@ -33,11 +33,10 @@ def test_unequal_sizes_use_the_standard_field(name):
 
 
 def test_removed_blocks_leave_every_list():
-    config = LlamaConfig(**CONFIGS["llama"]).to_dict() | {
-        "layer_types": ["a", "b"],
-        "per_layer_config": {"1": {"x": 1}},
-    }
-    left = depth_config(config, [1], 2)
-    assert (
-        left["num_hidden_layers"] == 1 and left["layer_types"] == ["b"] and left["per_layer_config"] == {"0": {"x": 1}}
-    )
+    types = ["sliding_attention", "full_attention"]
+    config = AutoConfig.for_model(**CONFIGS["gemma3_text"] | dict(model_type="gemma3_text", layer_types=types))
+    document = config.to_dict() | {"per_layer_config": {"1": {"x": 1}}, "eos_token_id": [3, 4]}
+    del document["layer_types"]  # a config may leave out what its class derives
+    left = depth_config(document, config, [1])
+    assert left["num_hidden_layers"] == 1 and left["layer_types"] == ["full_attention"]
+    assert left["per_layer_config"] == {"0": {"x": 1}} and left["eos_token_id"] == [3, 4]

@@ -4,11 +4,11 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from conftest import CONFIGS, TASK_CONFIGS, task_batch, task_model, tiny_model
-from secateur.adapt.source import load_as_saved
+from secateur.adapt.source import Source, load_as_saved
 from secateur.adapt.stacks import attentions
 from secateur.core.cut import Cut
-from secateur.core.document import read_document, write_document
 from secateur.core.errors import InputError
+from secateur.core.files import read_document, write_document
 from secateur.score.gates import gated
 from secateur.surgery.heads import add_silent_heads_, cut_heads_, head_sites, heads_config
 
@@ -49,7 +49,7 @@ def test_a_removed_head_is_a_gate_at_zero_and_the_model_loads_again(name, tmp_pa
     shared = 2 * 32 * 4 if "T5" in name else 0  # the tables of the first blocks, before they were sliced
     assert before - model.num_parameters() == gone * biased + shared - extra
     saved_without_heads(model, tmp_path)
-    assert torch.equal(load_as_saved(tmp_path)(**batch).logits, model(**batch).logits)
+    assert torch.equal(load_as_saved(Source(tmp_path))(**batch).logits, model(**batch).logits)
 
 
 @pytest.mark.parametrize("auto", ["AutoModelForSequenceClassification", "AutoModel"])
@@ -71,7 +71,10 @@ def test_a_translation_model_decodes_the_same_after_loading(tmp_path):
         saved_without_heads(model, folder)
         ids = task_batch(model)["input_ids"]
         settings = dict(max_new_tokens=6, do_sample=False, num_beams=1)
-        kept, fresh = model.generate(ids, **settings), load_as_saved(folder).generate(ids, use_cache=False, **settings)
+        kept, fresh = (
+            model.generate(ids, **settings),
+            load_as_saved(Source(folder)).generate(ids, use_cache=False, **settings),
+        )
         assert torch.equal(kept, fresh)
 
 

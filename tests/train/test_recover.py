@@ -3,13 +3,13 @@ import torch
 
 from conftest import CONFIGS
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import load_model
+from secateur.adapt.source import Source, load_model
 from secateur.core.errors import InputError, NumericalError
 from secateur.train.recover import Trainer, Training
 
 
 def halved(folder):
-    model = load_model(folder)
+    model = load_model(Source(folder))
     for layer in Adapter(model).layers():
         weight = layer.weight.clone()
         weight[:, ::2] = 0
@@ -53,7 +53,7 @@ def test_a_state_taken_up_goes_on_with_the_same_bits(rank, saved, ids):
 
 
 def test_a_teacher_pulls_towards_its_outputs(saved, ids):
-    teacher = load_model(saved("llama"))
+    teacher = load_model(Source(saved("llama")))
 
     def distance(model):
         with torch.no_grad():
@@ -68,7 +68,7 @@ def test_a_teacher_pulls_towards_its_outputs(saved, ids):
 
 
 def test_a_teacher_that_is_the_model_itself_has_nothing_to_say(saved, ids):
-    trainer = Trainer(load_model(saved("llama")), Training(teaching=1.0), load_model(saved("llama")))
+    trainer = Trainer(load_model(Source(saved("llama"))), Training(teaching=1.0), load_model(Source(saved("llama"))))
     assert trainer.step(0, ids) == pytest.approx(0.0, abs=1e-6)
 
 
@@ -86,7 +86,7 @@ def test_impossible_settings_are_refused(field):
 
 
 def test_a_loss_that_explodes_is_an_error(saved, ids):
-    model = load_model(saved("llama"))
+    model = load_model(Source(saved("llama")))
     trainer = Trainer(model, Training())
     model.model.norm.weight.data.fill_(float("nan"))
     with pytest.raises(NumericalError, match="smaller rate"):
@@ -94,7 +94,7 @@ def test_a_loss_that_explodes_is_an_error(saved, ids):
 
 
 def test_a_teacher_of_another_vocabulary_is_refused(saved):
-    teacher = load_model(saved("llama"))
+    teacher = load_model(Source(saved("llama")))
     teacher.config.vocab_size = 7
     with pytest.raises(InputError, match="teacher has 7 tokens"):
-        Trainer(load_model(saved("llama")), Training(), teacher)
+        Trainer(load_model(Source(saved("llama"))), Training(), teacher)

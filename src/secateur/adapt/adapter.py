@@ -138,8 +138,7 @@ class Adapter:
     def blocks(self) -> list[Block]:
         """All blocks, in forward order."""
         return [
-            Block(f"{self.place}.{index}", module, self.family)
-            for index, module in enumerate(self.modules.children())
+            Block(f"{self.place}.{index}", module, self.family) for index, module in enumerate(self.modules.children())
         ]
 
     def layers(self) -> list[Layer]:

@@ -21,8 +21,8 @@ from secateur.adapt.gguf import convert_gguf
 from secateur.adapt.loading import HEADLESS, check_report, first_line, quiet
 from secateur.adapt.resize import shrinkable
 from secateur.core.cache import package_file
-from secateur.core.document import read_document
 from secateur.core.errors import ModelError
+from secateur.core.files import read_document
 
 __all__ = [
     "Source",

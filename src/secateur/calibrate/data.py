@@ -1,45 +1,63 @@
 """Calibration samples from text, jsonl, datasets, token ids or the bundled corpus."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from secateur.adapt.positions import check_length, default_length
 from secateur.calibrate.bundled import Split, bundled_text
+from secateur.calibrate.rows import ROW_FILES, TEXT_FILES, file_kind, read_plain, read_rows, row_text
 from secateur.core.errors import CalibrationError, InputError
 from secateur.core.seed import generator
 from secateur.core.shapes import TokenIds
 
 __all__ = ["Calibration", "read_text", "text_ids"]
 
+DEFAULT_LENGTH = 1024  # tokens of a sample
+
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
     """Where samples come from and how many: `samples` windows of `length` tokens.
 
-    source: "bundled", a .txt or .jsonl file (its "text" fields), a .safetensors file
-    with an `ids` tensor, or datasets:NAME[:SPLIT[:COLUMN]].
+    source: "bundled", a .txt, .jsonl, .json, .csv or .parquet file (also .gz), a
+    .safetensors file with an `ids` tensor, or datasets:NAME[:SPLIT[:COLUMN]].
+    length: None is 1024, or as many as the model has positions.
+    text_column: the field of rows that holds text; None is "text", or `messages`.
     """
 
     source: str = "bundled"
     samples: int = 16
-    length: int = 1024
+    length: int | None = None
     seed: int = 0
+    text_column: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot calibrate anything."""
-        if self.samples < 1 or self.length < 2:
+        if self.samples < 1 or (self.length is not None and self.length < 2):
             raise CalibrationError(
                 f"calibration of {self.samples} samples x {self.length} tokens is empty: need at least 1 x 2"
             )
+        if self.seed < 0:
+            raise CalibrationError(f"calibration seed {self.seed} should be 0 or more")
+
+    def fitted(self, config: PretrainedConfig) -> "Calibration":
+        """The same with a length this model can read: 1024 tokens, or as many as it has positions, unless one is set.
+
+        Raises InputError where the length that is set is more than the model has positions.
+        """
+        if self.length is None:
+            return replace(self, length=default_length(config))
+        check_length(self.length, config, "calibration")
+        return self
 
     def draw(self, tokenizer: PreTrainedTokenizerBase | None) -> TokenIds:
-        """Windows `[samples, length]` at random offsets fixed by the seed.
+        """Windows `[samples, length]` at random offsets fixed by the seed; a length that is not set is 1024.
 
         Raises CalibrationError when the text has fewer tokens than one window.
         """
@@ -49,16 +67,18 @@ class Calibration:
         elif tokenizer is None:
             raise CalibrationError(f"calibration from {self.source!r} needs a tokenizer, and the model has none")
         else:
-            ids, prefix = text_ids(read_text(self.source, "calibration"), tokenizer)
+            text = read_text(self.source, "calibration", column=self.text_column, tokenizer=tokenizer)
+            ids, prefix = text_ids(text, tokenizer)
         return windows(ids, prefix, self)
 
 
 def windows(ids: Tensor, prefix: list[int], plan: Calibration) -> TokenIds:
     """Cut random windows; every one starts with the tokenizer's own prefix, if it has one."""
-    body = plan.length - len(prefix)
-    if len(ids) < body:
+    length = plan.length or DEFAULT_LENGTH
+    body = length - len(prefix)
+    if len(ids) < body or body < 1:
         raise CalibrationError(
-            f"calibration text {plan.source!r} has {len(ids)} tokens, fewer than one sample of {plan.length}: "
+            f"calibration text {plan.source!r} has {len(ids)} tokens, fewer than one sample of {length}: "
             "give more text or a smaller --length"
         )
     offsets = torch.randint(
@@ -78,48 +98,43 @@ def text_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor, lis
     return torch.tensor(ids, dtype=torch.long), prefix
 
 
-def read_text(source: str, split: Split) -> str:
+def read_text(
+    source: str, split: Split, *, column: str | None = None, tokenizer: PreTrainedTokenizerBase | None = None
+) -> str:
     """The text of a source; `split` picks the half of the bundled corpus.
 
-    Raises InputError when the file is missing, unreadable or empty.
+    column: the field of rows that holds text; without one "text", or `messages` through the tokenizer's chat
+    template. Raises InputError when the file is missing, unreadable or of another kind, CalibrationError when empty.
     """
     if source == "bundled":
         return bundled_text(split)
     if source.startswith("datasets:"):
-        return _dataset_text(source)
+        return _dataset_text(source, column)
     path = Path(source)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"text {source!r} cannot be read ({error}): give a .txt or .jsonl file, or 'bundled'"
-        ) from error
-    text = _jsonl_text(path, text) if path.suffix == ".jsonl" else text
+    kind = file_kind(path)
+    if kind in TEXT_FILES:
+        text = read_plain(path)
+    elif kind in ROW_FILES:
+        text = "\n\n".join(row_text(row, column, tokenizer) for row in read_rows(path))
+    else:
+        known = ", ".join((*TEXT_FILES, *ROW_FILES))
+        raise InputError(f"text {source!r} should be a {known} file (also .gz), datasets:NAME, or 'bundled'")
     if not text.strip():
         raise CalibrationError(f"text {source!r} is empty")
     return text
 
 
-def _jsonl_text(path: Path, content: str) -> str:
-    texts: list[str] = []
-    for number, line in enumerate(content.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            texts.append(json.loads(line)["text"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f'{path} line {number} should be an object with a "text" field') from error
-    return "\n\n".join(texts)
-
-
-def _dataset_text(source: str) -> str:
+def _dataset_text(source: str, column: str | None) -> str:
     _, name, *rest = source.split(":")
-    split, column = (rest + ["train", "text"][len(rest) :])[:2]
+    split, named = (rest + ["train", "text"][len(rest) :])[:2]
+    column = column or named
     try:
         from datasets import load_dataset  # optional: only users of a datasets name pay for it
 
         rows = load_dataset(name, split=split)
         return "\n\n".join(rows[column])
+    except ImportError as error:
+        raise InputError(f"dataset {name!r} needs its package: pip install 'secateur[eval]'") from error
     except Exception as error:  # datasets raises many kinds; each means the name cannot be used
         raise InputError(f"dataset {name!r} (split {split!r}, column {column!r}) cannot be read: {error}") from error
 
@@ -129,6 +144,6 @@ def _stored_ids(path: Path) -> Tensor:
         ids = load_file(path)["ids"]
     except (SafetensorError, OSError, KeyError) as error:
         raise InputError(f"{path} should be a safetensors file with an 'ids' tensor: {error}") from error
-    if ids.dtype not in (torch.int32, torch.int64) or ids.dim() not in (1, 2):
+    if ids.dtype not in (torch.int32, torch.int64) or ids.dim() not in (1, 2) or not ids.numel():
         raise InputError(f"{path}: ids should be whole numbers, got {ids.dtype} {list(ids.shape)}")
     return ids.reshape(-1).long()

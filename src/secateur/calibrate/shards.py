@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from secateur.core.cache import file_digest
-from secateur.core.document import read_document, write_document
 from secateur.core.errors import ModelError
+from secateur.core.files import read_document, write_document
 
 __all__ = ["Checkpoint", "TensorInfo", "write_checkpoint"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from secateur.core.output import reserve, storage_errors
+from secateur.core.files import reserve, storage_errors
 
 __all__ = ["Store"]
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from secateur.cli.console import AsJson, Model, err, progress, say, screen
+from secateur.cli.console import AsJson, Column, Length, Model, Text, Trust, progress, resumable, say, screen
+from secateur.core.files import check_output, storage_errors, write_document
 
 Figures = Annotated[Path | None, typer.Option(help="Folder for figures of the result.")]
 
@@ -21,24 +22,24 @@ def allocate(
     ratio: Annotated[float | None, typer.Option(help="Share of the weights to remove.")] = None,
     budget: Annotated[str | None, typer.Option(help="Size to reach by units instead: 100M-params, 40-ms.")] = None,
     figures: Figures = None,
-    calibration: Annotated[str, typer.Option(help="A .txt or .jsonl file, datasets:NAME, or bundled.")] = "bundled",
-    samples: Annotated[int, typer.Option(help="Calibration samples.")] = 16,
-    length: Annotated[int, typer.Option(help="Tokens in a sample.")] = 1024,
-    seed: Annotated[int, typer.Option(help="Fixes which samples are drawn.")] = 0,
+    calibration: Text = "bundled",
+    text_column: Column = None,
+    samples: Annotated[int, typer.Option(min=1, help="Calibration samples.")] = 16,
+    length: Length = None,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes which samples are drawn.")] = 0,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Say how much goes where, without pruning."""
-    from secateur.core.errors import InputError
-    from secateur.core.output import storage_errors
+    check_output(out)
+    from secateur.adapt.source import resolve
     from secateur.run.allocate import survey_model
     from secateur.run.recipe import parse_recipe
 
-    if out.exists():
-        raise InputError(f"output {str(out)!r} already exists: remove it or name another")
-    data = {"source": calibration, "samples": samples, "length": length, "seed": seed}
+    data = {"source": calibration, "samples": samples, "length": length, "seed": seed, "text_column": text_column}
     size = {"ratio": ratio} if budget is None else {"budget": budget, "pattern": "units"}
     recipe = parse_recipe({"method": "magnitude", "allocate": allocator, "calibration": data, **size})
     with progress("reading blocks") as bar:
-        survey = survey_model(model, recipe, progress=bar)
+        survey = survey_model(resolve(model, trusted=trust_remote_code), recipe, progress=bar)
     found = survey.ratios()
     with storage_errors(out):
         found.save(out)
@@ -55,36 +56,32 @@ def search(
     ratio: Annotated[float, typer.Option(help="Share of the weights to remove.")],
     out: Annotated[Path, typer.Option(help="JSON file to write: ratios by block. The study is kept in OUT.search.")],
     space: Annotated[str, typer.Option(help="expressions (DSA), or the ratios of blocks themselves.")] = "expressions",
-    trials: Annotated[int, typer.Option(help="Candidates to judge.")] = 64,
-    population: Annotated[int, typer.Option(help="Candidates in a generation.")] = 16,
-    workers: Annotated[int, typer.Option(help="Processes; each holds the model once.")] = 1,
+    trials: Annotated[int, typer.Option(min=1, help="Candidates to judge.")] = 64,
+    population: Annotated[int, typer.Option(min=1, help="Candidates in a generation.")] = 16,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each holds the model once.")] = 1,
     storage: Annotated[str | None, typer.Option(help="Optuna storage: sqlite:///FILE, journal:FILE, ...")] = None,
-    calibration: Annotated[str, typer.Option(help="A .txt or .jsonl file, datasets:NAME, or bundled.")] = "bundled",
-    samples: Annotated[int, typer.Option(help="Samples the statistics are gathered from.")] = 16,
-    fitness: Annotated[int, typer.Option(help="Further samples that candidates are judged on.")] = 2,
-    length: Annotated[int, typer.Option(help="Tokens in a sample.")] = 1024,
-    seed: Annotated[int, typer.Option(help="Fixes samples and candidates.")] = 0,
+    calibration: Text = "bundled",
+    text_column: Column = None,
+    samples: Annotated[int, typer.Option(min=1, help="Samples the statistics are gathered from.")] = 16,
+    fitness: Annotated[int, typer.Option(min=1, help="Further samples that candidates are judged on.")] = 2,
+    length: Length = None,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes samples and candidates.")] = 0,
     figures: Figures = None,
+    trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Find how much goes where by trial; killed or not, run it again to go on."""
+    check_output(out)
+    from secateur.adapt.source import resolve
     from secateur.calibrate.data import Calibration
-    from secateur.core.document import write_document
-    from secateur.core.errors import InputError
-    from secateur.core.output import storage_errors
     from secateur.search.study import Search, search_ratios
 
-    if out.exists():
-        raise InputError(f"output {str(out)!r} already exists: remove it or name another")
-    data = Calibration(source=calibration, samples=samples, length=length, seed=seed)
+    data = Calibration(source=calibration, samples=samples, length=length, seed=seed, text_column=text_column)
     sizes = {"trials": trials, "population": population, "workers": workers, "fitness": fitness, "seed": seed}
     plan = Search(ratio=ratio, space=space, storage=storage, calibration=data, **sizes)
-    try:
-        with progress("trials") as bar:
-            found = search_ratios(model, plan, out.with_name(out.name + ".search"), progress=bar)
-    except KeyboardInterrupt:
-        err.print("interrupted: finished trials are kept, run the same command to go on")
-        raise typer.Exit(130) from None
+    source = resolve(model, trusted=trust_remote_code)
+    with resumable("finished trials are kept: rerun the command to go on"), progress("trials") as bar:
+        found = search_ratios(source, plan, out.with_name(out.name + ".search"), progress=bar)
     result = {"candidate": found.candidate, "fitness": found.fitness, "uniform": found.uniform}
     with storage_errors(out):
         write_document(out.with_name(out.name + ".search") / "history.json", result | {"history": found.history})

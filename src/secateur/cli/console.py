@@ -13,10 +13,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from secateur.core.errors import InputError
+
 __all__ = [
     "AsJson",
+    "Column",
     "Interrupted",
+    "Length",
     "Model",
+    "Text",
     "Trust",
     "err",
     "interruptible",
@@ -25,6 +30,7 @@ __all__ = [
     "say",
     "screen",
     "show",
+    "whole_numbers",
 ]
 
 # Nothing that is printed is markup: paths, names and exceptions hold brackets.
@@ -34,6 +40,15 @@ Model = Annotated[str, typer.Argument(help="A folder, a hub name, a .gguf file, 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that the model's folder or hub page brings.")
+]
+Text = Annotated[
+    str, typer.Option(help="A .txt, .jsonl, .json, .csv or .parquet file (also .gz), datasets:NAME, or bundled.")
+]
+Column = Annotated[
+    str | None, typer.Option(help="Field of rows that holds the text; default is text, or messages by chat template.")
+]
+Length = Annotated[
+    int | None, typer.Option(min=2, help="Tokens in a sample; default is 1024, or the model's positions if fewer.")
 ]
 _EVERY = 10.0  # seconds between progress lines where there is no terminal
 
@@ -65,8 +80,8 @@ def resumable(how: str) -> Iterator[None]:
     """Say how to go on when this is interrupted, and end with exit code 130."""
     try:
         yield
-    except Interrupted:
-        err.print(f"interrupted: {how}")
+    except (Interrupted, KeyboardInterrupt):
+        err.print(f"interrupted: {how}", soft_wrap=True)
         raise typer.Exit(130) from None
 
 
@@ -93,7 +108,8 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
     The context is called with how many are done of how many.
     """
     if not err.is_terminal:
-        yield _lines(label)
+        with _lines(label) as tell:
+            yield tell
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -107,22 +123,40 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total, count=f"{done}/{total}")
 
 
-def _lines(label: str) -> Callable[[int, int], None]:
-    """A line at the start, then at most every ten seconds: what, how far, how long still."""
+def whole_numbers(option: str, text: str, example: str) -> list[int]:
+    """Whole numbers with commas between. Raises InputError on anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise InputError(f"{option} {text!r} should be whole numbers with commas between, such as {example}")
+    return [int(part) for part in parts]
+
+
+@contextmanager
+def _lines(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A line every ten seconds: what, how far, how long still; nothing of what ends sooner."""
     begun = time.monotonic()
-    last = begun
-    err.print(f"{label}: started", soft_wrap=True)
+    state = (0, 0)
+    ended = threading.Event()
 
     def tell(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < _EVERY:
-            return
-        last = now
-        left = f", about {(now - begun) / done * (total - done):,.0f} s left" if done else ""
-        err.print(f"{label}: {done} of {total} done, {now - begun:,.0f} s{left}", soft_wrap=True)
+        nonlocal state
+        state = (done, total)
 
-    return tell
+    def speak() -> None:
+        while not ended.wait(_EVERY):
+            done, total = state
+            spent = time.monotonic() - begun
+            far = f"{done} of {total} done, " if total else ""
+            left = f", about {spent / done * (total - done):,.0f} s left" if done else ""
+            err.print(f"{label}: {far}{spent:,.0f} s{left}", soft_wrap=True)
+
+    speaker = threading.Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield tell
+    finally:
+        ended.set()
+        speaker.join()
 
 
 def _flat(results: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -71,7 +71,7 @@ def prune(
 @forest.command()
 def report(folder: Annotated[Path, typer.Argument(help="What `forest prune` wrote.")], as_json: AsJson = False) -> None:
     """Show what was measured and draw its figures again."""
-    from secateur.core.document import read_document
+    from secateur.core.files import read_document
 
     found = read_document(folder / "forest.json")
     _draw(found, folder)

@@ -1,24 +1,47 @@
 """Commands: prune, recover, evaluate, run, methods and more. Progress and errors go to stderr, results to stdout."""
 
+import io
 import json
 import logging
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.logging import RichHandler
 from rich.table import Table
+from rich.text import Text as TextLine
 from typer.main import get_command
 
 from secateur.cli.allocate import allocate, search
-from secateur.cli.console import AsJson, Model, err, progress, say, screen, show
+from secateur.cli.console import (
+    AsJson,
+    Column,
+    Interrupted,
+    Length,
+    Model,
+    Text,
+    Trust,
+    err,
+    interruptible,
+    progress,
+    resumable,
+    say,
+    screen,
+    show,
+    whole_numbers,
+)
 from secateur.cli.forest import forest
 from secateur.cli.heads import heads
 from secateur.cli.lottery import lottery
-from secateur.core.errors import SecateurError
+from secateur.core.errors import DisagreementError, InputError, SecateurError
+from secateur.core.files import check_output
 
 __all__ = ["app", "main"]
+
+_UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_RESUME = "finished work is kept: rerun the command with --resume to go on"
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__import__("secateur").__doc__)
 app.command()(allocate)
@@ -33,23 +56,31 @@ def prune(
     model: Model,
     out: Annotated[str, typer.Option(help="Folder to write; must not exist yet.")],
     method: Annotated[str, typer.Option(help="See `secateur methods`.")] = "sparsegpt",
-    ratio: Annotated[float | None, typer.Option(help="Share of the weights to remove; n:m patterns fix it.")] = None,
+    ratio: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of the weights to remove; n:m patterns fix it.")
+    ] = None,
     pattern: Annotated[str | None, typer.Option(help="unstructured, row, columns:UNIT, 2:4, units, ...")] = None,
     budget: Annotated[str | None, typer.Option(help="Size to reach instead of a ratio: 100M-params, ...")] = None,
     allocate: Annotated[str, typer.Option(help="How much where: uniform, owl, als, ...")] = "uniform",
     allocation: Annotated[
         Path | None, typer.Option(help="A file `secateur allocate` wrote; stands above --allocate.")
     ] = None,
-    round_to: Annotated[int, typer.Option(help="ffn channels stay in multiples of this, for units.")] = 8,
-    calibration: Annotated[str, typer.Option(help="A .txt or .jsonl file, datasets:NAME, or bundled.")] = "bundled",
-    samples: Annotated[int, typer.Option(help="Calibration samples.")] = 16,
-    length: Annotated[int, typer.Option(help="Tokens in a sample.")] = 1024,
-    seed: Annotated[int, typer.Option(help="Fixes which samples are drawn.")] = 0,
+    round_to: Annotated[int, typer.Option(min=1, help="ffn channels stay in multiples of this, for units.")] = 8,
+    calibration: Text = "bundled",
+    text_column: Column = None,
+    samples: Annotated[int, typer.Option(min=1, help="Calibration samples.")] = 16,
+    length: Length = None,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes which samples are drawn.")] = 0,
     dtype: Annotated[str, typer.Option(help="Forward passes in auto, float32 or bfloat16.")] = "auto",
+    save_dtype: Annotated[
+        str, typer.Option(help="Write weights as float32, bfloat16 or float16; auto keeps the model's own.")
+    ] = "auto",
+    trust_remote_code: Trust = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Prune MODEL and save a model that plain transformers loads."""
+    _check_names(model, Path(out))
     from secateur.run.recipe import parse_recipe  # torch takes seconds to import: not for --help
 
     settings = {
@@ -60,10 +91,17 @@ def prune(
         "allocate": allocate,
         "allocation": _ratios(allocation),
         "round_to": round_to,
-        "calibration": {"source": calibration, "samples": samples, "length": length, "seed": seed},
+        "calibration": {
+            "source": calibration,
+            "samples": samples,
+            "length": length,
+            "seed": seed,
+            "text_column": text_column,
+        },
         "dtype": dtype,
+        "save_dtype": save_dtype,
     }
-    _prune(model, parse_recipe(settings), out, resume=resume, as_json=as_json)
+    _prune(model, parse_recipe(settings), out, resume=resume, trust=trust_remote_code, as_json=as_json)
 
 
 @app.command()
@@ -71,6 +109,7 @@ def run(
     recipe: Annotated[Path, typer.Argument(help="A YAML file; its keys are the recipe's fields.")],
     out: Annotated[str | None, typer.Option(help="Folder to write, instead of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Do as a recipe says: prune, or any command that it names."""
@@ -82,61 +121,81 @@ def run(
         from secateur.cli.recipes import as_arguments
 
         given = {"out": out, "resume": resume or None, "json": as_json or None}  # they stand above the recipe's
+        given["trust_remote_code"] = trust_remote_code or None
         app(as_arguments(get_command(app), data | {key: value for key, value in given.items() if value is not None}))
     settings = load_recipe(recipe)
     target = out or settings.out
     if settings.model is None or target is None:
         raise RecipeError(f"recipe {recipe} needs a model and an out folder (out may also be given by --out)")
-    _prune(settings.model, settings, target, resume=resume, as_json=as_json)
+    _check_names(settings.model, Path(target))
+    _prune(settings.model, settings, target, resume=resume, trust=trust_remote_code, as_json=as_json)
 
 
 @app.command()
 def recover(
     model: Annotated[str, typer.Argument(help="A pruned model folder.")],
-    text: Annotated[str, typer.Option(help="A .txt or .jsonl file, datasets:NAME, or bundled.")],
+    text: Text,
     out: Annotated[str, typer.Option(help="Folder to write; must not exist yet.")],
     teacher: Annotated[str | None, typer.Option(help="The dense model, to learn from its outputs too.")] = None,
-    rank: Annotated[int, typer.Option(help="Rank of low-rank changes (LoRA); 0 trains all weights.")] = 0,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 200,
-    batch: Annotated[int, typer.Option(help="Windows in a step.")] = 4,
-    length: Annotated[int, typer.Option(help="Tokens in a window.")] = 512,
+    rank: Annotated[int, typer.Option(min=0, help="Rank of low-rank changes (LoRA); 0 trains all weights.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 200,
+    batch: Annotated[int, typer.Option(min=1, help="Windows in a step.")] = 4,
+    length: Annotated[int, typer.Option(min=2, help="Tokens in a window.")] = 512,
     rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    seed: Annotated[int, typer.Option(help="Fixes which windows are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes which windows are drawn.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a pruned model on text; zeros and sizes stay as they are."""
+    _check_names(model, Path(out))
     from secateur.run.recover import recover as run_recover
     from secateur.train.recover import Training
 
     training = Training(steps=steps, batch=batch, length=length, rank=rank, rate=rate, seed=seed)
-    try:
-        with progress("training steps") as bar:
-            found = run_recover(model, text, out, training, teacher=teacher, resume=resume, progress=bar)
-    except KeyboardInterrupt:
-        err.print("interrupted: the last saved state is kept, add --resume to go on")
-        raise typer.Exit(130) from None
+    with resumable(_RESUME), progress("training steps") as bar:
+        found = run_recover(
+            model,
+            text,
+            out,
+            training,
+            teacher=teacher,
+            resume=resume,
+            trust_remote_code=trust_remote_code,
+            progress=bar,
+        )
     show(found, as_json=as_json)
+    if not as_json:
+        say(f"{out}: trained; next: secateur evaluate {out} --perplexity FILE")
 
 
 @app.command()
 def evaluate(
     model: Model,
-    perplexity: Annotated[str | None, typer.Option(help="A .txt or .jsonl file, or bundled.")] = None,
+    perplexity: Annotated[str | None, typer.Option(help="Text to measure it on, or bundled.")] = None,
     tasks: Annotated[list[Path] | None, typer.Option(help="A .jsonl file of questions; may be repeated.")] = None,
-    limit: Annotated[int | None, typer.Option(help="First rows of each task only.")] = None,
-    length: Annotated[int, typer.Option(help="Tokens in a perplexity window.")] = 1024,
-    stride: Annotated[int | None, typer.Option(help="Tokens between windows; default is no overlap.")] = None,
-    windows: Annotated[int | None, typer.Option(help="First perplexity windows only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="First rows of each task only.")] = None,
+    length: Length = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="Tokens between windows; default is no overlap.")] = None,
+    windows: Annotated[int | None, typer.Option(min=1, help="First perplexity windows only.")] = None,
     dtype: Annotated[str, typer.Option(help="Compute in auto (float32 on a CPU), float32 or bfloat16.")] = "auto",
+    trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure perplexity and zero-shot accuracy."""
+    _check_names(model)
+    from secateur.adapt.source import resolve
     from secateur.run.evaluate import measure
 
     with progress("evaluating") as bar:
         results = measure(
-            model, perplexity, tasks or [], limit=limit, dtype=dtype, window=(length, stride, windows), progress=bar
+            resolve(model, trusted=trust_remote_code),
+            perplexity,
+            tasks or [],
+            limit=limit,
+            dtype=dtype,
+            window=(length, stride, windows),
+            progress=bar,
         )
     show(results, as_json=as_json)
 
@@ -145,14 +204,24 @@ def evaluate(
 def verify(
     dense: Annotated[str, typer.Argument(help="The model that was pruned.")],
     pruned: Annotated[str, typer.Argument(help="The folder `prune` wrote.")],
+    trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that a shrunk model computes what the dense one does with zeros in its place."""
+    """Check that a shrunk model computes what the dense one does with zeros in its place; exit code 1 if not."""
+    _check_names(dense)
+    _check_names(pruned)
+    from secateur.adapt.source import resolve
     from secateur.evaluate.agreement import verify_folders
 
-    found = verify_folders(dense, pruned)
+    try:
+        found = verify_folders(*(resolve(name, trusted=trust_remote_code) for name in (dense, pruned)))
+    except DisagreementError as error:
+        if as_json:
+            typer.echo(json.dumps({"same": False, "why": str(error)}))
+        err.print(f"not the same: {error}", soft_wrap=True)
+        raise typer.Exit(1) from None
     if as_json:
-        typer.echo(json.dumps(found._asdict()))
+        typer.echo(json.dumps({"same": True} | found._asdict()))
         return
     worst = max(found.blocks)
     say(f"same: blocks differ by at most {worst:.1e} of their largest value, logits by {found.logits:.1e}")
@@ -164,11 +233,14 @@ def export(
     to: Annotated[str, typer.Option(help="gguf, onnx, decilm (vLLM) or standalone.")],
     out: Annotated[Path, typer.Option(help="File (gguf) or folder (others) to write; must not exist yet.")],
     quantize: Annotated[str, typer.Option(help="Of gguf: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0.")] = "f32",
+    trust_remote_code: Trust = False,
 ) -> None:
     """Write a model in another format."""
+    _check_names(folder, out)
+    from secateur.adapt.source import resolve
     from secateur.export.convert import convert
 
-    say(convert(folder, to, out, quantize=quantize))
+    say(convert(resolve(folder, trusted=trust_remote_code), to, out, quantize=quantize))
 
 
 @app.command()
@@ -177,19 +249,24 @@ def bench(
     pruned: Annotated[str, typer.Argument(help="The smaller model.")],
     engine: Annotated[str, typer.Option(help="torch, torch-bfloat16, onnxruntime, llama.cpp.")] = "torch",
     batch: Annotated[str, typer.Option(help="Batch sizes, commas between.")] = "1",
-    prompt: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 512,
-    new: Annotated[int, typer.Option(help="Tokens decoded after it.")] = 128,
-    rounds: Annotated[int, typer.Option(help="Turns each model takes; medians are reported.")] = 3,
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 512,
+    new: Annotated[int, typer.Option(min=1, help="Tokens decoded after it.")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns each model takes; medians are reported.")] = 3,
+    trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Time both models side by side."""
-    from secateur.core.errors import InputError
+    _check_names(dense)
+    _check_names(pruned)
+    sizes = whole_numbers("batch", batch, "1,8")
+    from secateur.adapt.source import resolve
     from secateur.run.bench import bench as run_bench
 
-    if not all(size.isdigit() for size in batch.split(",")):
-        raise InputError(f"batch {batch!r} should be whole numbers with commas between, such as 1,8")
-    sizes = [int(size) for size in batch.split(",")]
-    results = run_bench(dense, pruned, engines=engine.split(","), batches=sizes, prompt=prompt, new=new, rounds=rounds)
+    pair = [resolve(name, trusted=trust_remote_code) for name in (dense, pruned)]
+    with progress("timings") as bar:
+        results = run_bench(
+            *pair, engines=engine.split(","), batches=sizes, prompt=prompt, new=new, rounds=rounds, progress=bar
+        )
     show(results, as_json=as_json)
 
 
@@ -218,22 +295,58 @@ def methods(as_json: AsJson = False) -> None:
 def main() -> None:
     """Run the command line; what the user can mend ends as one sentence and exit code 2."""
     logging.basicConfig(level="WARNING", handlers=[RichHandler(console=err, show_path=False)], format="%(message)s")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
     try:
-        app()
+        with interruptible():
+            sys.exit(app(standalone_mode=False) or 0)
+    except _UsageError as error:
+        _misused(error)
+    except Interrupted:
+        err.print("interrupted: nothing was kept, rerun the command to start again")
+        sys.exit(130)
     except SecateurError as error:
-        err.print(f"[bold red]error:[/] {' '.join(str(error).split())}", soft_wrap=True, highlight=False)
+        _end(str(error))
+    except Exception as error:
+        if os.environ.get("SECATEUR_TRACEBACK"):
+            raise
+        _end(
+            f"{type(error).__name__}: {error} (secateur did not expect this: please report the command; "
+            "SECATEUR_TRACEBACK=1 shows where it happened)"
+        )
+
+
+def _misused(error: Any) -> NoReturn:
+    """A command that cannot be parsed, as one sentence; without arguments, its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
         sys.exit(2)
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "secateur"
+    _end(f"{error.format_message()} (see `{command} --help`)")
 
 
-def _prune(model: str, recipe: Any, out: str, *, resume: bool, as_json: bool) -> None:
+def _end(why: str) -> NoReturn:
+    line = TextLine("error: ", style="bold red") + TextLine(" ".join(why.split()))
+    err.print(line, soft_wrap=True)
+    sys.exit(2)
+
+
+def _check_names(model: str, out: Path | None = None) -> None:
+    """Refuse names that lead nowhere before torch is imported."""
+    if out is not None:
+        check_output(out, may_be_empty=True)
+    if "\0" in model or not model.strip():
+        raise InputError(f"model {model!r} is no name: give a folder, a hub name, a .gguf file or bundled:smollm2")
+    if model.startswith(("/", "./", "../", "~")) and not os.path.lexists(model):
+        raise InputError(f"model {model!r}: there is no such file or folder")
+
+
+def _prune(model: str, recipe: Any, out: str, *, resume: bool, trust: bool, as_json: bool) -> None:
     from secateur.run.prune import prune as run_prune
 
-    try:
-        with progress("pruning blocks") as bar:
-            result = run_prune(model, recipe, out, resume=resume, progress=bar)
-    except KeyboardInterrupt:
-        err.print("interrupted: finished blocks are kept, add --resume to go on")
-        raise typer.Exit(130) from None
+    with resumable(_RESUME), progress("pruning blocks") as bar:
+        result = run_prune(model, recipe, out, resume=resume, trust_remote_code=trust, progress=bar)
     if as_json:
         typer.echo(json.dumps(result.document(), indent=2))
         return

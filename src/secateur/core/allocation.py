@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from secateur.core.document import read_document, write_document
 from secateur.core.errors import InputError, RatioError
+from secateur.core.files import read_document, write_document
 from secateur.core.pattern import check_ratio
 
 __all__ = ["Allocation"]

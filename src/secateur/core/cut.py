@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from secateur.core.document import read_document, write_document
 from secateur.core.errors import InputError
+from secateur.core.files import read_document, write_document
 
 __all__ = ["Cut"]
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from secateur.core.errors import InputError
-from secateur.core.output import new_file
+from secateur.core.files import new_file
 
 __all__ = ["Masks", "pack", "save_packed", "unpack"]
 

@@ -1,5 +1,8 @@
 """verify_folders(dense, pruned) -> how far a shrunk folder is from its masked dense model."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from transformers import PreTrainedModel
 
@@ -9,8 +12,8 @@ from secateur.adapt.sites import all_sites
 from secateur.adapt.source import Source, load_with_head, resolve
 from secateur.adapt.stacks import STACKS, attentions, example_batch
 from secateur.core.cut import Cut
-from secateur.core.document import read_document
 from secateur.core.errors import DisagreementError, InputError
+from secateur.core.files import read_document
 from secateur.core.seed import generator
 from secateur.core.shapes import TokenIds
 from secateur.score.gates import gated
@@ -33,8 +36,10 @@ def verify_folders(dense: str | Source, pruned: str | Source, *, tokens: int = 6
             "can be verified"
         )
     wide, small = (load_with_head(source, torch.float32) for source in sources)
-    if type(wide) is not type(small) and type(wide).__name__ != type(small).__name__:
-        raise InputError(f"{dense} is a {type(wide).__name__}, {pruned} a {type(small).__name__}: they are no pair")
+    if wide.config.model_type != small.config.model_type:
+        raise InputError(
+            f"{dense} is a {wide.config.model_type}, {pruned} a {small.config.model_type}: they are no pair"
+        )
     if not cut.exists():
         return _verify_blocks(wide, small, read_document(blocks).get("kept"), tokens)
     if wide.config.model_type in STACKS:
@@ -60,7 +65,7 @@ def _verify_blocks(wide: PreTrainedModel, small: PreTrainedModel, kept: Any, tok
     ids = _ids(wide, tokens)
     for number, block in enumerate(blocks):
         if number not in kept:
-            block.module.forward = _skipped(tuples=block.family.adds_residual)  # type: ignore[method-assign]
+            block.module.forward = _skipped(tuples=block.family.adds_residual)
     apart = difference(wide(ids, use_cache=False).logits, small(ids, use_cache=False).logits)
     if not apart <= 1e-3:
         raise DisagreementError(

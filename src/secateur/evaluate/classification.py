@@ -1,7 +1,5 @@
 """Accuracy of a sequence classifier on labelled texts, and reading them from tsv, csv or jsonl."""
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from secateur.calibrate.rows import ROW_FILES, Row, file_kind, read_lines, read_rows
 from secateur.core.errors import InputError
 from secateur.evaluate.task import pad_batches
 from secateur.score.gates import Batch
@@ -104,13 +103,13 @@ def read_examples(path: Path, limit: int | None = None) -> list[Example]:
 
     Raises InputError naming the line that cannot be used.
     """
-    if path.suffix not in (".tsv", ".csv", ".jsonl"):
-        raise InputError(f"labelled texts {str(path)!r} should be a .tsv, .csv or .jsonl file")
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            found = list(_rows(path, file))[:limit]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"labelled texts {str(path)!r} cannot be read: {error}") from error
+    kind = file_kind(path)
+    if kind == ".tsv":
+        found = [_plain(where, line.split("\t")) for where, line in read_lines(path)[:limit]]
+    elif kind in ROW_FILES:
+        found = [_named(row) for row in read_rows(path)[:limit]]
+    else:
+        raise InputError(f"labelled texts {str(path)!r} should be a .tsv, {', '.join(ROW_FILES)} file")
     if not found:
         raise InputError(f"labelled texts {str(path)!r} are empty")
     whole = {(example.pair is None, example.label is None) for example in found}
@@ -119,32 +118,22 @@ def read_examples(path: Path, limit: int | None = None) -> list[Example]:
     return found
 
 
-def _rows(path: Path, file: Any) -> list[Example]:
-    if path.suffix == ".tsv":
-        return [_plain(path, number, line.rstrip("\r\n").split("\t")) for number, line in enumerate(file, 1)]
-    rows = csv.DictReader(file) if path.suffix == ".csv" else map(_object, (line for line in file if line.strip()))
-    return [_named(path, number, row) for number, row in enumerate(rows, 1)]
-
-
-def _object(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
-
-
-def _plain(path: Path, number: int, fields: list[str]) -> Example:
+def _plain(where: str, fields: list[str]) -> Example:
     if len(fields) not in (1, 2, 3):
-        raise InputError(f"{path} line {number} has {len(fields)} fields: write sentence TAB label")
+        raise InputError(f"{where} has {len(fields)} fields: write sentence TAB label")
     text, *rest = fields
     return Example(text, rest[0] if len(rest) == 2 else None, rest[-1] if rest else None)
 
 
-def _named(path: Path, number: int, row: Any) -> Example:
-    fields = row if isinstance(row, dict) else {}
+def _named(row: Row) -> Example:
+    fields = row.fields
     text = next((fields[name] for name in _TEXT if fields.get(name)), None)
     if not isinstance(text, str):
-        raise InputError(f"{path} row {number} has no text: name its fields text, text_pair and label")
+        raise InputError(f"{row.where} has no text: name its fields text, text_pair and label")
     pair = next((fields[name] for name in _PAIR if fields.get(name)), None)
+    if pair is not None and not isinstance(pair, str):
+        raise InputError(f"{row.where}: the second text should be text, found a {type(pair).__name__}")
     label = fields.get("label")
+    if isinstance(label, dict | list):
+        raise InputError(f"{row.where}: the label should be one word or number, found a {type(label).__name__}")
     return Example(text, pair, None if label is None else str(label))

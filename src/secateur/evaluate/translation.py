@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from secateur.calibrate.rows import read_lines
 from secateur.core.errors import InputError
 from secateur.evaluate.task import pad_batches
 from secateur.score.gates import Batch
@@ -92,15 +93,11 @@ def translation_task(
 
 def read_pairs(path: Path, limit: int | None = None) -> list[tuple[str, str]]:
     """Lines of source TAB target. Raises InputError naming the line that is not."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"sentence pairs {str(path)!r} cannot be read: {error}") from error
     found = []
-    for number, line in enumerate(lines[:limit], 1):
+    for where, line in read_lines(path)[:limit]:
         source, *rest = line.split("\t")
         if len(rest) != 1 or not source or not rest[0]:
-            raise InputError(f"{path} line {number} should be source TAB target")
+            raise InputError(f"{where} should be source TAB target")
         found.append((source, rest[0]))
     if not found:
         raise InputError(f"sentence pairs {str(path)!r} are empty")

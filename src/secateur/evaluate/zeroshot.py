@@ -1,8 +1,7 @@
 """Zero-shot multiple choice and last-word prediction, scored as lm-eval does."""
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from secateur.calibrate.rows import Row, read_rows
 from secateur.core.errors import InputError
 from secateur.evaluate.perplexity import token_losses
 
@@ -65,18 +65,14 @@ class ZeroShot:
 
 def read_questions(path: Path, limit: int | None) -> list[Question]:
     """Questions of a .jsonl file. Raises InputError naming the line that does not fit."""
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"tasks {str(path)!r} cannot be read: {error}") from error
-    if not lines or (limit is not None and limit < 1):
+    if limit is not None and limit < 1:
         raise InputError(f"tasks {str(path)!r}: no rows to score (limit {limit})")
-    return [_question(path, number, line) for number, line in enumerate(lines[:limit], 1)]
+    return [_question(row) for row in read_rows(path)[:limit]]
 
 
-def _question(path: Path, number: int, line: str) -> Question:
+def _question(given: Row) -> Question:
     try:
-        row: dict[str, Any] = json.loads(line)
+        row: Mapping[str, Any] = given.fields
         if "choices" in row:
             query = _ask(row["query"])
             found = Question(tuple((query, " " + choice.strip()) for choice in row["choices"]), int(row["gold"]))
@@ -89,7 +85,7 @@ def _question(path: Path, number: int, line: str) -> Question:
             raise ValueError(f"gold {found.gold} of {len(found.candidates)} candidates")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path} line {number} should have query+choices+gold, context_options+continuation+gold, or "
+            f"{given.where} should have query+choices+gold, context_options+continuation+gold, or "
             f"context+continuation ({type(error).__name__}: {error})"
         ) from error
     return found

@@ -9,7 +9,7 @@ from secateur.adapt.families import FAMILIES
 from secateur.adapt.source import Source, load_with_head, resolve
 from secateur.adapt.stacks import example_batch
 from secateur.core.errors import InputError
-from secateur.core.output import check_output, new_file, new_folder, storage_errors
+from secateur.core.files import check_output, new_file, new_folder, storage_errors
 from secateur.export.decilm import write_decilm
 from secateur.export.gguf import write_gguf
 from secateur.export.hf import copy_companions

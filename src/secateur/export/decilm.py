@@ -7,8 +7,8 @@ from secateur.adapt.adapter import Adapter
 from secateur.adapt.sites import block_sizes, head_dim
 from secateur.adapt.source import Source, skeleton
 from secateur.calibrate.shards import Checkpoint
-from secateur.core.document import read_document, write_document
 from secateur.core.errors import ModelError
+from secateur.core.files import read_document, write_document
 from secateur.export.hf import copy_companions, write_pruned
 
 __all__ = ["write_decilm"]

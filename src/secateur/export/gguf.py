@@ -12,8 +12,8 @@ from secateur.adapt.pretokenizer import pretokenizer_name
 from secateur.adapt.sites import block_sizes, head_dim
 from secateur.adapt.source import Source, skeleton
 from secateur.calibrate.shards import Checkpoint
-from secateur.core.document import read_document
 from secateur.core.errors import InputError, ModelError
+from secateur.core.files import read_document
 
 __all__ = ["QUANTIZATIONS", "write_gguf"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from secateur.calibrate.shards import Checkpoint, TensorInfo, write_checkpoint
-from secateur.core.document import parse_json
 from secateur.core.errors import InputError, NumericalError
+from secateur.core.files import parse_json
 
 __all__ = ["copy_companions", "write_pruned"]
 

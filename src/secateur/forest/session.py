@@ -9,9 +9,8 @@ from sklearn.base import clone, is_classifier
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.model_selection import train_test_split
 
-from secateur.core.document import write_document
 from secateur.core.errors import InputError
-from secateur.core.output import new_folder
+from secateur.core.files import new_folder, write_document
 from secateur.forest.pruner import BudgetPruner, arrays_of
 from secateur.forest.table import Table, load_forest, read_costs, read_table, save_forest, save_onnx
 from secateur.forest.usage import read_prices, used_features

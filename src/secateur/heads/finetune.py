@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from secateur.adapt.source import Source, load_tokenizer, quiet, resolve
 from secateur.core.errors import InputError, ModelError
-from secateur.core.output import new_folder
+from secateur.core.files import new_folder
 from secateur.core.seed import generator
 from secateur.evaluate.classification import classification_task, read_examples
 from secateur.evaluate.task import score

@@ -11,9 +11,8 @@ from transformers import PreTrainedModel
 
 from secateur.adapt.source import quiet
 from secateur.core.cut import Cut
-from secateur.core.document import read_document, write_document
 from secateur.core.errors import NumericalError
-from secateur.core.output import new_folder
+from secateur.core.files import new_folder, read_document, write_document
 from secateur.evaluate.task import score
 from secateur.export.hf import copy_companions
 from secateur.export.onnx import write_forward_onnx

@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from secateur.core.document import write_document
 from secateur.core.errors import InputError
-from secateur.core.output import new_folder
+from secateur.core.files import new_folder, write_document
 from secateur.heads.ablation import Ablation, ablate, keep_one
 from secateur.heads.curve import head_curve
 from secateur.heads.removal import Removal

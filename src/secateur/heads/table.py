@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.core.document import write_document
+from secateur.core.files import write_document
 from secateur.heads.subject import Subject
 
 __all__ = ["correlate", "head_rows", "save_rows"]

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from secateur.core.errors import InputError
-from secateur.core.output import storage_errors
+from secateur.core.files import storage_errors
 
 __all__ = [
     "correlation_figure",

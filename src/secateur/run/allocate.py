@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from secateur.adapt.adapter import Adapter
+from secateur.adapt.positions import check_ids
 from secateur.adapt.source import Source, load_model, load_tokenizer, resolve, skeleton
 from secateur.allocate.problem import Problem, Surveyor
 from secateur.calibrate.sensitivity import Sensitivity, output_sensitivity
@@ -15,7 +16,7 @@ from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.survey import survey
 from secateur.calibrate.weights import Weights
 from secateur.core.allocation import Allocation
-from secateur.core.errors import CalibrationError, InputError
+from secateur.core.errors import CalibrationError
 from secateur.core.shapes import TokenIds
 from secateur.run.recipe import Recipe
 from secateur.run.targets import allocate, block_weights, ratio_for
@@ -56,7 +57,7 @@ def survey_model(
     recipe = timed(recipe, source)
     weights = Weights(Checkpoint(source.folder), Adapter(skeleton(source)), compute_dtype(recipe))
     if ids is None and isinstance(recipe.allocator(), Surveyor):
-        ids = recipe.calibration.draw(load_tokenizer(source))
+        ids = recipe.calibration.fitted(weights.adapter.model.config).draw(load_tokenizer(source))
     return read_blocks(weights, recipe, source, ids, progress or (lambda done, total: None))
 
 
@@ -77,11 +78,9 @@ def read_blocks(weights: Weights, recipe: Recipe, source: Source, ids: TokenIds 
 
 def open_stream(adapter: Adapter, recipe: Recipe, ids: TokenIds) -> Stream:
     """A stream of these ids. Raises CalibrationError when there are none, InputError outside the vocabulary."""
-    vocab = adapter.model.config.vocab_size
     if ids.numel() == 0:
         raise CalibrationError(f"calibration ids of shape {list(ids.shape)} are empty: need at least 1 x 2")
-    if int(ids.max()) >= vocab or int(ids.min()) < 0:
-        raise InputError(f"calibration ids run to {int(ids.max())}, but the vocabulary ends at {vocab - 1}")
+    check_ids(ids, adapter.model.config, "calibration")
     return Stream(adapter, ids, StreamSettings(recipe.batch_tokens, int(recipe.memory_gb * 2**30)))
 
 

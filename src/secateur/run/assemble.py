@@ -13,9 +13,8 @@ from secateur.adapt.source import Source
 from secateur.calibrate.shards import TensorInfo
 from secateur.calibrate.weights import Weights
 from secateur.core.cut import Cut
-from secateur.core.document import read_document, write_document
+from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.mask import save_packed, unpack
-from secateur.core.output import storage_errors
 from secateur.export.hf import copy_companions, write_pruned
 from secateur.run.checkpoint import FinishedBlock, RunFolder
 from secateur.surgery.config import shrunk_config

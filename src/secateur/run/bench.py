@@ -30,6 +30,7 @@ def bench(
     prompt: int = 512,
     new: int = 128,
     rounds: int = 3,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Medians over rounds in which both models take turns; parameters inside blocks beside them.
 
@@ -50,7 +51,9 @@ def bench(
         "prompt": prompt,
         "new": new,
     }
-    for engine in engines:
+    tell = progress or (lambda done, total: None)
+    for done, engine in enumerate(engines):
+        tell(done, len(engines))
         with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
             pair = [
                 _runner(engine, source, model, Path(folder) / str(place), prompt, new)

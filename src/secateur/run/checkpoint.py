@@ -11,9 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from secateur.core.document import read_sealed, write_sealed
 from secateur.core.errors import InputError
-from secateur.core.output import check_output, new_file, storage_errors
+from secateur.core.files import check_output, new_file, read_sealed, storage_errors, write_sealed
 
 __all__ = ["FinishedBlock", "RunFolder"]
 

@@ -13,9 +13,8 @@ from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.survey import survey
 from secateur.calibrate.weights import Weights
-from secateur.core.document import read_document, write_document
 from secateur.core.errors import ModelError
-from secateur.core.output import storage_errors
+from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.shapes import TokenIds
 from secateur.export.hf import copy_companions, write_pruned
 from secateur.run.checkpoint import RunFolder

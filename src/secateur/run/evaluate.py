@@ -6,7 +6,8 @@ from typing import Any, get_args
 
 import torch
 
-from secateur.adapt.source import load_model, load_tokenizer, resolve
+from secateur.adapt.positions import check_length, default_length
+from secateur.adapt.source import Source, load_model, load_tokenizer, read_config, resolve
 from secateur.core.errors import InputError
 from secateur.evaluate.perplexity import Perplexity
 from secateur.evaluate.zeroshot import ZeroShot, read_questions
@@ -16,33 +17,37 @@ __all__ = ["measure"]
 
 
 def measure(
-    model: str | Path,
+    model: str | Path | Source,
     perplexity: str | None = None,
     tasks: Sequence[Path] = (),
     *,
     limit: int | None = None,
     dtype: str = "auto",
-    window: tuple[int, int | None, int | None] = (1024, None, None),
+    window: tuple[int | None, int | None, int | None] = (None, None, None),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure a model: keys `perplexity` and `tokens`, and `tasks.NAME.acc` and `acc_norm`.
 
-    window is (length, stride, limit) of the perplexity. Everything is checked before
+    window is (length, stride, limit) of the perplexity; a length of None is 1024, or as many tokens as the model
+    has positions. Everything is checked before
     the model is loaded. Raises InputError when nothing is asked for or cannot be read.
     """
     if perplexity is None and not tasks:
         raise InputError("nothing to measure: give --perplexity TEXT, --tasks FILE.jsonl, or both")
     if dtype not in get_args(DTypeName):
         raise InputError(f"dtype {dtype!r} is unknown: use {', '.join(get_args(DTypeName))}")
-    length, stride, windows = window
-    text = Perplexity(source=perplexity or "bundled", length=length, stride=stride, limit=windows)
     for path in tasks:
         read_questions(path, limit)
-    folder = resolve(str(model))
-    tokenizer = load_tokenizer(folder)
+    source = resolve(model)
+    config = read_config(source)
+    length, stride, windows = window
+    length = length or default_length(config)
+    text = Perplexity(source=perplexity or "bundled", length=length, stride=stride, limit=windows)
+    check_length(length, config)
+    tokenizer = load_tokenizer(source)
     if tokenizer is None:
-        raise InputError(f"{folder} has no tokenizer, and texts cannot be scored without one")
-    loaded = load_model(folder, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+        raise InputError(f"{source} has no tokenizer, and texts cannot be scored without one")
+    loaded = load_model(source, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
     steps = (perplexity is not None) + len(tasks)
     tell = progress or (lambda done, total: None)
     tell(0, steps)

@@ -19,10 +19,9 @@ from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.statistic import Gathered, gather
 from secateur.calibrate.stream import Stream
 from secateur.calibrate.weights import Weights
-from secateur.core.document import write_document
 from secateur.core.errors import ModelError, SecateurError
+from secateur.core.files import storage_errors, write_document
 from secateur.core.mask import pack
-from secateur.core.output import storage_errors
 from secateur.core.roles import Solver, Statistic
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.memory import give_back_freed, peak_memory_mb, resident_memory_mb
@@ -125,7 +124,7 @@ class _Job:
         """Solve every block that is not finished; return how many were."""
         needed = bool(self.solver.needs) or isinstance(self.recipe.allocator(), Surveyor)
         if ids is None and needed:
-            ids = self.recipe.calibration.draw(load_tokenizer(self.source))
+            ids = self._draw()
         self.tokens = ids.numel() if needed and ids is not None else 0
         with ExitStack() as stack:
             stream = None
@@ -146,7 +145,7 @@ class _Job:
 
     def drop_blocks(self, ids: TokenIds | None, *, resume: bool, progress: Progress) -> int:
         """Leave out the blocks of least influence; return the weights that went."""
-        ids = self.recipe.calibration.draw(load_tokenizer(self.source)) if ids is None else ids
+        ids = self._draw() if ids is None else ids
         self.tokens = ids.numel()
         with open_stream(self.adapter, self.recipe, ids) as stream:
             self.folder.open(self._plan(ids), resume=resume)
@@ -156,6 +155,9 @@ class _Job:
         check_kept_blocks(self.weights, Source(self.folder.model, self.source.trusted), kept, ids[:1])
         sizes = block_weights(self.adapter, biases=True).sizes.values()
         return sum(size for number, size in enumerate(sizes) if number not in kept)
+
+    def _draw(self) -> TokenIds:
+        return self.recipe.calibration.fitted(self.adapter.model.config).draw(load_tokenizer(self.source))
 
     def publish(self, result: Result) -> None:
         """Add result.json and move the model to its name."""

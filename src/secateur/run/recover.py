@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import Source, load_model, load_tokenizer, load_with_head, resolve, skeleton
+from secateur.adapt.positions import check_ids
+from secateur.adapt.source import Source, load_model, load_tokenizer, load_with_head, read_config, resolve, skeleton
 from secateur.calibrate.data import Calibration
 from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.weights import Weights
-from secateur.core.document import write_document
-from secateur.core.output import storage_errors
+from secateur.core.files import storage_errors, write_document
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.memory import peak_memory_mb
 from secateur.export.hf import copy_companions, write_pruned
@@ -71,9 +71,10 @@ def _run(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     source, teacher = sources
-    drawn = Calibration(
-        source=text, samples=training.steps * training.batch, length=training.length, seed=training.seed
-    ).draw(load_tokenizer(source))
+    config, samples = read_config(source), training.steps * training.batch
+    plan = Calibration(source=text, samples=samples, length=training.length, seed=training.seed)
+    drawn = plan.fitted(config).draw(load_tokenizer(source))
+    check_ids(drawn, config, "text")
     guide = None if teacher is None else load_with_head(teacher, torch.float32)
     trainer = Trainer(load_model(source, torch.float32), training, guide)
     folder.open(_plan(sources, drawn, training), resume=resume)

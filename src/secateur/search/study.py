@@ -20,7 +20,7 @@ from secateur.allocate.expression import Expression
 from secateur.calibrate.data import Calibration
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError, RatioError
-from secateur.core.output import storage_errors
+from secateur.core.files import storage_errors
 from secateur.core.pattern import check_ratio
 from secateur.core.shapes import TokenIds
 from secateur.run.recipe import Recipe

@@ -18,8 +18,7 @@ from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.statistic import InputNorm
 from secateur.calibrate.survey import survey
 from secateur.calibrate.weights import Weights
-from secateur.core.document import read_document, write_document
-from secateur.core.output import storage_errors
+from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.roles import BlockView
 from secateur.core.shapes import TokenIds, Weight
 from secateur.evaluate.perplexity import token_losses

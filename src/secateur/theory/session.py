@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from secateur.core.document import read_document, write_document
 from secateur.core.errors import InputError, ModelError
-from secateur.core.output import new_folder
+from secateur.core.files import new_folder, read_document, write_document
 from secateur.theory.certificate import certify
 from secateur.theory.comparison import ACCURACIES, straight_line, width_factors
 from secateur.theory.log_pruning import find_ticket

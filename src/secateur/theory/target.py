@@ -16,7 +16,7 @@ from torch import nn
 
 from secateur.core.cache import cached
 from secateur.core.errors import InputError, ModelError
-from secateur.core.output import storage_errors
+from secateur.core.files import storage_errors
 
 __all__ = ["Digits", "Target", "digits_target", "read_digits", "read_target", "write_target"]
 

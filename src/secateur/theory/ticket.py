@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_array
 
 from secateur.core.errors import InputError
-from secateur.core.output import storage_errors
+from secateur.core.files import storage_errors
 from secateur.theory.plan import Plan
 from secateur.theory.random_weights import Stream, streams
 from secateur.theory.target import Target

@@ -1,19 +1,35 @@
-"""Where results are written: names checked before any work, files and folders that appear whole, a full disk told."""
+"""Files and folders: names checked before any work, written whole, JSON read with one clear refusal and sealed."""
 
 import errno
+import hashlib
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 from secateur.core.errors import InputError, StorageError
 
-__all__ = ["check_output", "new_file", "new_folder", "reserve", "room_beside", "storage_errors"]
+__all__ = [
+    "check_output",
+    "new_file",
+    "new_folder",
+    "parse_json",
+    "read_document",
+    "read_sealed",
+    "reserve",
+    "room_beside",
+    "storage_errors",
+    "write_document",
+    "write_sealed",
+]
 
+_SEAL = "sha256"
 _LONGEST = 255  # bytes of a file name
 _FREE = "free some space and rerun the command, with --resume where it has one"
 _SPARE = 20  # bytes that temporary names add
@@ -121,3 +137,46 @@ def _set_mode(file: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     file.chmod(0o666 & ~mask)
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds. Raises ValueError, also where it is nested too deep to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; raises InputError naming the file otherwise."""
+    try:
+        data = parse_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path} should hold a JSON object, found a {type(data).__name__}")
+    return data
+
+
+def write_document(path: Path, data: dict[str, Any]) -> None:
+    """Write a JSON object whole: under another name first, then moved."""
+    with new_file(path) as room:
+        room.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def write_sealed(path: Path, data: dict[str, Any]) -> None:
+    """Write a JSON object with a digest of its own, for `read_sealed`."""
+    plain = json.loads(json.dumps(data))
+    write_document(path, plain | {_SEAL: _digest(plain)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote. Raises InputError when anything in the file has changed since."""
+    data = read_document(path)
+    if data.pop(_SEAL, None) != _digest(data):
+        raise InputError(f"{path} is damaged: its content does not fit its digest")
+    return data
+
+
+def _digest(data: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
