@@ -11,7 +11,7 @@ from secateur.core.errors import InputError, ModelError
 
 def test_a_folder_is_itself_and_loads(saved):
     folder = saved("llama")
-    assert resolve(str(folder)) == folder
+    assert resolve(str(folder)) == Source(folder)
     assert len(load_tokenizer(Source(folder))) == 99
     ids = torch.arange(3, 13)[None]
     assert torch.equal(load_model(Source(folder))(ids).logits, tiny_model("llama")(ids).logits)

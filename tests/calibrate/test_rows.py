@@ -40,18 +40,9 @@ def test_every_kind_holds_the_same_texts(kind, tmp_path):
         InputError, match=r"has no field 'body', its fields are 'text', 'n': name one with --text-column"
     ):
         read_text(str(path), "calibration", column="body")
-    with pytest.raises(InputError, match=r"field 'n' should be text, found a (int|str)") if kind != ".csv" else _none():
-        read_text(str(path), "calibration", column="n")
-
-
-class _none:
-    """Nothing is expected: a .csv knows text alone."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return False
+    if kind != ".csv":  # which knows text alone
+        with pytest.raises(InputError, match=r"field 'n' should be text, found a int"):
+            read_text(str(path), "calibration", column="n")
 
 
 def test_only_a_line_feed_ends_a_line(tmp_path):
@@ -96,7 +87,6 @@ def test_chats_go_through_the_tokenizers_own_template(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"messages": [{"role": "user", "content": "w3"}, {"role": "assistant", "content": "w4"}]}')
     assert read_text(str(path), "calibration", tokenizer=tokenizer) == "user: w3;assistant: w4;"
-    path.write_text('{"messages": "w3"}')
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(InputError, match="roles must alternate"):
         row_text(read_rows(path)[0], None, tokenizer)

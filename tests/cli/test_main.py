@@ -11,17 +11,19 @@ from secateur.cli.main import app
 
 OPTIONS = {
     "prune": "--allocate --allocation --budget --calibration --dtype --json --length --method --out --pattern --ratio "
-    "--resume --round-to --samples --seed model",
-    "allocate": "--allocator --budget --calibration --figures --length --out --ratio --samples --seed model",
+    "--resume --round-to --samples --save-dtype --seed --text-column --trust-remote-code model",
+    "allocate": "--allocator --budget --calibration --figures --length --out --ratio --samples --seed --text-column "
+    "--trust-remote-code model",
     "search": "--calibration --figures --fitness --json --length --out --population --ratio --samples --seed --space "
-    "--storage --trials --workers model",
-    "run": "--json --out --resume recipe",
-    "evaluate": "--dtype --json --length --limit --perplexity --stride --tasks --windows model",
+    "--storage --text-column --trials --trust-remote-code --workers model",
+    "run": "--json --out --resume --trust-remote-code recipe",
+    "evaluate": "--dtype --json --length --limit --perplexity --stride --tasks --trust-remote-code --windows model",
     "methods": "--json",
-    "recover": "--batch --json --length --out --rank --rate --resume --seed --steps --teacher --text model",
-    "verify": "--json dense pruned",
-    "bench": "--batch --engine --json --new --prompt --rounds dense pruned",
-    "export": "--out --quantize --to folder",
+    "recover": "--batch --json --length --out --rank --rate --resume --seed --steps --teacher --text "
+    "--trust-remote-code model",
+    "verify": "--json --trust-remote-code dense pruned",
+    "bench": "--batch --engine --json --new --prompt --rounds --trust-remote-code dense pruned",
+    "export": "--out --quantize --to --trust-remote-code folder",
 }
 
 
@@ -68,10 +70,10 @@ def test_methods_lists_every_name_with_a_line(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--ratio", "2"], "outside 0..1"),
+        (["--ratio", "2"], "less than or equal to 1"),
         ([], "no ratio given"),
         (["--ratio", "0.5", "--method", "wnada"], "did you mean 'wanda'"),
-        (["--ratio", "0.5", "--samples", "0"], "is empty"),
+        (["--ratio", "0.5", "--samples", "0"], "greater than or equal to 1"),
         (["--ratio", "0.5", "--calibration", "none.txt"], "cannot be read"),
         (["--ratio", "0.5", "--length", "5000"], "fewer than one sample"),
         (["--ratio", "0.5", "--dtype", "int4"], "dtype 'int4' is unknown"),

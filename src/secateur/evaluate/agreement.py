@@ -37,9 +37,8 @@ def verify_folders(dense: str | Source, pruned: str | Source, *, tokens: int = 6
         )
     wide, small = (load_with_head(source, torch.float32) for source in sources)
     if wide.config.model_type != small.config.model_type:
-        raise InputError(
-            f"{dense} is a {wide.config.model_type}, {pruned} a {small.config.model_type}: they are no pair"
-        )
+        kinds = f"{dense} is a {wide.config.model_type}, {pruned} a {small.config.model_type}"
+        raise InputError(f"{kinds}: they are no pair")
     if not cut.exists():
         return _verify_blocks(wide, small, read_document(blocks).get("kept"), tokens)
     if wide.config.model_type in STACKS:
