@@ -125,7 +125,9 @@ def evaluate(
     perplexity: Annotated[str | None, typer.Option(help="A .txt or .jsonl file, or bundled.")] = None,
     tasks: Annotated[list[Path] | None, typer.Option(help="A .jsonl file of questions; may be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(help="First rows of each task only.")] = None,
-    length: Annotated[int, typer.Option(help="Tokens in a perplexity window.")] = 1024,
+    length: Annotated[
+        int | None, typer.Option(help="Tokens in a perplexity window; default is 1024, or the model's positions.")
+    ] = None,
     stride: Annotated[int | None, typer.Option(help="Tokens between windows; default is no overlap.")] = None,
     windows: Annotated[int | None, typer.Option(help="First perplexity windows only.")] = None,
     dtype: Annotated[str, typer.Option(help="Compute in auto (float32 on a CPU), float32 or bfloat16.")] = "auto",

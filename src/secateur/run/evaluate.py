@@ -6,7 +6,8 @@ from typing import Any, get_args
 
 import torch
 
-from secateur.adapt.source import load_model, load_tokenizer, resolve
+from secateur.adapt.positions import check_length
+from secateur.adapt.source import load_model, load_tokenizer, read_config, resolve
 from secateur.core.errors import InputError
 from secateur.evaluate.perplexity import Perplexity
 from secateur.evaluate.zeroshot import ZeroShot, read_questions
@@ -22,12 +23,13 @@ def measure(
     *,
     limit: int | None = None,
     dtype: str = "auto",
-    window: tuple[int, int | None, int | None] = (1024, None, None),
+    window: tuple[int | None, int | None, int | None] = (None, None, None),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure a model: keys `perplexity` and `tokens`, and `tasks.NAME.acc` and `acc_norm`.
 
-    window is (length, stride, limit) of the perplexity. Everything is checked before
+    window is (length, stride, limit) of the perplexity; length None is 1024, or the model's positions
+    where it has fewer. Everything is checked before
     the model is loaded. Raises InputError when nothing is asked for or cannot be read.
     """
     if perplexity is None and not tasks:
@@ -42,6 +44,8 @@ def measure(
     tokenizer = load_tokenizer(folder)
     if tokenizer is None:
         raise InputError(f"{folder} has no tokenizer, and texts cannot be scored without one")
+    if perplexity is not None and length is not None:
+        check_length(length, read_config(folder), "perplexity")
     loaded = load_model(folder, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
     steps = (perplexity is not None) + len(tasks)
     tell = progress or (lambda done, total: None)
