@@ -99,7 +99,9 @@ def recover(
     rank: Annotated[int, typer.Option(help="Rank of low-rank changes (LoRA); 0 trains all weights.")] = 0,
     steps: Annotated[int, typer.Option(help="Training steps.")] = 200,
     batch: Annotated[int, typer.Option(help="Windows in a step.")] = 4,
-    length: Annotated[int, typer.Option(help="Tokens in a window.")] = 512,
+    length: Annotated[
+        int | None, typer.Option(help="Tokens in a window; default is 512, or the model's positions.")
+    ] = None,
     rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int, typer.Option(help="Fixes which windows are drawn.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,

@@ -24,8 +24,8 @@ class Perplexity:
 
     Windows of `length` tokens (None: 1024, or fewer where the model has fewer positions)
     start every `stride` tokens (None: every `length`); a token is scored once, in the first
-    window that holds it, given all tokens of the window before it. Every window starts with the tokenizer's BOS if it adds one.
-    `limit` stops after that many windows.
+    window that holds it, given all tokens of the window before it. Every window starts with
+    the tokenizer's BOS if it adds one. `limit` stops after that many windows.
     """
 
     source: str = "bundled"

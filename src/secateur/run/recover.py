@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import load, load_model, load_tokenizer, resolve, skeleton
+from secateur.adapt.positions import check_ids, default_length
+from secateur.adapt.source import load, load_model, load_tokenizer, read_config, resolve, skeleton
 from secateur.calibrate.data import Calibration
 from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.weights import Weights
 from secateur.core.document import storage_errors, write_document
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.memory import peak_memory_mb
+from secateur.evaluate.perplexity import token_losses
 from secateur.export.hf import copy_companions, write_pruned
 from secateur.run.checkpoint import RunFolder
 from secateur.run.result import versions
@@ -26,6 +28,8 @@ from secateur.train.recover import Trainer, Training
 __all__ = ["recover"]
 
 _EVERY = 25  # steps between saved states
+_LENGTH = 512  # tokens of a window where none are told
+_HELD = 16  # held-out windows, at most a tenth of the text
 
 
 def recover(
@@ -48,21 +52,27 @@ def recover(
     started = time.perf_counter()
     training = training or Training()
     source, folder = resolve(str(model)), RunFolder(Path(out))
-    drawn = Calibration(
-        source=text, samples=training.steps * training.batch, length=training.length, seed=training.seed
-    ).draw(load_tokenizer(source))
+    config = read_config(source)
+    training = replace(training, length=training.length or default_length(config, _LENGTH))
+    drawn, held = Calibration(
+        source=text, samples=training.steps * training.batch, length=training.length or _LENGTH, seed=training.seed
+    ).draw_apart(load_tokenizer(source), _HELD, share=0.1)
+    for ids in (drawn, held):
+        check_ids(ids, config, f"text {text!r}")
     guide = None if teacher is None else load(teacher, torch.float32)
     trainer = Trainer(load_model(source, torch.float32), training, guide)
     folder.open(_plan(source, text, training, teacher), resume=resume)
-    losses = _train(trainer, drawn, folder, progress or (lambda done, steps: None))
-    tenth = max(1, training.steps // 10)
+    before = _loss(trainer, held)
+    _train(trainer, drawn, folder, progress or (lambda done, steps: None))
     found = {
         "model": str(source),
         "text": text,
         "teacher": teacher,
         "training": {**asdict(training), "rate": training.peak},
-        "first_loss": sum(losses[:tenth]) / tenth,
-        "last_loss": sum(losses[-tenth:]) / tenth,
+        "before": before,
+        "after": _loss(trainer, held),
+        "windows": len(held),
+        "out": str(folder.out),
         "seconds": time.perf_counter() - started,
         "peak_memory_mb": peak_memory_mb(),
         "versions": versions(),
@@ -76,8 +86,14 @@ def _plan(source: Path, text: str, training: Training, teacher: str | None) -> d
     return {"model": str(source), "text": text, "teacher": teacher, "threads": threads, **asdict(training)}
 
 
-def _train(trainer: Trainer, drawn: TokenIds, folder: RunFolder, progress: Callable[[int, int], None]) -> list[float]:
-    """Every step that is not done; the losses of all."""
+def _loss(trainer: Trainer, ids: TokenIds) -> float:
+    """Mean negative log-likelihood, nats a token."""
+    parts = [token_losses(trainer.model, part).flatten() for part in ids.split(trainer.training.batch)]
+    return float(torch.cat(parts).double().mean())
+
+
+def _train(trainer: Trainer, drawn: TokenIds, folder: RunFolder, progress: Callable[[int, int], None]) -> None:
+    """Every step that is not done."""
     batches = drawn.split(trainer.training.batch)
     losses: list[float] = []
     if saved := folder.load_state():
@@ -89,7 +105,6 @@ def _train(trainer: Trainer, drawn: TokenIds, folder: RunFolder, progress: Calla
         if len(losses) % _EVERY == 0:
             folder.save_state(trainer.state(), losses)
     progress(len(batches), len(batches))
-    return losses
 
 
 def _write(source: Path, folder: RunFolder, trained: Mapping[str, Tensor], found: dict[str, Any]) -> None:

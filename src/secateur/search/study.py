@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,8 +38,8 @@ Progress = Callable[[int, int], None]
 class Search:
     """What is searched, how long, and on what.
 
-    space: "expressions" (DSA) or "ratios" of blocks. fitness: samples, drawn behind those of the
-    calibration, on which candidates are judged. storage: an SQLAlchemy URL, or journal:PATH; None is
+    space: "expressions" (DSA) or "ratios" of blocks. fitness: samples that share no token with those of
+    the calibration, on which candidates are judged. storage: an SQLAlchemy URL, or journal:PATH; None is
     a journal in the search's folder. workers: processes; more may join from other machines by URL.
     """
 
@@ -90,14 +90,15 @@ def search_ratios(model: str | Path, settings: Search, folder: Path, *, progress
     """
     source = resolve(str(model))
     data = settings.calibration
-    ids = replace(data, samples=data.samples + settings.fitness).draw(load_tokenizer(source))
+    ids, judged = data.draw_apart(load_tokenizer(source), settings.fitness)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    job = _Job(source, folder, settings, ids[data.samples :])
+    job = _Job(source, folder, settings, judged)
     _check_plan(_study(job), job)
     recipe = Recipe(method="wanda", ratio=settings.ratio, calibration=data)
-    prepare(source, recipe, ids[: data.samples], folder / "ranks", progress)
-    threads = max(1, torch.get_num_threads() // settings.workers)
+    prepare(source, recipe, ids, folder / "ranks", progress)
+    before = torch.get_num_threads()
+    threads = max(1, before // settings.workers)
     spawn = multiprocessing.get_context("spawn")
     others = [spawn.Process(target=_help, args=(job, threads), daemon=True) for _ in range(settings.workers - 1)]
     for other in others:
@@ -110,7 +111,7 @@ def search_ratios(model: str | Path, settings: Search, folder: Path, *, progress
             other.terminate()
         raise
     finally:
-        torch.set_num_threads(threads * settings.workers)
+        torch.set_num_threads(before)
         for other in others:
             other.join()
 
