@@ -11,7 +11,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from secateur.allocate.knapsack import MEASURED, Knapsack, cheapest, expected_loss, ratio_losses
 from secateur.allocate.problem import Problem
 from secateur.calibrate.statistic import Gram
-from secateur.core.errors import InputError, RatioError
+from secateur.core.errors import InputError, NumericalError, RatioError
 from secateur.core.pattern import PerRow
 from secateur.score.wanda import Wanda
 from secateur.solve.threshold import Threshold
@@ -140,7 +140,7 @@ def test_what_costs_less_loses_more_and_names_do_not_matter():
 def test_what_cannot_be_met_is_refused():
     with pytest.raises(RatioError, match="highest"):
         cheapest({"a": [0.1, 0.2]}, [0.2, 0.4], {"a": 1}, 0.5)
-    with pytest.raises(RatioError, match="not a number"):
+    with pytest.raises(NumericalError, match="not a number"):
         cheapest({"a": [0.1, float("nan")]}, [0.2, 0.4], {"a": 1}, 0.3)
     with pytest.raises(InputError, match="grid"):
         Knapsack(grid=0.5)

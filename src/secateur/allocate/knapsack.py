@@ -13,7 +13,7 @@ from secateur.allocate.problem import Problem
 from secateur.calibrate.sensitivity import Sensitivity
 from secateur.calibrate.statistic import Gram
 from secateur.core.allocation import Allocation
-from secateur.core.errors import InputError, RatioError
+from secateur.core.errors import InputError, NumericalError, RatioError
 from secateur.core.pattern import check_ratio
 from secateur.core.roles import BlockView, Statistic
 from secateur.core.shapes import GramMatrix, Weight
@@ -52,11 +52,12 @@ def cheapest(
     """One ratio each, of least summed loss, that together remove at least the target (multiple-choice knapsack).
 
     Exact to a relative 1e-9, by Lagrangian bounds and dynamic programming, whatever the machine. Ratios count
-    to six decimals. A loss of inf rules a ratio out. Raises RatioError when even the highest ratios are not enough.
+    to six decimals. A loss of inf rules a ratio out. Raises RatioError when even the highest ratios are not enough,
+    NumericalError on NaN.
     """
     cost = np.array([losses[name] for name in losses], dtype=float)
     if np.isnan(cost).any():
-        raise RatioError("knapsack: a measured loss is not a number: check the weights and the calibration")
+        raise NumericalError("knapsack: a measured loss is not a number: check the weights and the calibration")
     weights = np.array([sizes[name] for name in losses], dtype=np.int64)
     weights //= np.gcd.reduce(weights)
     gain = np.round(np.asarray(ratios) * _UNIT).astype(np.int64) * weights[:, None]

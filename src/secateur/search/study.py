@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from secateur.adapt.source import load_tokenizer, resolve
+from secateur.adapt.positions import check_ids
+from secateur.adapt.source import load_tokenizer, read_config, resolve
 from secateur.allocate.dsa import DSA
 from secateur.allocate.expression import Expression
 from secateur.calibrate.data import Calibration
@@ -91,6 +92,7 @@ def search_ratios(model: str | Path, settings: Search, folder: Path, *, progress
     source = resolve(str(model))
     data = settings.calibration
     ids, judged = data.draw_apart(load_tokenizer(source), settings.fitness)
+    check_ids(judged, read_config(source), "fitness samples")
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     job = _Job(source, folder, settings, judged)
