@@ -3,7 +3,7 @@ import torch
 
 from secateur.allocate.problem import Problem
 from secateur.allocate.ranking import Ranking
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, NumericalError, RatioError
 from secateur.core.roles import BlockView
 
 
@@ -25,3 +25,16 @@ def test_ratios_are_those_of_one_threshold_over_all_weights(ratio):
 def test_unknown_scores_are_refused():
     with pytest.raises(InputError, match="wanda or magnitude"):
         Ranking(score="sum")
+
+
+def test_a_target_above_its_most_is_refused_and_no_matrix_loses_more():
+    method = Ranking(score="magnitude")
+    views = {name: BlockView({f"{name}.w": scale * torch.randn(20, 20)}, {}) for name, scale in (("a", 1), ("b", 50))}
+    problem = Problem({name: {f"{name}.w": 400} for name in views}, {k: method.read(view) for k, view in views.items()})
+    for ratio in (0.6, 0.9, 0.94):
+        found = method.allocate(problem, ratio)
+        assert found.ratios["a.w"] == pytest.approx(0.95) and found.mean(problem.layers) == pytest.approx(ratio)
+    with pytest.raises(RatioError, match=r"0\.97 is above .* most 0\.95"):
+        method.allocate(problem, 0.97)
+    with pytest.raises(NumericalError, match=r"a\.w: scores hold NaN"):
+        method.read(BlockView({"a.w": torch.full((2, 2), float("nan"))}, {}))

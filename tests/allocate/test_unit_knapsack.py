@@ -1,11 +1,12 @@
 import pytest
 import torch
 
+from secateur.allocate.knapsack import MEASURED
 from secateur.allocate.problem import Problem
 from secateur.allocate.unit_knapsack import UnitKnapsack, column_losses
 from secateur.calibrate.sensitivity import Sensitivity
 from secateur.calibrate.statistic import Gathered, Gram
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, RatioError
 from secateur.core.linalg import damped
 from secateur.core.roles import BlockView
 from secateur.testing import problem, summary
@@ -50,6 +51,13 @@ def test_channels_alone_make_up_for_heads_that_stay():
     share = 2 * down.numel() / (2 * down.numel() + 128)
     expected = column_losses(down, part.stats["b.down"][Gram].value, torch.ones(8), [0.2 / share])
     assert ffn[1] == pytest.approx(expected[0]) and both[1] != pytest.approx(ffn[1])
+    assert len(ffn) < len(both) == len(MEASURED)  # heads stay, so a block cannot lose everything
+    names = {name: weight.numel() for name, weight in part.weights.items()}
+    for target in (0.1, 0.5, 0.6, 0.65):
+        found = UnitKnapsack(sites="ffn").allocate(Problem({"a": names, "b": names}, {"a": ffn, "b": ffn}), target)
+        assert found.mean({"a": 1, "b": 1}) == pytest.approx(target)
+    with pytest.raises(RatioError, match="above the knapsack's highest, 0.7"):
+        UnitKnapsack(sites="ffn").allocate(Problem({"a": names}, {"a": ffn}), 0.9)
     with pytest.raises(InputError, match="all or ffn"):
         UnitKnapsack(sites="heads")
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import tiny_tokenizer, words
-from secateur.calibrate.data import Calibration, read_text, text_ids
+from secateur.calibrate.data import Calibration, read_text, text_ids, windows_apart
 from secateur.core.errors import CalibrationError, InputError
 
 
@@ -64,3 +64,33 @@ def test_bad_sources_are_refused(tmp_path):
         Calibration(source=str(tmp_path / "none.safetensors")).draw(None)
     with pytest.raises(InputError, match="dataset 'no/such' .*(cannot be read|needs its package)"):
         read_text("datasets:no/such:test", "calibration")
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize(("samples", "held", "length"), [(40, 5, 16), (3, 24, 16), (9, 1, 100)])
+def test_windows_apart_share_no_token(seed, bos, samples, held, length, tmp_path):
+    save_file({"ids": torch.arange(400)}, tmp_path / "ids.safetensors")
+    plan = Calibration(source=str(tmp_path / "ids.safetensors"), samples=samples, length=length, seed=seed)
+    prefix = [1] if bos else []
+    drawn, apart = windows_apart(torch.arange(400), prefix, plan, held, 1.0)
+    assert drawn.shape == (samples, length) and apart.shape == (held, length)
+    body = slice(len(prefix), None)
+    assert apart[:, body].unique().numel() == apart[:, body].numel()
+    assert not set(drawn[:, body].flatten().tolist()) & set(apart[:, body].flatten().tolist())
+    for rows in (drawn, apart):
+        assert (rows[:, body].diff(dim=1) == 1).all() and (rows[:, : len(prefix)] == 1).all()
+    if not bos:
+        again = plan.draw_apart(None, held)
+        assert torch.equal(again[0], drawn) and torch.equal(again[1], apart)
+
+
+def test_text_too_short_to_hold_windows_out_is_refused():
+    plan = Calibration(source="x", samples=1, length=16)
+    assert len(windows_apart(torch.arange(400), [], plan, 16, 0.1)[1]) == 2
+    assert len(windows_apart(torch.arange(32), [], plan, 16, 0.1)[1]) == 1
+    for tokens, held in ((31, 1), (3, 1), (400, 25)):
+        with pytest.raises(CalibrationError, match=rf"{tokens} tokens, too few"):
+            windows_apart(torch.arange(tokens), [], plan, held, 1.0)
+    with pytest.raises(CalibrationError, match="400 tokens, too few"):
+        windows_apart(torch.arange(400), [1] * 16, plan, 1, 1.0)

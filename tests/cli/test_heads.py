@@ -41,6 +41,14 @@ def test_every_command_runs_and_says_where_it_wrote(monkeypatch, capsys, saved_t
     assert code == 0 and json.loads(printed)["classes"] == ["0", "1"]
 
 
+def test_the_closing_words_of_prune_count_the_rows_of_both_files(monkeypatch, capsys, saved_task, labelled, tmp_path):
+    folder, out = saved_task("DistilBertForSequenceClassification"), tmp_path / "out"
+    files = ("--data", labelled, "--test", labelled, "--samples", 8)
+    code, printed, err = run(monkeypatch, capsys, "heads", "prune", folder, *files, "--ratio", 0.5, "--out", out)
+    assert code == 0, err
+    assert f"scored on 8 rows of {labelled}, judged on 24 of {labelled}" in printed
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -38,3 +38,24 @@ def test_a_masked_model_guesses_hidden_tokens_only(text):
 def test_too_little_text_is_refused(text):
     with pytest.raises(InputError, match="fewer than one window"):
         language_task(str(text), tiny_model("llama"), tiny_tokenizer(), length=500)
+
+
+def test_every_window_of_a_masked_model_hides_a_token(text):
+    model = task_model("BertForMaskedLM")
+    task = language_task(str(text), model, tiny_tokenizer(mask=True), batch=400, length=3)
+    assert task.parts(model)[:, 1].min() >= 1 and task.batches[0]["labels"].shape == (200, 3)
+
+
+@pytest.mark.parametrize("name", ["BertForMaskedLM", "gpt2", "opt"])
+def test_windows_longer_than_the_positions_are_refused(name, text):
+    model = task_model(name) if name.startswith("Bert") else tiny_model(name)
+    language_task(str(text), model, tiny_tokenizer(mask=True), length=64)
+    with pytest.raises(InputError, match="65 tokens are longer than the 64 positions"):
+        language_task(str(text), model, tiny_tokenizer(mask=True), length=65)
+
+
+def test_ids_outside_the_vocabulary_are_refused(text):
+    model = tiny_model("llama")
+    model.resize_token_embeddings(50)
+    with pytest.raises(InputError, match="outside the model's vocabulary of 50"):
+        language_task(str(text), model, tiny_tokenizer(), length=16)

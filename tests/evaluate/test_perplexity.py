@@ -57,3 +57,28 @@ def test_nothing_to_score_is_refused(tmp_path):
     for wrong in ({"length": 1}, {"stride": 0}, {"stride": 2000}, {"limit": 0}):
         with pytest.raises(InputError, match="perplexity needs"):
             Perplexity(**wrong)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "llama"])
+def test_the_default_window_is_the_models_own(family, text):
+    model, tokenizer = tiny_model(family), tiny_tokenizer()  # 64 positions, 400 tokens
+    found = Perplexity(source=str(text)).measure(model, tokenizer)
+    assert found == Perplexity(source=str(text), length=64).measure(model, tokenizer)
+    assert found["tokens"] == 400 - 7
+
+
+def test_windows_and_ids_the_model_cannot_read_are_named(text):
+    model, tokenizer = tiny_model("gpt2"), tiny_tokenizer()
+    with pytest.raises(InputError, match="65 tokens are longer than the 64 positions"):
+        Perplexity(source=str(text), length=65).measure(model, tokenizer)
+    model.resize_token_embeddings(50)
+    with pytest.raises(InputError, match="outside the model's vocabulary of 50"):
+        Perplexity(source=str(text)).measure(model, tokenizer)
+    tokenizer = tiny_tokenizer(bos=True)
+    assert Perplexity(source=str(text), length=2, limit=3).measure(tiny_model("llama"), tokenizer)["tokens"] == 3
+
+
+def test_a_window_the_tokenizer_fills_alone_is_refused(text, monkeypatch):
+    monkeypatch.setattr("secateur.evaluate.perplexity.text_ids", lambda *_: (torch.arange(3, 99), [1, 2]))
+    with pytest.raises(InputError, match="hold no text"):
+        Perplexity(source=str(text), length=2).measure(tiny_model("llama"), tiny_tokenizer())

@@ -18,13 +18,20 @@ from secateur.surgery.heads import cut_heads_, head_sites, heads_config
 
 FAMILIES = ["llama", "gemma3_text", "phi3", "gpt2", "gpt_neox", "opt", "bloom"]
 RELOAD = (
-    "import sys, torch; from transformers import AutoModelForCausalLM; from safetensors.torch import save_file\n"
-    "root, ids, logits = sys.argv[1], torch.arange(3, 19)[None], {}\n"
+    "import sys, torch, transformers; from transformers import AutoModelForCausalLM\n"
+    "from safetensors.torch import save_file\n"
+    "root, ids, logits, seen = sys.argv[1], torch.arange(3, 19)[None], {}, set()\n"
     "for name in sys.argv[2:]:\n"
     "    model = AutoModelForCausalLM.from_pretrained(f'{root}/{name}-alone', trust_remote_code=True).eval()\n"
     "    logits[name] = model(ids).logits.detach().contiguous()\n"
     "    made = [model.generate(ids, max_new_tokens=4, do_sample=False, use_cache=c) for c in (True, False)]\n"
     "    assert made[0].tolist() == made[1].tolist(), name\n"
+    "    for auto in ('AutoModel', 'AutoModelForSequenceClassification', 'AutoModelForTokenClassification'):\n"
+    "        if auto in model.config.auto_map:\n"
+    "            other = getattr(transformers, auto).from_pretrained(f'{root}/{name}-alone', trust_remote_code=True)\n"
+    "            assert torch.equal(other.eval().base_model(ids)[0], model.base_model(ids)[0]), (name, auto)\n"
+    "            seen.add(auto)\n"
+    "assert len(seen) == 3\n"
     "assert not any(name.startswith('secateur') for name in sys.modules)\n"
     "save_file(logits, f'{root}/logits.safetensors')"
 )

@@ -1,7 +1,9 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from conftest import words
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document, write_document
 from secateur.evaluate.task import score
@@ -31,7 +33,10 @@ def test_a_bare_encoder_becomes_a_classifier_with_names(encoder, tmp_path):
     assert found["classes"] == ["bad", "good"] and found["examples"] == 12 and found["loss"] > 0
     subject = open_subject(tmp_path / "out")
     assert score(subject.read(str(data)), subject.model) == found["accuracy"]
-    assert read_document(tmp_path / "out" / "config.json")["label2id"] == {"bad": 0, "good": 1}
+    config = read_document(tmp_path / "out" / "config.json")
+    assert config["label2id"] == {"bad": 0, "good": 1} and config["problem_type"] == "single_label_classification"
+    kept = read_document(tmp_path / "out" / "finetune.json")
+    assert (kept["examples"], kept["test_examples"], kept["accuracy"]) == (12, 12, found["accuracy"])
 
 
 def test_what_cannot_be_trained_is_refused(encoder, tmp_path):
@@ -52,3 +57,54 @@ def test_what_cannot_be_trained_is_refused(encoder, tmp_path):
     with pytest.raises(InputError, match="no tokenizer"):
         finetune(encoder, data, tmp_path / "out", PLAN)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("w3\t1\nw4\t1\n", "one class, '1'"),
+        ("w3\t0.5\nw4\t1.25\n", "'0.5', a number with a fraction"),
+        ("w3\t-3.7e-2\nw4\t1\n", "a number with a fraction"),
+        ("w3\t\nw4\t1\n", "empty label"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(encoder, tmp_path, content, message):
+    (tmp_path / "data.tsv").write_text(content)
+    with pytest.raises(InputError, match=message):
+        finetune(encoder, tmp_path / "data.tsv", tmp_path / "out", PLAN)
+    assert not (tmp_path / "out").exists()
+
+
+def test_class_names_may_look_like_numbers_without_a_fraction(encoder, tmp_path):
+    (tmp_path / "data.tsv").write_text("w3\t1.0\nw4\t0.0\n")
+    assert finetune(encoder, tmp_path / "data.tsv", tmp_path / "out", PLAN)["classes"] == ["0.0", "1.0"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("w3\n", "one text and one label"), ("w3\tw4\t1\n", "one text and one label"), ("w3\t2\n", "label '2', which")],
+)
+def test_a_test_file_that_judges_nothing_is_refused_before_training(encoder, tmp_path, content, message, monkeypatch):
+    monkeypatch.setattr("secateur.heads.finetune.finetune_", None)
+    (tmp_path / "data.tsv").write_text("w3\t1\nw4\t0\n")
+    (tmp_path / "test.tsv").write_text(content)
+    with pytest.raises(InputError, match=message):
+        finetune(encoder, tmp_path / "data.tsv", tmp_path / "out", PLAN, test=tmp_path / "test.tsv")
+
+
+def test_a_problem_type_of_another_head_does_not_stay(encoder, tmp_path):
+    config = read_document(encoder / "config.json")
+    one = {"problem_type": "regression", "id2label": {"0": "score"}, "label2id": {"score": 0}}
+    write_document(encoder / "config.json", config | one)
+    (tmp_path / "data.tsv").write_text("w3\t1\nw4\t0\nw5\t2\n")
+    finetune(encoder, tmp_path / "data.tsv", tmp_path / "out", PLAN)
+    assert open_subject(tmp_path / "out").model.config.problem_type == "single_label_classification"
+
+
+def test_texts_are_cut_at_the_positions_unless_a_length_is_set(encoder, tmp_path):
+    (tmp_path / "data.tsv").write_text(f"{words(200)}\t1\nw4\t0\n")
+    plan = Finetuning(epochs=1.0, batch=2)
+    finetune(encoder, tmp_path / "data.tsv", tmp_path / "out", plan, test=tmp_path / "data.tsv")
+    with pytest.raises(InputError, match="100 tokens are longer than the 64 positions"):
+        finetune(encoder, tmp_path / "data.tsv", tmp_path / "long", replace(plan, length=100))
+    assert not (tmp_path / "long").exists()

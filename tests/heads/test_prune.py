@@ -103,3 +103,13 @@ def test_a_model_of_pictures_is_scored_and_cut_from_batches(saved_task, tmp_path
     assert found["heads"] == 6 and torch.equal(again(**batch).logits, subject.model(**batch).logits)
     with pytest.raises(InputError, match="pictures are not read"):
         subject.read("pictures.tsv")
+
+
+def test_samples_leave_the_test_file_whole_and_both_counts_are_kept(saved_task, labelled, tmp_path):
+    subject = open_subject(saved_task("BertForSequenceClassification"))
+    whole = score(subject.read(str(labelled)), subject.model)
+    data = (str(labelled), str(labelled))
+    found = prune_heads(subject, data, tmp_path / "out", 0.5, reading=Reading(samples=5))
+    kept = read_document(tmp_path / "out" / "heads.json")
+    assert (found["data_rows"], found["test_rows"]) == (kept["data_rows"], kept["test_rows"]) == (5, 24)
+    assert kept["before"] == whole and kept["after"] == score(subject.read(str(labelled)), subject.model)

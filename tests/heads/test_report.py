@@ -54,3 +54,17 @@ def test_more_than_two_data_sets_are_refused(subject, labelled, tmp_path):
     with pytest.raises(InputError, match="got 3"):
         report_importance(subject, [str(labelled)] * 3, tmp_path / "out", Scoring(), Reading(), progress=tell)
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_read_are_printed_and_kept(subject, labelled, tmp_path):
+    data, reading = str(labelled), Reading(samples=8)
+    found = report_importance(subject, [data, data], tmp_path / "i", Scoring(), reading, progress=tell)
+    assert found["data_rows"] == json.loads((tmp_path / "i" / "importance.json").read_text())["data_rows"] == [8, 8]
+    assert f"8 rows of {data} and 8 rows of {data}" in found["words"][0]
+    found = report_ablation(subject, [data], tmp_path / "a", reading, progress=tell)
+    assert found["data_rows"] == json.loads((tmp_path / "a" / "ablation.json").read_text())["data_rows"] == [8]
+    assert f"8 rows of {data}" in found["words"][0]
+    found = report_curve(subject, (data, data), tmp_path / "c", {"x": Removal()}, reading, step=0.5, progress=tell)
+    kept = json.loads((tmp_path / "c" / "curve.json").read_text())
+    assert (found["data_rows"], found["test_rows"]) == (kept["data_rows"], kept["test_rows"]) == (8, 24)
+    assert f"24 rows of {data}" in found["words"][0] and f"8 rows of {data}" in found["words"][1]

@@ -1,10 +1,12 @@
 import shutil
 
 import pytest
+import transformers
 
+from conftest import TASK_CONFIGS, tiny_tokenizer, words
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document, write_document
-from secateur.evaluate.task import Task
+from secateur.evaluate.task import Task, count_samples
 from secateur.heads.subject import Reading, open_subject
 
 
@@ -59,3 +61,42 @@ def test_what_cannot_be_judged_is_refused(saved_task, tmp_path):
         open_subject(bare)
     with pytest.raises(InputError, match="samples must be at least 1"):
         Reading(samples=0)
+
+
+@pytest.mark.parametrize("settings", [{"num_labels": 1}, {"problem_type": "multi_label_classification"}])
+@pytest.mark.parametrize("name", ["BertForSequenceClassification", "ViTForImageClassification"])
+def test_regression_and_many_labels_are_refused_when_opened(name, settings, tmp_path):
+    stock = getattr(transformers, name)
+    stock(stock.config_class(**TASK_CONFIGS[name], **settings)).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="problem_type"):
+        open_subject(tmp_path)
+
+
+def test_samples_cut_what_is_scored_on_and_never_what_is_judged_on(saved_task, labelled):
+    subject = open_subject(saved_task("BertForSequenceClassification"))
+    for plan, counts in ((Reading(samples=5), (5, 24)), (None, (24, 24)), (Reading(samples=5, batch=2), (5, 24))):
+        scored, judged = subject.read_both((str(labelled), str(labelled)), plan)
+        assert (count_samples(scored), count_samples(judged)) == counts
+    scored, judged = subject.read_both((str(labelled), None), Reading(samples=5))
+    assert judged is scored and count_samples(scored) == 5
+
+
+@pytest.mark.parametrize("name", ["BartForConditionalGeneration", "MarianMTModel", "T5ForConditionalGeneration"])
+def test_translations_are_no_longer_than_the_positions(name, saved_task, tmp_path):
+    subject = open_subject(saved_task(name))
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text(f"{words(100)}\t{words(100, 1)}\n")
+    task = subject.read(str(pairs))  # cut at 64 positions, or T5's 128
+    assert task.new == (128 if name.startswith("T5") else 64)
+    assert len(task.translate(subject.model)) == 1
+    if not name.startswith("T5"):
+        with pytest.raises(InputError, match="65 tokens are longer than the 64 positions"):
+            subject.read(str(pairs), Reading(length=65))
+
+
+def test_texts_of_a_small_vocabulary_and_few_positions_are_read_or_refused(saved, text):
+    subject = open_subject(saved("gpt2"))
+    assert subject.read(str(text)).batches[0]["input_ids"].shape == (1, 64)  # not 512
+    with pytest.raises(InputError, match="65 tokens are longer than the 64 positions"):
+        subject.read(str(text), Reading(length=65))

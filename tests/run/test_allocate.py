@@ -85,9 +85,10 @@ def test_a_resumed_run_keeps_the_ratios_it_started_with(saved, ids, tmp_path, mo
 
 
 def test_bad_ids_are_refused_before_any_work(saved):
-    recipe = Recipe(method="magnitude", ratio=0.5, allocate="owl")
-    with pytest.raises(InputError, match="vocabulary of 99"):
-        allocate_model(saved("llama"), recipe, ids=torch.full((2, 8), 200))
+    for allocator in ("owl", "knapsack"):
+        recipe = Recipe(method="magnitude", ratio=0.5, allocate=allocator)
+        with pytest.raises(InputError, match="vocabulary"):
+            allocate_model(saved("llama"), recipe, ids=torch.full((2, 8), 200))
 
 
 def test_one_survey_serves_every_target(saved, ids):

@@ -38,3 +38,10 @@ def test_a_model_without_tokenizer_cannot_score_text(saved, tmp_path):
     tiny_model("llama").save_pretrained(tmp_path)
     with pytest.raises(InputError, match="no tokenizer"):
         measure(tmp_path, "bundled")
+
+
+def test_a_window_longer_than_the_positions_is_refused_before_the_model_is_loaded(saved, text, monkeypatch):
+    assert measure(saved("gpt2"), str(text))["tokens"] == 400 - 7  # 64 positions, not 1024
+    monkeypatch.setattr("secateur.run.evaluate.load_model", None)
+    with pytest.raises(InputError, match="perplexity: samples of 65 tokens are longer than the 64 positions"):
+        measure(saved("gpt2"), str(text), window=(65, None, None))

@@ -12,10 +12,11 @@ from secateur.adapt.source import Source, load_model
 from secateur.core.errors import CalibrationError, InputError
 from secateur.core.mask import Masks
 from secateur.evaluate.agreement import verify_folders
+from secateur.evaluate.perplexity import token_losses
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 from secateur.run.recover import recover
-from secateur.train.recover import Training
+from secateur.train.recover import Trainer, Training
 
 SHORT = Training(steps=4, batch=2, length=16, rate=0.01)
 
@@ -38,7 +39,40 @@ def test_masks_hold_and_only_block_layers_change(rank, zeroed, text, tmp_path):
         if layer in masks:
             assert not value[~masks[layer]].any()
     document = json.loads((tmp_path / "out" / "recover.json").read_text())
-    assert document == found and document["training"]["rank"] == rank and document["first_loss"] > 0
+    assert document == found and document["training"]["rank"] == rank
+    assert document["windows"] == 2 and document["out"] == str(tmp_path / "out")
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_losses_before_and_after_are_of_the_same_windows_that_were_not_trained_on(zeroed, text, tmp_path, monkeypatch):
+    trained = []
+    step = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda self, number, ids: (trained.append(ids), step(self, number, ids))[1])
+    found = recover(zeroed, str(text), tmp_path / "out", Training(steps=60, batch=2, length=16, rate=0.01))
+    numbers = [int(word[1:]) for word in text.read_text().split()]
+    windows = torch.tensor(numbers[: 25 * 16]).reshape(25, 16)
+    seen = torch.cat(trained)
+    starts = [next(at for at in range(385) if numbers[at : at + 16] == row) for row in seen.tolist()]
+    free = [place for place in range(25) if all(abs(start - 16 * place) >= 16 for start in starts)]
+    assert len(starts) == 120 and len(free) == found["windows"] == 2  # all others were touched
+    for folder, name in ((zeroed, "before"), (tmp_path / "out", "after")):
+        expected = float(token_losses(load_model(folder), windows[free]).mean())
+        assert found[name] == pytest.approx(expected, rel=1e-4)
+
+
+def test_training_with_a_rate_of_nothing_changes_no_loss(zeroed, text, tmp_path):
+    found = recover(zeroed, str(text), tmp_path / "out", Training(steps=4, batch=2, length=16, rate=1e-30))
+    assert found["before"] == found["after"]
+
+
+@pytest.mark.parametrize("length", [None, 65])
+def test_windows_are_no_longer_than_the_models_positions(length, saved, text, tmp_path):
+    training = Training(steps=1, batch=1, length=length)
+    if length is None:
+        assert recover(saved("gpt2"), str(text), tmp_path / "out", training)["training"]["length"] == 64
+        return
+    with pytest.raises(InputError, match="65 tokens are longer than the 64 positions"):
+        recover(saved("gpt2"), str(text), tmp_path / "out", training)
     assert not (tmp_path / "out.partial").exists()
 
 

@@ -8,9 +8,12 @@ from dataclasses import replace
 
 import optuna
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from secateur.calibrate.data import Calibration
-from secateur.core.errors import InputError, RatioError, StorageError
+from secateur.core.errors import CalibrationError, InputError, RatioError, StorageError
+from secateur.search import study
 from secateur.search.study import Search, search_ratios
 from secateur.search.trial import Trials
 
@@ -44,6 +47,27 @@ def test_the_best_of_the_history_wins_and_meets_the_target(space, settings, save
     assert found.allocation.mean({name: 1 for name in found.allocation.ratios}) == pytest.approx(0.5, abs=1e-6)
     if space == "ratios":
         assert found.history[0][0] == pytest.approx(found.uniform, abs=1e-6)
+
+
+def test_candidates_are_judged_on_other_tokens_than_the_calibrations(settings, saved, tmp_path, monkeypatch):
+    seen = {}
+
+    class Noted(Trials):
+        def __init__(self, source, folder, ids, batch):
+            seen["judged"] = ids
+            super().__init__(source, folder, ids, batch)
+
+    prepare = study.prepare
+    monkeypatch.setattr(study, "Trials", Noted)
+    monkeypatch.setattr(study, "prepare", lambda *args: (seen.update(gathered=args[2]), prepare(*args))[1])
+    save_file({"ids": torch.arange(3, 99)}, tmp_path / "ids.safetensors")  # every token says where it stands
+    data = Calibration(source=str(tmp_path / "ids.safetensors"), samples=8, length=12, seed=1)
+    plan = replace(settings, calibration=data, fitness=3, trials=2)
+    search_ratios(saved("llama"), plan, tmp_path / "s")
+    assert seen["judged"].shape == (3, 12) and seen["gathered"].shape == (8, 12)
+    assert not set(seen["judged"].flatten().tolist()) & set(seen["gathered"].flatten().tolist())
+    with pytest.raises(CalibrationError, match="96 tokens, too few"):
+        search_ratios(saved("llama"), replace(plan, fitness=8), tmp_path / "t")
 
 
 def test_two_workers_find_the_same_and_share_the_work(settings, saved, tmp_path):
@@ -99,8 +123,7 @@ def test_ratios_come_near_the_best_of_a_grid(settings, saved, ids, text, tmp_pat
 def _fitness_ids(model, settings):
     from secateur.adapt.source import Source, load_tokenizer
 
-    data = settings.calibration
-    return replace(data, samples=data.samples + 2).draw(load_tokenizer(Source(model)))[data.samples :]
+    return settings.calibration.draw_apart(load_tokenizer(Source(model)), settings.fitness)[1]
 
 
 @pytest.mark.parametrize(

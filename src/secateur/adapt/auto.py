@@ -1,5 +1,6 @@
 """`import secateur` lets AutoModelForCausalLM load shrunk models, without importing torch itself."""
 
+import logging
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -48,8 +49,14 @@ def _register() -> None:
     register()
 
 
+def _needed(record: logging.LogRecord) -> bool:
+    """Whether a warning of transformers says something: that sizes differ by block is what our classes are for."""
+    return "Reading global config value" not in str(record.msg)
+
+
 def install() -> None:
     """Register now if transformers' auto classes are there, else when they are first imported."""
+    logging.getLogger("transformers.integrations.heterogeneity.configuration_utils").addFilter(_needed)
     if _AUTO in sys.modules:
         _register()
     elif not any(isinstance(finder, _Waiting) for finder in sys.meta_path):

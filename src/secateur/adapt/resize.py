@@ -27,6 +27,8 @@ def _wanted(config: PretrainedConfig) -> Callable[[Any], None] | None:
     if config.model_type in STACKS:
         counts = head_counts(config)
         return None if counts is None else lambda model: resize_heads_(model, counts)
+    if config.model_type not in FAMILIES:
+        return None
     sizes = layer_sizes(config, FAMILIES[config.model_type])  # quantised ones are not ours to refuse here
     return None if sizes is None else lambda model: resize_(model, sizes)
 
@@ -124,13 +126,13 @@ def register() -> None:
     from transformers import CONFIG_MAPPING
     from transformers.models.auto import modeling_auto
 
-    causal = [modeling_auto.AutoModelForCausalLM]
     every = [auto for name, auto in vars(modeling_auto).items() if name.startswith("AutoModel")]
     for name in (*FAMILIES, *STACKS):
         config_class = CONFIG_MAPPING[name]
-        for auto in causal if name in FAMILIES else every:
+        for auto in every:
             stock: Any = auto._model_mapping.get(config_class, None)
             classes = stock if isinstance(stock, tuple) else (stock,)
-            if stock is not None and not any(getattr(one, "_secateur", False) for one in classes):
+            fitting = all(getattr(one, "config_class", None) is config_class for one in classes)
+            if fitting and not any(getattr(one, "_secateur", False) for one in classes):
                 ours: Any = tuple(shrinkable(one) for one in classes)
                 auto.register(config_class, ours if isinstance(stock, tuple) else ours[0], exist_ok=True)

@@ -2,28 +2,30 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from scipy import sparse
-from scipy.optimize import Bounds, LinearConstraint, milp
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from secateur.allocate.problem import Problem
 from secateur.calibrate.sensitivity import Sensitivity
 from secateur.calibrate.statistic import Gram
 from secateur.core.allocation import Allocation
-from secateur.core.errors import InputError, RatioError
+from secateur.core.errors import InputError, NumericalError, RatioError
 from secateur.core.pattern import check_ratio
 from secateur.core.roles import BlockView, Statistic
 from secateur.core.shapes import GramMatrix, Weight
 
 __all__ = ["MEASURED", "Knapsack", "cheapest", "choose", "expected_loss", "ratio_losses"]
 
-_GAP = 1e-4
-_SECONDS = 60.0
-MEASURED = tuple(share / 10 for share in range(1, 10))
+Costs = Float[np.ndarray, "parts places"]
+Gains = Int[np.ndarray, "parts places"]
+Choice = Int[np.ndarray, "_"]
+_GAP = 1e-9
+_UNIT = 10**6  # ratios are whole numbers of millionths
+MEASURED = (*(share / 10 for share in range(1, 10)), 0.95, 1.0)
 
 
 def expected_loss(change: Weight, gram: GramMatrix, sensitivity: Float[Tensor, " out"]) -> float:
@@ -49,27 +51,105 @@ def cheapest(
 ) -> dict[str, float]:
     """One ratio each, of least summed loss, that together remove at least the target (multiple-choice knapsack).
 
-    Solved by HiGHS to a relative gap of 1e-4, or as well as a minute allows. Raises RatioError when even the highest
-    ratios are not enough.
+    Exact to a relative 1e-9, by Lagrangian bounds and dynamic programming, whatever the machine. Ratios count
+    to six decimals. A loss of inf rules a ratio out. Raises RatioError when even the highest ratios are not enough,
+    NumericalError on NaN.
     """
-    names, count = list(losses), len(ratios)
-    total = sum(sizes[name] for name in names)
-    if target > max(ratios):
-        raise RatioError(f"ratio {target:g} is above the knapsack's highest, {max(ratios):g}: ask for less")
-    cost = np.concatenate([np.asarray(losses[name], dtype=float) for name in names])
-    removed = np.concatenate([np.asarray(ratios) * (sizes[name] / total) for name in names])
-    once = sparse.kron(sparse.eye(len(names)), np.ones((1, count)))
-    found = milp(
-        cost / max(float(np.abs(cost).max()), 1e-300),
-        integrality=np.ones(len(cost)),
-        bounds=Bounds(0, 1),
-        constraints=[LinearConstraint(once, 1, 1), LinearConstraint(removed[None], target - 1e-12, np.inf)],
-        options={"mip_rel_gap": _GAP, "time_limit": _SECONDS},
-    )
-    if found.x is None:
-        raise RatioError(f"knapsack: no choice of ratios was found for {target:g} ({found.message}): use a wider reach")
-    chosen = found.x.reshape(len(names), count).argmax(axis=1)
-    return {name: float(ratios[place]) for name, place in zip(names, chosen, strict=True)}
+    cost = np.array([losses[name] for name in losses], dtype=float)
+    if np.isnan(cost).any():
+        raise NumericalError("knapsack: a measured loss is not a number: check the weights and the calibration")
+    weights = np.array([sizes[name] for name in losses], dtype=np.int64)
+    weights //= np.gcd.reduce(weights)
+    gain = np.round(np.asarray(ratios) * _UNIT).astype(np.int64) * weights[:, None]
+    need, total = round(target * _UNIT) * int(weights.sum()), _UNIT * int(weights.sum())
+    highest = int(np.where(np.isfinite(cost), gain, 0).max(axis=1).sum())
+    if need > highest or not np.isfinite(cost).any(axis=1).all():
+        raise RatioError(f"ratio {target:g} is above the knapsack's highest, {highest / total:g}: ask for less")
+    price = _price(cost, gain, need)
+    chosen = _best(cost, gain, need, price, _repaired(cost, gain, need, _at_price(cost, gain, price)))
+    return {name: float(ratios[place]) for name, place in zip(losses, chosen.tolist(), strict=True)}
+
+
+def _at_price(cost: Costs, gain: Gains, price: float) -> Choice:
+    """Every part's choice of least cost - price * gain; of equal ones that of most gain."""
+    value = cost - price * gain
+    found: Choice = np.where(value <= value.min(axis=1, keepdims=True), gain, -1).argmax(axis=1)
+    return found
+
+
+def _total(table: Costs | Gains, chosen: Choice) -> Any:
+    return table[np.arange(len(table)), chosen].sum()
+
+
+def _price(cost: Costs, gain: Gains, need: int) -> float:
+    """The lowest price of a unit of gain at which free choices gain enough: the best Lagrangian bound."""
+    if _total(gain, _at_price(cost, gain, 0.0)) >= need:
+        return 0.0
+    low, high = 0.0, float(cost[np.isfinite(cost)].max()) / int(gain.max())
+    while _total(gain, _at_price(cost, gain, high)) < need:
+        low, high = high, 2 * high
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _total(gain, _at_price(cost, gain, middle)) >= need else (middle, high)
+    return high
+
+
+def _repaired(cost: Costs, gain: Gains, need: int, chosen: Choice) -> Choice:
+    """Give back what is gained beyond need, the largest saving first, until none fits."""
+    chosen, rows = chosen.copy(), np.arange(len(cost))
+    while True:
+        spare = _total(gain, chosen) - need
+        fits = gain[rows, chosen][:, None] - gain <= spare
+        saved = np.where(fits, cost[rows, chosen][:, None] - cost, 0.0)
+        part, place = np.unravel_index(int(saved.argmax()), saved.shape)
+        if saved[part, place] <= 0:
+            return chosen
+        chosen[part] = place
+
+
+def _best(cost: Costs, gain: Gains, need: int, price: float, known: Choice) -> Choice:
+    """The cheapest choice, by dynamic programming over what the bound does not rule out; `known` is a good one.
+
+    A choice costs the bound, plus every part's excess over its least cost - price * gain, plus the price of
+    what it gains beyond need. A state is (gain, cost, excess); one that gains less for more is dropped.
+    """
+    value = cost - price * gain
+    excess = value - value.min(axis=1, keepdims=True)
+    upper = float(_total(cost, known))
+    room = upper - float(value.min(axis=1).sum()) - price * need - _GAP * abs(upper)
+    if room <= 0:
+        return known
+    places = [np.flatnonzero(row <= room) for row in excess]
+    least = [int(gain[part, found].min()) for part, found in enumerate(places)]
+    most = [int(gain[part, found].max()) for part, found in enumerate(places)]
+    order = sorted(range(len(cost)), key=lambda part: (len(places[part]) > 1, least[part] - most[part], part))
+    states = (np.zeros(1, dtype=np.int64), np.zeros(1), np.zeros(1))
+    trail: list[tuple[Choice, Choice]] = []
+    lowest, highest = sum(least), sum(most)
+    for part in order:
+        lowest, highest = lowest - least[part], highest - most[part]
+        found = places[part]
+        gained, paid, over = (
+            (have[:, None] + table[part, found]).ravel()
+            for have, table in zip(states, (gain, cost, excess), strict=True)
+        )
+        hope = (gained + highest >= need) & (over + price * np.maximum(gained + lowest - need, 0) <= room)
+        kept = _undominated(gained, paid, np.flatnonzero(hope))
+        states = (gained[kept], paid[kept], over[kept])
+        trail.append((kept // len(found), found[kept % len(found)]))
+    if not len(states[1]) or float(states[1].min()) >= upper:
+        return known
+    at, chosen = int(states[1].argmin()), known.copy()
+    for part, (parent, place) in zip(reversed(order), reversed(trail), strict=True):
+        chosen[part], at = place[at], parent[at]
+    return chosen
+
+
+def _undominated(gained: Choice, paid: Float[np.ndarray, " states"], among: Choice) -> Choice:
+    """Those of `among` that no other gains as much as for as little."""
+    order = among[np.lexsort((paid[among], -gained[among]))]
+    lowest = np.minimum.accumulate(paid[order])
+    return order[np.r_[True, paid[order][1:] < lowest[:-1]][: len(order)]]
 
 
 def choose(
@@ -77,21 +157,29 @@ def choose(
 ) -> Allocation:
     """The best ratios on a grid around the target, from losses at MEASURED ratios; any excess is given back.
 
-    Raises RatioError where no choice meets the target.
+    Between measured ratios a loss is interpolated. A curve that ends early ends there: higher ratios are not
+    chosen. Raises RatioError where no choice meets the target.
     """
     check_ratio(ratio)
-    low, high = max(0.0, ratio - reach), max(ratio, min(MEASURED[-1], ratio + reach))
-    ratios = [round(float(step), 6) for step in np.arange(low, high + grid / 2, grid)]
-    losses = {name: np.interp(ratios, (0.0, *MEASURED), (0.0, *found)).tolist() for name, found in curves.items()}
-    chosen = Allocation(cheapest(losses, ratios, sizes, ratio))
-    return chosen.balanced(sizes, ratio, low, max(high, ratios[-1]))
+    room = min(reach, ratio, 1 - ratio)  # steps near 0 and 1 are finer than the grid
+    steps = np.array(
+        [*(np.arange(1, int(reach / grid + 1e-9) + 1) * grid), *(room * part / 4 for part in (1, 2, 3, 4))]
+    )
+    ratios = np.unique(np.round(np.clip([ratio, *(ratio - steps), *(ratio + steps)], 0.0, 1.0), 6))
+    losses = {
+        name: np.interp(ratios, (0.0, *MEASURED[: len(found)]), (0.0, *found), right=np.inf).tolist()
+        for name, found in curves.items()
+    }
+    chosen = Allocation(cheapest(losses, ratios.tolist(), sizes, ratio))
+    return chosen.balanced(sizes, ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Knapsack:
-    """Ours: every matrix's loss is measured at nine ratios, 0.1 to 0.9; then the best choice of ratios is exact.
+    """Ours: every matrix's loss is measured at eleven ratios up to 1; then the best choice of ratios is exact.
 
-    reach: no ratio is further from the target. grid: steps between the ratios chosen from, losses interpolated.
+    reach: no ratio is further from the target. grid: steps between the ratios chosen from, losses interpolated;
+    near 0 and 1 there are finer ones.
     What a choice removes beyond the target is given back evenly. Needs the whole model in memory once,
     for the gradients at its layers' outputs.
     """

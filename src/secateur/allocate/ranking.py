@@ -9,7 +9,7 @@ from torch import Tensor
 from secateur.allocate.problem import Problem
 from secateur.calibrate.statistic import InputNorm
 from secateur.core.allocation import Allocation
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, NumericalError, RatioError
 from secateur.core.pattern import check_ratio
 from secateur.core.roles import BlockView, Statistic
 
@@ -48,12 +48,19 @@ class Ranking:
         for name, weight in view.weights.items():
             scale = view.stats[name][InputNorm].value if self.score == "wanda" else torch.ones(weight.shape[1])
             place = ((weight.abs() * scale).log() - _LOW) * (_BINS / (_HIGH - _LOW))
+            if torch.isnan(place).any():
+                raise NumericalError(f"{name}: scores hold NaN: check the weights and the calibration statistics")
             found[name] = place.clamp(0, _BINS - 1).long().flatten().bincount(minlength=_BINS)
         return found
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
-        """Ratios by layer; within the threshold's bin every matrix loses the same share."""
+        """Ratios by layer; within the threshold's bin every matrix loses the same share.
+
+        Raises RatioError on a target above `most`.
+        """
         check_ratio(ratio)
+        if ratio > self.most:
+            raise RatioError(f"ratio {ratio:g} is above what ranking takes of a matrix, most {self.most:g}: raise it")
         counts = {name: bins for block in problem.readings.values() for name, bins in block.items()}
         below = torch.stack(list(counts.values())).sum(dim=0).cumsum(0)
         asked = ratio * float(below[-1])
@@ -64,4 +71,4 @@ class Ranking:
             name: (float(bins[:edge].sum()) + share * float(bins[edge])) / float(bins.sum())
             for name, bins in counts.items()
         }
-        return Allocation(ratios).balanced(problem.layers, ratio, 0.0, max(self.most, ratio))
+        return Allocation(ratios).balanced(problem.layers, ratio, 0.0, self.most)

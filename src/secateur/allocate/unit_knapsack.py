@@ -71,12 +71,16 @@ class UnitKnapsack:
         start = 0 if self.sites == "all" else names.index(view.ends[0]) + 1
         sizes = [view.weights[name].numel() for name in names]
         share = sum(sizes[start:]) / sum(sizes)
-        ratios = [min(ratio / share, 1.0) for ratio in MEASURED]
+        within = [ratio for ratio in MEASURED if ratio < share]
+        ratios = [*(ratio / share for ratio in within), 1.0]
         parts = [
             column_losses(view.weights[name], view.stats[name][Gram].value, view.stats[name][Sensitivity].value, ratios)
             for name in ends
         ]
-        return [sum(losses) for losses in zip(*parts, strict=True)]
+        *losses, whole = (sum(losses) for losses in zip(*parts, strict=True))
+        before, slope = (0.0, *within)[-1], whole - (0.0, *losses)[-1]
+        end = MEASURED[len(within)]  # the line through the loss of losing all that can go, to the next measured ratio
+        return [*losses, whole + slope * (end - share) / (share - before)]
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """Ratios by block. Raises RatioError where no choice meets the target."""

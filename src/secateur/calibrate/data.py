@@ -16,7 +16,7 @@ from secateur.core.errors import CalibrationError, InputError
 from secateur.core.seed import generator
 from secateur.core.shapes import TokenIds
 
-__all__ = ["Calibration", "read_text", "text_ids"]
+__all__ = ["Calibration", "read_text", "text_ids", "windows_apart"]
 
 DEFAULT_LENGTH = 1024  # tokens of a sample
 
@@ -61,6 +61,20 @@ class Calibration:
 
         Raises CalibrationError when the text has fewer tokens than one window.
         """
+        return windows(*self.tokens(tokenizer), self)
+
+    def draw_apart(
+        self, tokenizer: PreTrainedTokenizerBase | None, held: int, *, share: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Windows `[samples, length]` as `draw`'s, and `held` others that share no token with them or with each other.
+
+        share: at most that part of the text is held out, but one window at least. Raises CalibrationError
+        when the text is too short for that.
+        """
+        return windows_apart(*self.tokens(tokenizer), self, held, share)
+
+    def tokens(self, tokenizer: PreTrainedTokenizerBase | None) -> tuple[Tensor, list[int]]:
+        """All token ids of the source, `[tokens]`, and what every window starts with."""
         prefix: list[int] = []
         if self.source.endswith(".safetensors"):
             ids = _stored_ids(Path(self.source))
@@ -69,7 +83,7 @@ class Calibration:
         else:
             text = read_text(self.source, "calibration", column=self.text_column, tokenizer=tokenizer)
             ids, prefix = text_ids(text, tokenizer)
-        return windows(ids, prefix, self)
+        return ids, prefix
 
 
 def windows(ids: Tensor, prefix: list[int], plan: Calibration) -> TokenIds:
@@ -87,6 +101,33 @@ def windows(ids: Tensor, prefix: list[int], plan: Calibration) -> TokenIds:
     cut = torch.stack([ids[start : start + body] for start in offsets.tolist()])
     head = torch.tensor(prefix, dtype=cut.dtype).expand(plan.samples, len(prefix))
     return torch.cat([head, cut], dim=1)
+
+
+def windows_apart(ids: Tensor, prefix: list[int], plan: Calibration, held: int, share: float) -> tuple[Tensor, Tensor]:
+    """Held-out windows stand in places of a grid; the others lie anywhere that touches none of them."""
+    length = plan.length or DEFAULT_LENGTH
+    body = length - len(prefix)
+    places = len(ids) // body if body > 0 else 0
+    held = min(held, max(1, int(share * places)))
+    if places <= held:
+        raise CalibrationError(
+            f"text {plan.source!r} has {len(ids)} tokens, too few to hold {held} windows of {length} "
+            "out of it and have one left: give more text or a smaller --length"
+        )
+    stream = generator(plan.seed, "calibration", "apart")
+    taken = torch.zeros(len(ids) + 1, dtype=torch.long)
+    apart = (torch.randperm(places, generator=stream)[:held].sort().values * body).tolist()
+    for start in apart:
+        taken[start + 1 : start + body + 1] = 1
+    before = taken.cumsum(0)
+    free = (before[body:] == before[: len(before) - body]).nonzero().flatten()
+    drawn = free[torch.randint(len(free), (plan.samples,), generator=stream)].tolist()
+
+    def cut(starts: list[int]) -> Tensor:
+        parts = torch.stack([ids[start : start + body] for start in starts])
+        return torch.cat([torch.tensor(prefix, dtype=parts.dtype).expand(len(parts), len(prefix)), parts], dim=1)
+
+    return cut(drawn), cut(apart)
 
 
 def text_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor, list[int]]:

@@ -18,7 +18,7 @@ One = Annotated[str, typer.Option(help="Texts to score heads on: .tsv, .csv, .js
 Test = Annotated[str | None, typer.Option(help="Texts to judge the model on; default is the scoring data.")]
 Out = Annotated[Path, typer.Option(help="Folder to write; must not exist yet.")]
 Task = Annotated[str | None, typer.Option(help="classify, lm or translate; default is what the model's class does.")]
-Samples = Annotated[int | None, typer.Option(help="First lines or windows of each file only.")]
+Samples = Annotated[int | None, typer.Option(help="First lines or windows of each --data only; --test is read whole.")]
 Batch = Annotated[int | None, typer.Option(help="Samples in a forward pass.")]
 Length = Annotated[int | None, typer.Option(help="Tokens a sample is cut at.")]
 By = Annotated[str, typer.Option(help="importance, magnitude, random or ablation.")]
@@ -164,7 +164,8 @@ def prune(
     gone = found["heads_before"] - found["heads"]
     say(
         f"{gone} of {found['heads_before']} heads removed, {found['parameters_before']:,} to {found['parameters']:,} "
-        f"parameters; {found['metric']} {found['before']:.4f} before, {found['after']:.4f} after, on {found['test']}\n"
+        f"parameters; {found['metric']} {found['before']:.4f} before, {found['after']:.4f} after\n"
+        f"scored on {found['data_rows']} rows of {found['data']}, judged on {found['test_rows']} of {found['test']}\n"
         f"{out}: loads with transformers' Auto classes after `import secateur`"
     )
 
@@ -178,7 +179,9 @@ def finetune(
     epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 3.0,
     batch: Annotated[int, typer.Option(help="Texts in a step.")] = 32,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
-    length: Annotated[int, typer.Option(help="Tokens a text is cut at.")] = 128,
+    length: Annotated[
+        int | None, typer.Option(help="Tokens a text is cut at; default is 128, or the model's positions.")
+    ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:

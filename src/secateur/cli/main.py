@@ -140,7 +140,9 @@ def recover(
     rank: Annotated[int, typer.Option(min=0, help="Rank of low-rank changes (LoRA); 0 trains all weights.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 200,
     batch: Annotated[int, typer.Option(min=1, help="Windows in a step.")] = 4,
-    length: Annotated[int, typer.Option(min=2, help="Tokens in a window.")] = 512,
+    length: Annotated[
+        int | None, typer.Option(min=2, help="Tokens in a window; default is 512, or the model's positions if fewer.")
+    ] = None,
     rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes which windows are drawn.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,

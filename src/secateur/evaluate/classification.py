@@ -11,12 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from secateur.adapt.positions import check_ids
 from secateur.calibrate.rows import ROW_FILES, Row, file_kind, read_lines, read_rows
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, NumericalError
 from secateur.evaluate.task import pad_batches
 from secateur.score.gates import Batch
 
-__all__ = ["Classification", "Example", "classification_task", "read_examples"]
+__all__ = ["Classification", "Example", "check_classes", "class_number", "classification_task", "read_examples"]
 
 _TEXT, _PAIR = ("text", "sentence", "question", "premise"), ("text_pair", "sentence2", "hypothesis")
 
@@ -31,7 +32,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Classification:
-    """Share of samples whose most likely class is the label's."""
+    """Share of samples whose most likely class is the label's: one class of two or more a sample."""
 
     batches: Sequence[Batch]
     metric: str = "accuracy"
@@ -39,12 +40,12 @@ class Classification:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross-entropy, summed over samples."""
-        return nn.functional.cross_entropy(model(**_inputs(batch)).logits, batch["labels"], reduction="sum")
+        return nn.functional.cross_entropy(_logits(model, batch), batch["labels"], reduction="sum")
 
     @torch.no_grad()
     def parts(self, model: nn.Module) -> Float[np.ndarray, "samples 2"]:
         """Correct or not, and one."""
-        correct = [model(**_inputs(batch)).logits.argmax(-1) == batch["labels"] for batch in self.batches]
+        correct = [_logits(model, batch).argmax(-1) == batch["labels"] for batch in self.batches]
         right = torch.cat(correct).double().numpy()
         return np.stack([right, np.ones_like(right)], axis=1)
 
@@ -53,27 +54,56 @@ class Classification:
         return np.asarray(total[..., 0] / total[..., 1])
 
 
-def _inputs(batch: Batch) -> dict[str, Tensor]:
-    return {name: value for name, value in batch.items() if name != "labels"}
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    """The logits `[batch, classes]`. Raises InputError on labels that are not one class each, NumericalError on NaN."""
+    logits: Tensor = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+    labels, classes = batch["labels"], logits.shape[-1]
+    if classes < 2 or labels.is_floating_point() or labels.shape != logits.shape[:-1]:
+        raise InputError(
+            f"labels {list(labels.shape)} of {labels.dtype} for {classes} outputs are not one class each: regression "
+            "and multi-label models are not judged here"
+        )
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise InputError(f"labels run from {int(labels.min())} to {int(labels.max())}, the model has {classes} classes")
+    if torch.isnan(logits).any():
+        raise NumericalError("the model's outputs are NaN: check its weights")
+    return logits
+
+
+def check_classes(config: Any) -> None:
+    """Raise InputError for a head of one output or of many labels a sample: accuracy says nothing of it."""
+    kind, labels = config.problem_type, config.num_labels
+    if labels < 2 or kind in ("regression", "multi_label_classification"):
+        raise InputError(
+            f"the model has num_labels {labels} and problem_type {kind!r}: heads are judged by accuracy, on one class "
+            "of two or more a sample; use a single-label classifier, as regression and multi-label are not supported"
+        )
 
 
 def classification_task(
     examples: Sequence[Example], model: Any, tokenizer: PreTrainedTokenizerBase, *, batch: int = 32, length: int = 256
 ) -> Classification:
-    """Batches of like length; texts longer than `length` tokens are cut.
+    """Batches of like length; texts longer than `length` tokens (or the tokenizer's limit) are cut.
 
     Labels are the config's names or numbers. Where the file has none, the model's own
     answers stand for them, and the score is agreement with the model as it is. Raises
-    InputError on a label the model does not know.
+    InputError on a label the model does not know, a model that is no single-label
+    classifier, and ids or lengths it cannot read. A model without a padding token takes
+    one text at a time.
     """
+    check_classes(model.config)
+    if model.config.pad_token_id is None:
+        batch = 1
     rows = tokenizer(
         [one.text for one in examples],
         [one.pair for one in examples] if examples[0].pair is not None else None,
         truncation=True,
         max_length=min(length, tokenizer.model_max_length),
+        verbose=False,
     )
     batches: list[dict[str, Tensor]] = []
-    for chosen, ids, mask in pad_batches(rows["input_ids"], batch, tokenizer.pad_token_id or 0):
+    for chosen, ids, mask in pad_batches(rows["input_ids"], batch, model.config.pad_token_id or 0):
+        check_ids(ids, model.config, "labelled texts")
         made = {"input_ids": ids, "attention_mask": mask}
         if "token_type_ids" in rows and examples[0].pair is not None:
             made["token_type_ids"] = torch.zeros_like(ids)
@@ -81,7 +111,7 @@ def classification_task(
                 [t for row in chosen for t in rows["token_type_ids"][row]]
             )
         if examples[0].label is not None:
-            made["labels"] = torch.tensor([_class(examples[row].label, model.config) for row in chosen])
+            made["labels"] = torch.tensor([class_number(examples[row].label, model.config) for row in chosen])
         else:
             with torch.no_grad():
                 made["labels"] = model(**made).logits.argmax(-1)
@@ -89,13 +119,19 @@ def classification_task(
     return Classification(batches, "accuracy" if examples[0].label is not None else "agreement")
 
 
-def _class(label: str | None, config: Any) -> int:
+def class_number(label: str | None, config: Any) -> int:
+    """The class of a label as a file writes it: a name of the config's, or a number. Raises InputError on any other."""
     known: Mapping[str, int] = config.label2id or {}
-    if label is not None and label in known:
-        return known[label]
-    if label is not None and label.isdigit() and int(label) < config.num_labels:
-        return int(label)
-    raise InputError(f"label {label!r} is not one of the model's {config.num_labels}: {', '.join(sorted(known)[:20])}")
+    number = int(known[label]) if label is not None and label in known else _whole(label or "")
+    if number is None or not 0 <= number < config.num_labels:
+        names = ", ".join(sorted(known)[:20])
+        raise InputError(f"label {label!r} is not one of the model's {config.num_labels}: {names}")
+    return number
+
+
+def _whole(label: str) -> int | None:
+    plain = label.isascii() and label.isdigit() and len(label) < 10
+    return int(label) if plain and str(int(label)) == label else None
 
 
 def read_examples(path: Path, limit: int | None = None) -> list[Example]:

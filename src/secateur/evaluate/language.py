@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from secateur.adapt.positions import check_ids
 from secateur.calibrate.data import read_text, text_ids
 from secateur.core.errors import InputError
 from secateur.core.seed import generator
@@ -76,13 +77,17 @@ def language_task(
     windows = torch.cat([ends[0], rows, ends[1]], dim=1)
     labels = windows if causal else _hide(windows, len(prefix), body)
     inputs = windows if causal else torch.where(labels == -100, windows, _mask_id(tokenizer))
+    check_ids(inputs, model.config, f"text {source!r}")
+    check_ids(windows, model.config, f"text {source!r}")
     parts = zip(inputs.split(batch), labels.split(batch), strict=True)
     return Language([{"input_ids": one, "labels": label} for one, label in parts], causal)
 
 
 def _hide(windows: Tensor, start: int, body: int) -> Tensor:
+    """15% of every window's own tokens, one at least; -100 elsewhere."""
     chosen = torch.zeros(windows.shape, dtype=torch.bool)
-    chosen[:, start : start + body] = torch.rand(len(windows), body, generator=generator(0, "hidden")) < _HIDDEN
+    draw = torch.rand(len(windows), body, generator=generator(0, "hidden"))
+    chosen[:, start : start + body] = (draw < _HIDDEN) | (draw == draw.amin(dim=1, keepdim=True))
     return torch.where(chosen, windows, -100)
 
 

@@ -1,18 +1,20 @@
 """Perplexity of a causal language model on a text, strided, with its token count."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from secateur.adapt.positions import check_ids, default_length
 from secateur.calibrate.data import read_text, text_ids
 from secateur.core.errors import InputError
 
 __all__ = ["Perplexity", "token_losses"]
 
+_LENGTH = 1024
 _LOGIT_ROWS = 256  # positions whose vocabulary logits are held at a time
 
 
@@ -20,34 +22,45 @@ _LOGIT_ROWS = 256  # positions whose vocabulary logits are held at a time
 class Perplexity:
     """exp of the mean loss of every scored token.
 
-    Windows of `length` tokens start every `stride` tokens (None: every `length`);
-    a token is scored once, in the first window that holds it, given all tokens of the
-    window before it. Every window starts with the tokenizer's BOS if it adds one.
-    `limit` stops after that many windows.
+    Windows of `length` tokens (None: 1024, or fewer where the model has fewer positions)
+    start every `stride` tokens (None: every `length`); a token is scored once, in the first
+    window that holds it, given all tokens of the window before it. Every window starts with
+    the tokenizer's BOS if it adds one. `limit` stops after that many windows.
     """
 
     source: str = "bundled"
-    length: int = 1024
+    length: int | None = None
     stride: int | None = None
     limit: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse windows that score nothing."""
-        stride = self.length if self.stride is None else self.stride
+        length = _LENGTH if self.length is None else self.length
+        stride = length if self.stride is None else self.stride
         limit = 1 if self.limit is None else self.limit
-        if self.length < 2 or not 1 <= stride <= self.length or limit < 1:
+        if length < 2 or not 1 <= stride <= length or limit < 1:
             raise InputError(
-                f"perplexity needs length >= 2, 1 <= stride <= length and limit >= 1, got {self.length}, "
+                f"perplexity needs length >= 2, 1 <= stride <= length and limit >= 1, got {length}, "
                 f"{self.stride}, {self.limit}"
             )
 
     def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
-        """`perplexity` and the number of `tokens` scored. Raises InputError on a text of one token."""
+        """`perplexity` and the number of `tokens` scored. Raises InputError on a text the model cannot read."""
+        length = default_length(model.config, _LENGTH) if self.length is None else self.length
         ids, prefix = text_ids(read_text(self.source, "evaluation"), tokenizer)
+        start_ids = torch.tensor(prefix, dtype=torch.long)
+        if length <= len(prefix):
+            raise InputError(
+                f"windows of {length} tokens hold no text after the tokenizer's own {len(prefix)}: use more"
+            )
+        windows = replace(self, length=length, stride=self.stride and min(self.stride, length)).windows(
+            len(ids), len(prefix)
+        )
         total, count = 0.0, 0
-        for start, scored in self.windows(len(ids), len(prefix)):
-            window = torch.cat([torch.tensor(prefix, dtype=torch.long), ids[start : start + self.length - len(prefix)]])
-            losses = token_losses(model, window[None].to(model.device))[0, -scored:]
+        for start, scored in windows:
+            window = torch.cat([start_ids, ids[start : start + length - len(prefix)]])[None]
+            check_ids(window, model.config, f"text {self.source!r}")
+            losses = token_losses(model, window.to(model.device))[0, -scored:]
             total += float(losses.double().sum())
             count += len(losses)
         if count == 0:
@@ -56,7 +69,7 @@ class Perplexity:
 
     def windows(self, tokens: int, prefix: int) -> list[tuple[int, int]]:
         """(first token, tokens scored at the window's end) of every window."""
-        body = self.length - prefix
+        body = (self.length or _LENGTH) - prefix
         stride = min(self.stride or body, body)
         found: list[tuple[int, int]] = []
         reached = 0  # tokens before this one are scored
@@ -79,7 +92,7 @@ def token_losses(model: PreTrainedModel, ids: Tensor) -> Tensor:
     never lie in memory together.
     """
     body = model.get_submodule(model.base_model_prefix)
-    hidden = body(ids, use_cache=False)[0][:, :-1]
+    hidden = body(ids[:, :-1], use_cache=False)[0]
     head = cast(nn.Module, model.get_output_embeddings())
     cap = getattr(model.config, "final_logit_softcapping", None)
     flat, targets = hidden.reshape(-1, hidden.shape[-1]), ids[:, 1:].reshape(-1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from secateur.core.seed import generator
 from secateur.score.gates import Batch
 
-__all__ = ["Interval", "Task", "pad_batches", "paired_bootstrap", "score"]
+__all__ = ["Interval", "Task", "count_samples", "pad_batches", "paired_bootstrap", "score"]
 
 Parts = Float[np.ndarray, "samples parts"]
 
@@ -85,6 +85,11 @@ def pad_batches(rows: Sequence[Sequence[int]], size: int, pad: int) -> list[tupl
         ids[mask] = torch.tensor([token for row in chosen for token in rows[row]])
         found.append((chosen, ids, mask.long()))
     return found
+
+
+def count_samples(task: Task) -> int:
+    """How many samples a task holds: texts, windows or sentence pairs."""
+    return sum(len(next(iter(batch.values()))) for batch in task.batches)
 
 
 def score(task: Task, model: nn.Module) -> float:

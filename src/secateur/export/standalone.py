@@ -19,21 +19,21 @@ from secateur.export.hf import copy_companions, write_pruned
 
 __all__ = ["write_standalone"]
 
-_MODELING = '''"""A {stock} whose blocks differ in size; config.json lists the shapes."""
+_MODELING = '''"""{stocks} whose blocks differ in size; config.json lists the shapes."""
 
 import copy
 
 from torch import nn
-from transformers import {stock} as Stock
+from transformers import {stocks}
 
 
-class Shrunk{stock}(Stock):
+class Shrunk:
     def __init__(self, config, *args, **kwargs):
         plain = copy.copy(config)
         plain.__dict__.pop("_heterogeneity_spec", None)
         super().__init__(plain, *args, **kwargs)
         for name, (rows, columns) in config.shrunk_layers.items():
-            layer = self.get_submodule(name)
+            layer = self.part(name)
             transposed = hasattr(layer, "nf")  # GPT-2 stores [in, out]
             shape = (columns, rows) if transposed else (rows, columns)
             layer.weight = nn.Parameter(layer.weight.new_empty(shape))
@@ -43,7 +43,7 @@ class Shrunk{stock}(Stock):
             for key, size in zip(names, (columns, rows)):
                 setattr(layer, key, size)
         for name, numbers in config.shrunk_attention.items():
-            attention = self.get_submodule(name)
+            attention = self.part(name)
             for key, value in numbers.items():
                 if key == "config":
                     attention.config = copy.copy(attention.config)
@@ -52,7 +52,7 @@ class Shrunk{stock}(Stock):
                 else:
                     setattr(attention, key, value)
         for name, (heads, buckets) in getattr(config, "shrunk_bias", {{}}).items():
-            attention = self.get_submodule(name)
+            attention = self.part(name)
             attention.n_heads = heads
             attention.register_forward_pre_hook(own_bias, with_kwargs=True)
             if buckets:
@@ -61,11 +61,20 @@ class Shrunk{stock}(Stock):
         config._attn_implementation = plain._attn_implementation
         self.config = config
 
+    def part(self, name):
+        bare = name.removeprefix(self.base_model_prefix + ".")  # the body alone has its parts at the top
+        return self.get_submodule(name if hasattr(self, self.base_model_prefix) else bare)
+
 
 def own_bias(module, args, kwargs):
     """T5 shares a table of position biases among blocks; here each has the columns of its own heads."""
     return args, kwargs | {{"position_bias": None}}
 '''
+_CLASS = """
+
+class Shrunk{stock}(Shrunk, {stock}):
+    pass
+"""
 
 
 def write_standalone(source: Source, out: Path) -> None:
@@ -82,7 +91,6 @@ def write_standalone(source: Source, out: Path) -> None:
         return
     model = skeleton(source)
     adapter = Adapter(model)
-    stock = type(model).__name__
     copy_companions(folder, out)
     checkpoint = Checkpoint(folder)
     write_pruned(checkpoint, out, lambda name: None, renamed=_own_names(checkpoint, model).__getitem__)
@@ -91,16 +99,14 @@ def write_standalone(source: Source, out: Path) -> None:
         "shrunk_attention": {
             f"{block.name}.{block.family.attention}": _numbers(block, model.config) for block in adapter.blocks()
         },
-        "auto_map": {"AutoModelForCausalLM": f"modeling_shrunk.Shrunk{stock}"},
     }
-    write_document(out / "config.json", document)
-    (out / "modeling_shrunk.py").write_text(_MODELING.format(stock=stock), encoding="utf-8")
+    _write_classes(model, document, out)
 
 
 def _write_heads(source: Source, out: Path, document: dict[str, Any]) -> None:
     """An encoder or encoder-decoder: what differs are its attentions."""
     model = load_as_saved(source)
-    stock, found = type(model).__name__, attentions(model)
+    found = attentions(model)
     copy_companions(source.folder, out)
     kept = {id(value): name for name, value in reversed(model.state_dict(keep_vars=True).items())}  # tied ones once
     values = {name: value for name, value in model.state_dict().items() if name in kept.values()}
@@ -112,10 +118,8 @@ def _write_heads(source: Source, out: Path, document: dict[str, Any]) -> None:
         "shrunk_layers": {layer.name: list(layer.weight.shape) for layer in layers},
         "shrunk_attention": {},
         "shrunk_bias": biases,
-        "auto_map": dict.fromkeys(_auto_classes(model), f"modeling_shrunk.Shrunk{stock}"),
     }
-    write_document(out / "config.json", document)
-    (out / "modeling_shrunk.py").write_text(_MODELING.format(stock=stock), encoding="utf-8")
+    _write_classes(model, document, out)
 
 
 def _bias(attention: Attention) -> tuple[int, int]:
@@ -123,16 +127,29 @@ def _bias(attention: Attention) -> tuple[int, int]:
     return module.n_heads, module.relative_attention_num_buckets if module.has_relative_attention_bias else 0
 
 
-def _auto_classes(model: PreTrainedModel) -> list[str]:
-    """The Auto classes that give this model's class."""
+def _write_classes(model: PreTrainedModel, document: dict[str, Any], out: Path) -> None:
+    """Write the config, and a class for every Auto class that loads models of this kind."""
+    classes = _auto_classes(model)
+    document["auto_map"] = {auto: f"modeling_shrunk.Shrunk{stock}" for auto, stock in classes.items()}
+    write_document(out / "config.json", document)
+    stocks = sorted(set(classes.values()))
+    text = _MODELING.format(stocks=", ".join(stocks)) + "".join(_CLASS.format(stock=stock) for stock in stocks)
+    (out / "modeling_shrunk.py").write_text(text, encoding="utf-8")
+
+
+def _auto_classes(model: PreTrainedModel) -> dict[str, str]:
+    """Class names by the Auto classes that give them for this kind of config."""
     from transformers.models.auto import modeling_auto
 
-    found = []
+    found: dict[str, str] = {}
     for name, auto in vars(modeling_auto).items():
         if name.startswith("AutoModel"):
             stock: Any = auto._model_mapping.get(type(model.config), ())
-            known = [one.__name__ for one in (stock if isinstance(stock, tuple) else (stock,))]
-            found += [name] if type(model).__name__ in known else []
+            known = stock if isinstance(stock, tuple) else (stock,)
+            own = [one.__name__ for one in known if one.__module__ == type(model).__module__]
+            named = type(model).__name__
+            if own:
+                found[name] = named if named in own else own[0]
     return found
 
 

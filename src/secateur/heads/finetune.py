@@ -1,21 +1,26 @@
 """finetune(model, data, out): a real classifier from any encoder, saved whole."""
 
+import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from secateur.adapt.positions import default_length
 from secateur.adapt.source import Source, load_tokenizer, quiet, resolve
 from secateur.core.errors import InputError, ModelError
-from secateur.core.files import new_folder
+from secateur.core.files import new_folder, write_document
 from secateur.core.seed import generator
-from secateur.evaluate.classification import classification_task, read_examples
+from secateur.evaluate.classification import Example, classification_task, read_examples
 from secateur.evaluate.task import score
-from secateur.train.classifier import Finetuning, finetune_
+from secateur.train.classifier import LENGTH, Finetuning, finetune_
 
 __all__ = ["finetune"]
+
+_FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*(?:[eE][+-]?\d+)?|[+-]?\d+(?:\.\d*)?[eE]-\d+")
 
 
 def finetune(
@@ -33,23 +38,46 @@ def finetune(
     Raises a SecateurError on anything that cannot be used; `out` then does not exist.
     """
     plan = plan or Finetuning()
-    examples = read_examples(Path(data))
-    if examples[0].label is None or examples[0].pair is not None:
-        raise InputError(f"{data} should hold one text and one label a line to fine-tune on")
+    examples = _labelled(data)
     names = sorted({str(one.label) for one in examples})
+    _check_names(data, names)
     labels = [names.index(str(one.label)) for one in examples]
-    test_examples = read_examples(Path(test)) if test else None
+    test_examples = None if test is None else _labelled(test)
+    strange = sorted({str(one.label) for one in test_examples or ()} - set(names))
+    if strange:
+        raise InputError(f"{test} has label {strange[0]!r}, which {data} has not: {', '.join(names[:20])}")
     with new_folder(Path(out)) as folder:
         classifier, tokenizer = _classifier(str(model), names, plan.seed)
         loss = finetune_(classifier, tokenizer, [one.text for one in examples], labels, plan, progress=progress)
         found: dict[str, Any] = {"classes": names, "examples": len(examples), "loss": loss}
         if test_examples is not None:
-            task = classification_task(test_examples, classifier, tokenizer, length=plan.length)
+            length = default_length(classifier.config, LENGTH) if plan.length is None else plan.length
+            task = classification_task(test_examples, classifier, tokenizer, length=length)
             found |= {"test_examples": len(test_examples), "accuracy": score(task, classifier)}
         with quiet():
             classifier.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        about = {"model": str(model), "data": str(data), "test": None if test is None else str(test)}
+        write_document(folder / "finetune.json", {**about, "plan": asdict(plan), **found})
     return found
+
+
+def _labelled(path: str | Path) -> list[Example]:
+    examples = read_examples(Path(path))
+    if examples[0].label is None or examples[0].pair is not None:
+        raise InputError(f"{path} should hold one text and one label a line to fine-tune on")
+    return examples
+
+
+def _check_names(data: str | Path, names: list[str]) -> None:
+    """Refuse labels that are no classes: one alone, an empty one, or numbers with a fraction."""
+    if len(names) < 2:
+        raise InputError(f"{data} has one class, {names[0]!r}: a classifier needs two or more")
+    for name in names:
+        if not name.strip():
+            raise InputError(f"{data} has a line with an empty label: name its class")
+        if _FRACTION.fullmatch(name.strip()):
+            raise InputError(f"{data} has label {name!r}, a number with a fraction: regression is not supported")
 
 
 def _classifier(model: str | Source, names: list[str], seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -64,6 +92,7 @@ def _classifier(model: str | Source, names: list[str], seed: int) -> tuple[PreTr
                 trust_remote_code=source.trusted,
                 id2label=dict(enumerate(names)),
                 label2id={name: number for number, name in enumerate(names)},
+                problem_type="single_label_classification",
                 dtype=torch.float32,
                 use_safetensors=True,
                 output_loading_info=True,

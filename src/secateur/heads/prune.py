@@ -13,7 +13,7 @@ from secateur.adapt.source import quiet
 from secateur.core.cut import Cut
 from secateur.core.errors import NumericalError
 from secateur.core.files import new_folder, read_document, write_document
-from secateur.evaluate.task import score
+from secateur.evaluate.task import count_samples, score
 from secateur.export.hf import copy_companions
 from secateur.export.onnx import write_forward_onnx
 from secateur.heads.removal import Removal, plan_removal, removal_cut
@@ -42,17 +42,18 @@ def prune_heads(
     """Take a share of the heads out for good and save the model.
 
     data: what heads are scored on, and what the model is judged on before and after
-    (None: the same). With `plan.reestimate` a tenth goes at a time. The subject's model
-    has lost its heads afterwards. Returns what heads.json holds. Raises a SecateurError
-    with one sentence on anything that cannot be done; `out` then does not exist.
+    (None: the same); `reading.samples` cuts the first alone, and the rows of both are told.
+    With `plan.reestimate` a tenth goes at a time. The subject's model has lost its heads
+    afterwards. Returns what heads.json holds. Raises a SecateurError with one sentence on
+    anything that cannot be done; `out` then does not exist.
     """
     plan = plan or Removal()
-    scored = subject.read(data[0], reading)
-    judged = scored if data[1] is None else subject.read(data[1], reading)
+    scored, judged = subject.read_both(data, reading)
     steps = [ratio * step / 10 for step in range(1, 11)] if plan.reestimate and not plan.exact else [ratio]
     with new_folder(Path(out)) as folder:
         live = plan_removal(subject, scored, steps, plan, progress=progress)[-1]
         found = {"model": str(subject.folder), "data": data[0], "test": data[1] or data[0], "ratio": ratio}
+        found |= {"data_rows": count_samples(scored), "test_rows": count_samples(judged)}
         found |= {"plan": asdict(plan), "metric": judged.metric, "before": score(judged, subject.model)}
         found |= save_without_heads(subject, live, folder, next(iter(scored.batches)))
         found |= {"after": score(judged, subject.model)}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from secateur.core.errors import InputError
 from secateur.core.files import new_folder, write_document
+from secateur.evaluate.task import Task, count_samples
 from secateur.heads.ablation import Ablation, ablate, keep_one
 from secateur.heads.curve import head_curve
 from secateur.heads.removal import Removal
@@ -30,11 +31,13 @@ def report_importance(
         columns: dict[str, Any] = dict(zip(_names("importance", data), scores, strict=True))
         rows = head_rows(subject, columns)
         agreement = correlate(*scores) if len(scores) == 2 else None
-        about = {"model": str(subject.folder), "data": list(data), "scoring": asdict(scoring), "correlation": agreement}
+        about: dict[str, Any] = {"model": str(subject.folder), "data": list(data), "data_rows": _counts(tasks)}
+        about |= {"scoring": asdict(scoring), "correlation": agreement}
         save_rows(rows, folder / "importance", about)
         _draw(subject, scores[0], f"head {scoring.by} on {Path(data[0]).name}", folder / "importance.png", signed=False)
     least = sorted(rows, key=lambda row: row[next(iter(columns))])[:5]
-    words = ["least: " + ", ".join(f"{row['kind']} {row['layer']}.{row['head']}" for row in least)]
+    heads = ", ".join(f"{row['kind']} {row['layer']}.{row['head']}" for row in least)
+    words = [f"least: {heads}, on {_rows(about['data_rows'], data)}"]
     return {**about, "rows": rows, "words": [*words, *_agreement(agreement)]}
 
 
@@ -59,9 +62,10 @@ def report_ablation(
                 columns[f"{part} {name}".strip()] = [[interval[number] for interval in row] for row in one.changes]
         rows = head_rows(subject, columns)
         agreement = correlate(found[0].effects, found[1].effects) if len(found) == 2 else None
-        about = {
+        about: dict[str, Any] = {
             "model": str(subject.folder),
             "data": list(data),
+            "data_rows": _counts(tasks),
             "metric": tasks[0].metric,
             "scores": [one.score for one in found],
             "keep_one": keep,
@@ -71,7 +75,7 @@ def report_ablation(
         title = f"change of {tasks[0].metric} {'with one head alone' if keep else 'without the head'}"
         _draw(subject, found[0].effects, title, folder / "ablation.png", signed=True)
     words = _best(subject, found[0], tasks[0].higher) if keep else [_harmless(found[0], tasks[0].higher)]
-    score = f"{tasks[0].metric} of the whole model: {found[0].score:.4f}"
+    score = f"{tasks[0].metric} of the whole model: {found[0].score:.4f}, on {_rows(about['data_rows'], data)}"
     return {**about, "rows": rows, "words": [score, *words, *_agreement(agreement)]}
 
 
@@ -88,12 +92,12 @@ def report_curve(
     """curve.json and .png: scores at every step of every order. Raises InputError on a step outside 0..1."""
     if not 0 < step <= 1:
         raise InputError(f"a step removes a share of the heads between 0 and 1, got {step}")
-    scored = subject.read(data[0], reading)
-    judged = scored if data[1] is None else subject.read(data[1], reading)
+    scored, judged = subject.read_both(data, reading)
     ratios = [round(step * number, 6) for number in range(1, int(1 / step + 1e-9) + 1)]
     with new_folder(out) as folder:
         found = head_curve(subject, scored, judged, ratios, orders, progress=progress)
-        document = {"model": str(subject.folder), "data": data[0], "test": data[1] or data[0], **found.document()}
+        document: dict[str, Any] = {"model": str(subject.folder), "data": data[0], "test": data[1] or data[0]}
+        document |= {"data_rows": count_samples(scored), "test_rows": count_samples(judged), **found.document()}
         write_document(folder / "curve.json", document)
         save_figure(curve_figure([0.0, *ratios], found.dense, found.lines, found.metric), folder / "curve.png")
     rows = [
@@ -101,7 +105,11 @@ def report_curve(
         for number, ratio in enumerate(ratios)
     ]
     free = ", ".join(f"{name} {share:.0%}" for name, share in found.free().items())
-    words = [f"{found.metric} of the whole model: {found.dense:.4f}", f"heads that go within 1%: {free}"]
+    judged_on = _rows([document["test_rows"]], [document["test"]])
+    words = [
+        f"{found.metric} of the whole model: {found.dense:.4f}, on {judged_on}",
+        f"heads that go within 1%: {free}, scored on {_rows([document['data_rows']], [data[0]])}",
+    ]
     return {**document, "rows": rows, "words": words}
 
 
@@ -109,6 +117,14 @@ def _one_or_two(data: Sequence[str]) -> Sequence[str]:
     if len(data) not in (1, 2):
         raise InputError(f"give one --data, or two to correlate, got {len(data)}")
     return data
+
+
+def _counts(tasks: Sequence[Task]) -> list[int]:
+    return [count_samples(task) for task in tasks]
+
+
+def _rows(counts: Sequence[int], data: Sequence[str]) -> str:
+    return " and ".join(f"{count} rows of {name}" for count, name in zip(counts, data, strict=True))
 
 
 def _names(word: str, data: Sequence[str]) -> list[str]:

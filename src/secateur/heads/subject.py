@@ -1,7 +1,7 @@
 """Subject: a model opened with its task head, its attentions, and what it is judged by."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -10,10 +10,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from secateur.adapt.attention import Attention
+from secateur.adapt.positions import check_ids, check_length, default_length
 from secateur.adapt.source import Source, load_as_saved, load_tokenizer, resolve
 from secateur.adapt.stacks import attentions
 from secateur.core.errors import InputError
-from secateur.evaluate.classification import classification_task, read_examples
+from secateur.evaluate.classification import check_classes, classification_task, read_examples
 from secateur.evaluate.language import language_task
 from secateur.evaluate.task import Task
 from secateur.evaluate.translation import read_pairs, translation_task
@@ -80,14 +81,30 @@ class Subject:
             raise InputError(
                 "pictures are not read from files: put batches of pixel_values and labels in a Classification"
             )
-        batch, length = plan.batch or _BATCHES[self.task_name], plan.length or _LENGTHS[self.task_name]
+        config = self.model.config
+        batch = plan.batch or _BATCHES[self.task_name]
+        length = plan.length or default_length(config, _LENGTHS[self.task_name])
         if self.task_name == "lm":
             return language_task(data, self.model, self.tokenizer, limit=plan.samples, batch=batch, length=length)
         if self.task_name == "translate":
+            check_length(length, config, f"sentence pairs {data!r}")  # a translation may become that long
             pairs = read_pairs(Path(data), plan.samples)
-            return translation_task(pairs, self.tokenizer, batch=batch, length=length)
+            task = translation_task(pairs, self.tokenizer, batch=batch, length=length)
+            for part in task.batches:
+                for ids in (part["input_ids"], part["labels"].clamp_min(0)):  # -100 fills up
+                    check_ids(ids, config, f"sentence pairs {data!r}")
+            return task
         examples = read_examples(Path(data), plan.samples)
         return classification_task(examples, self.model, self.tokenizer, batch=batch, length=length)
+
+    def read_both(self, data: tuple[str, str | None], plan: Reading | None = None) -> tuple[Task, Task]:
+        """What heads are scored on, and what the model is judged on: the same where no second file is given.
+
+        `samples` cuts the first file alone; the second is read whole.
+        """
+        plan = plan or Reading()
+        scored = self.read(data[0], plan)
+        return scored, scored if data[1] is None else self.read(data[1], replace(plan, samples=None))
 
 
 def open_subject(model: str | Path | Source, task: str | None = None, *, unit: str = "auto") -> Subject:
@@ -109,6 +126,8 @@ def open_subject(model: str | Path | Source, task: str | None = None, *, unit: s
     tokenizer = load_tokenizer(source)
     if tokenizer is None and loaded.main_input_name == "input_ids":
         raise InputError(f"{source} has no tokenizer, and texts cannot be read without one")
+    if own == "classify":
+        check_classes(loaded.config)
     for attention in found:
         attention.unit(unit)  # refuse before any work
     return Subject(source.folder, loaded, tokenizer, found, own, unit)

@@ -66,11 +66,11 @@ def read_blocks(weights: Weights, recipe: Recipe, source: Source, ids: TokenIds 
     adapter, allocator = weights.adapter, recipe.allocator()
     problem = block_weights(adapter, biases=recipe.unit() is not None)
     if isinstance(allocator, Surveyor) and ids is not None:
-        given = {}
-        if Sensitivity in allocator.needs:
-            given = output_sensitivity(Adapter(load_model(source, weights.dtype)), ids)
         needs = [kind for kind in allocator.needs if kind is not Sensitivity]
-        with open_stream(adapter, recipe, ids) as stream:
+        with open_stream(adapter, recipe, ids) as stream:  # checks the ids before any model reads them
+            given = {}
+            if Sensitivity in allocator.needs:
+                given = output_sensitivity(Adapter(load_model(source, weights.dtype)), ids)
             readings = survey(stream, weights, needs, allocator.watch, allocator.read, progress, given)
         problem = problem._replace(readings=readings)
     return Survey(weights, problem, recipe)

@@ -4,7 +4,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,23 @@ import torch
 from torch import Tensor
 
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.positions import check_ids
-from secateur.adapt.source import Source, load_model, load_tokenizer, load_with_head, read_config, resolve, skeleton
+from secateur.adapt.positions import check_ids, default_length
+from secateur.adapt.source import (
+    Source,
+    load_model,
+    load_tokenizer,
+    load_with_head,
+    read_config,
+    resolve,
+    skeleton,
+)
 from secateur.calibrate.data import Calibration
 from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.weights import Weights
 from secateur.core.files import storage_errors, write_document
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.memory import peak_memory_mb
+from secateur.evaluate.perplexity import token_losses
 from secateur.export.hf import copy_companions, write_pruned
 from secateur.run.checkpoint import RunFolder
 from secateur.run.result import versions
@@ -29,6 +38,8 @@ __all__ = ["recover"]
 
 _EVERY = 25  # steps between saved states
 _KEPT = ("masks.safetensors", "cut.json", "blocks.json")  # what was pruned stays true of the trained model
+_LENGTH = 512  # tokens of a window where none are told
+_HELD = 16  # held-out windows, at most a tenth of the text
 
 
 def recover(
@@ -72,22 +83,26 @@ def _run(
     started = time.perf_counter()
     source, teacher = sources
     config, samples = read_config(source), training.steps * training.batch
+    training = replace(training, length=training.length or default_length(config, _LENGTH))
     plan = Calibration(source=text, samples=samples, length=training.length, seed=training.seed)
-    drawn = plan.fitted(config).draw(load_tokenizer(source))
-    check_ids(drawn, config, "text")
+    drawn, held = plan.draw_apart(load_tokenizer(source), _HELD, share=0.1)
+    for ids in (drawn, held):
+        check_ids(ids, config, f"text {text!r}")
     guide = None if teacher is None else load_with_head(teacher, torch.float32)
     trainer = Trainer(load_model(source, torch.float32), training, guide)
     folder.open(_plan(sources, drawn, training), resume=resume)
-    losses = _train(trainer, drawn, folder, progress)
-    tenth = max(1, training.steps // 10)
+    before = _loss(trainer, held)
+    _train(trainer, drawn, folder, progress)
     found = {
         "model": str(source),
         "text": text,
         "teacher": None if teacher is None else str(teacher),
         "trust_remote_code": source.trusted,
         "training": {**asdict(training), "rate": training.peak},
-        "first_loss": sum(losses[:tenth]) / tenth,
-        "last_loss": sum(losses[-tenth:]) / tenth,
+        "before": before,
+        "after": _loss(trainer, held),
+        "windows": len(held),
+        "out": str(folder.out),
         "seconds": time.perf_counter() - started,
         "peak_memory_mb": peak_memory_mb(),
         "versions": versions(),
@@ -105,8 +120,14 @@ def _plan(sources: tuple[Source, Source | None], drawn: TokenIds, training: Trai
     return {"model": model, "teacher": teacher, "text ids": ids, **settings}
 
 
-def _train(trainer: Trainer, drawn: TokenIds, folder: RunFolder, progress: Callable[[int, int], None]) -> list[float]:
-    """Every step that is not done; the losses of all."""
+def _loss(trainer: Trainer, ids: TokenIds) -> float:
+    """Mean negative log-likelihood, nats a token."""
+    parts = [token_losses(trainer.model, part).flatten() for part in ids.split(trainer.training.batch)]
+    return float(torch.cat(parts).double().mean())
+
+
+def _train(trainer: Trainer, drawn: TokenIds, folder: RunFolder, progress: Callable[[int, int], None]) -> None:
+    """Every step that is not done."""
     batches = drawn.split(trainer.training.batch)
     losses: list[float] = []
     if saved := folder.load_state():
@@ -118,7 +139,6 @@ def _train(trainer: Trainer, drawn: TokenIds, folder: RunFolder, progress: Calla
         if len(losses) % _EVERY == 0:
             folder.save_state(trainer.state(), losses)
     progress(len(batches), len(batches))
-    return losses
 
 
 def _write(source: Source, folder: RunFolder, trained: Mapping[str, Tensor], found: dict[str, Any]) -> None:

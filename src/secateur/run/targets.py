@@ -107,17 +107,20 @@ def allocate(recipe: Recipe, problem: Problem, ratio: float) -> dict[str, float]
                 f"{next(iter(problem.layers))!r}"
             )
     own = recipe.allocation
-    for block in exempt:
-        for name in (block, *problem.blocks[block]):
-            if own.get(name, 0.0) > 0:
-                raise InputError(
-                    f"allocation gives {name!r} the ratio {own[name]:g}, but exempt spares that block: leave one out"
-                )
+    _check_spared(own, {name: problem.blocks[name] for name in exempt})
     return {
         layer: own.get(layer, own.get(block, given.get(layer, given.get(block, 0.0))))
         for block, layers in problem.blocks.items()
         for layer in layers
     }
+
+
+def _check_spared(own: Mapping[str, float], exempt: Mapping[str, Mapping[str, int]]) -> None:
+    for name in [*exempt, *(layer for layers in exempt.values() for layer in layers)]:
+        if own.get(name, 0.0) > 0:
+            raise InputError(
+                f"allocation gives {name!r} the ratio {own[name]:g}, but exempt spares that block: leave one out"
+            )
 
 
 def _by_block(problem: Problem, ratios: Mapping[str, float]) -> dict[str, float]:

@@ -7,14 +7,15 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from secateur.adapt.source import Source, load_tokenizer, resolve
+from secateur.adapt.positions import check_ids
+from secateur.adapt.source import Source, load_tokenizer, read_config, resolve
 from secateur.allocate.dsa import DSA
 from secateur.allocate.expression import Expression
 from secateur.calibrate.data import Calibration
@@ -38,8 +39,8 @@ Progress = Callable[[int, int], None]
 class Search:
     """What is searched, how long, and on what.
 
-    space: "expressions" (DSA) or "ratios" of blocks. fitness: samples, drawn behind those of the
-    calibration, on which candidates are judged. storage: an SQLAlchemy URL, or journal:PATH; None is
+    space: "expressions" (DSA) or "ratios" of blocks. fitness: samples that share no token with those of
+    the calibration, on which candidates are judged. storage: an SQLAlchemy URL, or journal:PATH; None is
     a journal in the search's folder. workers: processes; more may join from other machines by URL.
     """
 
@@ -91,15 +92,17 @@ def search_ratios(
     Raises InputError when the study was begun with other settings.
     """
     source = resolve(model)
-    data = settings.calibration
-    ids = replace(data, samples=data.samples + settings.fitness).draw(load_tokenizer(source))
+    data = settings.calibration.fitted(read_config(source))
+    ids, judged = data.draw_apart(load_tokenizer(source), settings.fitness)
+    check_ids(judged, read_config(source), "fitness samples")
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    job = _Job(source, folder, settings, ids[data.samples :])
+    job = _Job(source, folder, settings, judged)
     _check_plan(_study(job), job)
     recipe = Recipe(method="wanda", ratio=settings.ratio, calibration=data)
-    prepare(source, recipe, ids[: data.samples], folder / "ranks", progress)
-    threads = max(1, torch.get_num_threads() // settings.workers)
+    prepare(source, recipe, ids, folder / "ranks", progress)
+    before = torch.get_num_threads()
+    threads = max(1, before // settings.workers)
     spawn = multiprocessing.get_context("spawn")
     others = [spawn.Process(target=_help, args=(job, threads), daemon=True) for _ in range(settings.workers - 1)]
     for other in others:
@@ -112,7 +115,7 @@ def search_ratios(
             other.terminate()
         raise
     finally:
-        torch.set_num_threads(threads * settings.workers)
+        torch.set_num_threads(before)
         for other in others:
             other.join()
 

@@ -10,24 +10,30 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 from transformers import TrainingArguments as Arguments
 from transformers.trainer_callback import PrinterCallback
 
+from secateur.adapt.positions import check_ids, default_length
 from secateur.core.errors import InputError
 
-__all__ = ["Finetuning", "finetune_"]
+__all__ = ["LENGTH", "Finetuning", "finetune_"]
+
+LENGTH = 128  # tokens a text is cut at, unless told
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finetuning:
-    """Epochs over the examples; a linear rate that rises over the first tenth of the steps. length: in tokens."""
+    """Epochs over the examples; a linear rate that rises over the first tenth of the steps.
+
+    length: tokens a text is cut at; None is 128, or as many as the model has positions.
+    """
 
     epochs: float = 3.0
     batch: int = 32
     rate: float = 5e-5
-    length: int = 128
+    length: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse training that does nothing."""
-        if self.epochs <= 0 or self.batch < 1 or self.rate <= 0 or self.length < 2:
+        if self.epochs <= 0 or self.batch < 1 or self.rate <= 0 or (self.length is not None and self.length < 2):
             raise InputError(
                 f"fine-tuning needs epochs and rate above 0, batch >= 1 and length >= 2, got {self.epochs}, "
                 f"{self.rate}, {self.batch}, {self.length}"
@@ -44,7 +50,10 @@ def finetune_(
     progress: Callable[[int, int], None] | None = None,
 ) -> float:
     """Train every weight but the embeddings on texts and their classes; returns the mean loss of the last tenth."""
-    rows = tokenizer(list(texts), truncation=True, max_length=plan.length)
+    length = default_length(model.config, LENGTH) if plan.length is None else plan.length
+    rows = tokenizer(list(texts), truncation=True, max_length=length)
+    for row in rows["input_ids"]:
+        check_ids(torch.tensor([row]), model.config, "texts to fine-tune on")
     names = [name for name in rows if name != "token_type_ids"]
     examples = [{name: rows[name][row] for name in names} | {"labels": labels[row]} for row in range(len(labels))]
     model.requires_grad_(True)

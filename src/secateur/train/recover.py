@@ -20,7 +20,7 @@ __all__ = ["Trainer", "Training"]
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How to recover: steps of `batch` windows of `length` tokens.
+    """How to recover: steps of `batch` windows of `length` tokens (None: 512, or as many as the model has positions).
 
     rank: of the change to every layer of the blocks; 0 trains the layers in full.
     rate: peak of a cosine schedule with a tenth of warm-up; None takes 1e-3 for low
@@ -29,7 +29,7 @@ class Training:
 
     steps: int = 200
     batch: int = 4
-    length: int = 512
+    length: int | None = None
     rank: int = 0
     rate: float | None = None
     teaching: float = 0.5
@@ -37,7 +37,7 @@ class Training:
 
     def __post_init__(self) -> None:
         """Refuse fields outside their range."""
-        if min(self.steps, self.batch) < 1 or self.length < 2 or self.rank < 0:
+        if min(self.steps, self.batch) < 1 or (self.length or 2) < 2 or self.rank < 0 or self.length == 0:
             raise InputError("recover needs steps and batch of at least 1, length of at least 2, rank of at least 0")
         if self.peak <= 0 or not 0 <= self.teaching <= 1:
             raise InputError("recover needs a rate above 0 and teaching in 0..1")
