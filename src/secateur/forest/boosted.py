@@ -1,7 +1,6 @@
 """Boosted trees as arrays, and back: what a tree adds is kept near what it added."""
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,14 +48,11 @@ def read_boosted(model: Any) -> Forest:
     if package == "xgboost":
         return _with_means(*read_xgboost(model))
     if hasattr(model, "_predictors"):
-        return _with_means(*_read_histogram([one for stage in model._predictors for one in stage]))
+        read = [_read_predictor(one.nodes) for stage in model._predictors for one in stage]
+        return _with_means(*join_trees(read, single=False, features=model.n_features_in_))
     trees = list(model.estimators_.ravel())
     weight = np.concatenate([tree.tree_.weighted_n_node_samples for tree in trees])
     return _with_means(read_forest(trees), weight)
-
-
-def _read_histogram(predictors: Sequence[Any]) -> tuple[Forest, Float[np.ndarray, " nodes"]]:
-    return join_trees([_read_predictor(one.nodes) for one in predictors], single=False)
 
 
 def _read_predictor(nodes: Any) -> tuple[Steps, Any, Any]:
@@ -64,11 +60,11 @@ def _read_predictor(nodes: Any) -> tuple[Steps, Any, Any]:
         raise InputError("the model splits by category, and pruning needs thresholds: encode the categories as numbers")
     leaf = nodes["is_leaf"].astype(bool)
     steps = Steps(
-        np.where(leaf, -1, nodes["feature_idx"]).astype(np.int32),
+        np.where(leaf, -1, nodes["feature_idx"]),
         nodes["num_threshold"].astype(np.float64),
         nodes["missing_go_to_left"].astype(bool),
-        np.where(leaf, -1, nodes["left"].astype(np.int64)).astype(np.int32),
-        np.where(leaf, -1, nodes["right"].astype(np.int64)).astype(np.int32),
+        np.where(leaf, -1, nodes["left"].astype(np.int64)),
+        np.where(leaf, -1, nodes["right"].astype(np.int64)),
     )
     return steps, nodes["value"].astype(np.float64), nodes["count"].astype(np.float64)
 
