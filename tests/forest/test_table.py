@@ -41,7 +41,7 @@ def test_tables_that_cannot_be_used_are_refused(tmp_path, content, message):
 def test_costs_stand_by_name_and_group(tmp_path):
     path = tmp_path / "costs.csv"
     path.write_text("feature,cost\nb,2\na,1\nc,9\n")
-    assert read_costs(path, ["a", "b"]) == ([1.0, 2.0], None)
+    assert read_costs(path, ["a", "b", "c"]) == ([1.0, 2.0, 9.0], None)
     path.write_text("feature,cost,group\na,3,scan\nb,1,age\nc,3,scan\n")
     assert read_costs(path, ["a", "b", "c"]) == ([1.0, 3.0], ["scan", "age", "scan"])
 

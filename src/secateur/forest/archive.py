@@ -5,6 +5,7 @@ has to be on the list, ids go (a node could stand for another), arrays are what 
 builds is checked once more before anything walks its trees.
 """
 
+import hashlib
 import io
 import json
 import math
@@ -68,7 +69,7 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
 
 
 def plain_archive(data: bytes) -> bytes:
-    """The same archive with nothing in it but what is needed: no ids, times or padding, arrays numbered as met.
+    """The same archive with nothing in it but what is needed: no ids, times or padding, arrays named by content.
 
     Raises ModelError on anything that is not on the list.
     """
@@ -77,16 +78,20 @@ def plain_archive(data: bytes) -> bytes:
         schema = _read_schema(given, len(data))
         nodes = list(_nodes(schema))
         _refuse_strangers(nodes)
-        arrays: dict[str, tuple[str, Any]] = {}
+        arrays: dict[str, Any] = {}
+        renamed: dict[str, str] = {}
         for node in nodes:
             node.pop("__id__", None)
-            if "file" in node:
-                name = node["file"]
+            if "file" in node and node["file"] not in renamed:
+                array = _read_array(given, node["file"])
+                data = _array_bytes(array)
+                name = renamed[node["file"]] = f"{hashlib.sha256(data).hexdigest()[:32]}.npy"
                 if name not in arrays:
-                    arrays[name] = (f"{len(arrays)}.npy", _read_array(given, name))
-                    _write(new, arrays[name][0], _array_bytes(arrays[name][1]))
-                node["file"] = arrays[name][0]
-        _check_states(nodes, dict(arrays.values()))
+                    _write(new, name, data)
+                    arrays[name] = array
+            if "file" in node:
+                node["file"] = renamed[node["file"]]
+        _check_states(nodes, arrays)
         _write(new, _SCHEMA, json.dumps(schema, indent=1).encode())
     return made.getvalue()
 
@@ -240,8 +245,10 @@ def _check_parts(forest: Any) -> None:
         raise ModelError(f"it should have {forest.n_estimators} trees and holds {len(trees)}")
     for number, tree in enumerate(trees):
         depth = _depth(read_forest([tree]).steps)
-        if tree.tree_.max_depth != depth or tree.n_features_in_ != forest.n_features_in_:
-            raise ModelError(f"tree {number} is {depth} deep, or of other features, and says otherwise")
+        if tree.tree_.max_depth != depth:
+            raise ModelError(f"tree {number} is {depth} deep and says {tree.tree_.max_depth}")
+        if {tree.n_features_in_, tree.tree_.n_features} != {forest.n_features_in_}:
+            raise ModelError(f"tree {number} is of {tree.tree_.n_features} features, the forest of others")
 
 
 def _depth(steps: Steps) -> int:

@@ -93,17 +93,19 @@ def _search(programme: Programme, visit: Callable[[Point, Point], bool]) -> list
     return found
 
 
-def frontier(programme: Programme, *, points: int | None = None) -> list[Point]:
+def frontier(programme: Programme, *, points: int | None = None, budget: float | None = None) -> list[Point]:
     """All corners of the lower hull of (cost, error), dearest last; with `points`, about that many.
 
-    Each corner's trade_off is the one it takes over from its cheaper neighbour at; the
+    budget: a cost whose two nearest corners are among them, whatever `points` says. Each
+    corner's trade_off is the one it takes over from its cheaper neighbour at; the
     cheapest has inf.
     """
     count = [2]
 
     def visit(cheap: Point, dear: Point) -> bool:
         count[0] += 1
-        return points is None or count[0] <= points
+        near = budget is not None and cheap.value.cost <= budget < dear.value.cost
+        return points is None or count[0] <= points or near
 
     return _tidy(_search(programme, visit))
 

@@ -27,7 +27,7 @@ from secateur.forest.programme import Programme, build_programme, class_errors, 
 from secateur.forest.tree_arrays import Forest, cut_tree, read_forest
 from secateur.forest.usage import Bill, Prices, answer, feature_names, in_order, named, read_prices, used_features
 
-__all__ = ["SOLVERS", "BudgetPruner", "PathPoint", "arrays_of", "is_prunable", "trees_of"]
+__all__ = ["SOLVERS", "BudgetPruner", "PathPoint", "arrays_of", "check_labels", "is_prunable", "trees_of"]
 
 SOLVERS: Mapping[str, Callable[[Programme, float], Any]] = {
     "auto": min_cut,
@@ -126,10 +126,10 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         return self
 
     def path(self, X: Any, y: Any, sample_weight: Any = None, *, points: int | None = None) -> list[PathPoint]:  # noqa: N803
-        """Every best trade of error for cost, cheapest first; with `points`, about that many."""
+        """Every best trade of error for cost, cheapest first; with `points`, about that many, and all near a budget."""
         self._check()
         task = self._open(X, y, sample_weight)
-        found: list[Point] = frontier(task.programme, points=points)
+        found: list[Point] = frontier(task.programme, points=points, budget=self.budget)
         return [PathPoint(p.trade_off, p.value.cost, p.value.error, _rebuilt(task, p.keep)) for p in found]
 
     def predict(self, X: Any) -> Any:  # noqa: N803
@@ -302,13 +302,18 @@ def trees_of(forest: Any) -> list[Any]:
     return [forest] if isinstance(forest, BaseDecisionTree) else list(forest.estimators_)
 
 
-def _numbered(y: Any, classes: Any) -> Any:
+def check_labels(y: Any, classes: Any, where: str) -> None:
+    """Raise InputError when one is text and the other numbers: no label would be right, without a word."""
     kinds = ["text" if np.asarray(one).dtype.kind in "UO" else "numbers" for one in (y, classes)]
     if kinds[0] != kinds[1]:
         raise InputError(
-            f"the labels are {kinds[0]} such as {y[0]!s:.40}, and the forest was fitted on {kinds[1]} such as "
-            f"{classes[0]!s:.40}: give labels of the same kind"
+            f"{where} holds {kinds[0]} such as {str(y[0])[:40]!r}, and the forest was fitted on {kinds[1]} such as "
+            f"{str(classes[0])[:40]!r}: give labels of the same kind"
         )
+
+
+def _numbered(y: Any, classes: Any) -> Any:
+    check_labels(y, classes, "y")
     found = np.searchsorted(classes, y).clip(0, len(classes) - 1)
     if (classes[found] != y).any():
         raise InputError(f"class {str(y[classes[found] != y][0])!r} is none the forest was fitted on")

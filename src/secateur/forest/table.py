@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from secateur.core.errors import InputError, ModelError
 from secateur.forest.archive import TRUSTED, check_forest, plain_archive
-from secateur.forest.usage import nearest
+from secateur.forest.usage import in_order, nearest
 
 __all__ = ["Table", "load_forest", "read_costs", "read_table", "save_forest", "save_onnx"]
 
@@ -31,11 +31,12 @@ class Table(NamedTuple):
     y: Any
 
 
-def read_table(path: Path, target: str, labels: str | None = None) -> Table:
+def read_table(path: Path, target: str, labels: str | None = None, names: list[str] | None = None) -> Table:
     """A .csv (or .csv.gz) or .parquet file; missing numbers are NaN.
 
     labels: what the target holds, "text" or "numbers"; without it numbers where all of a .csv's values look like them,
-    and none starts with zeros, as 007 does. Raises InputError naming the column, and in a .csv the line.
+    and none starts with zeros, as 007 does. names: the columns wanted, in this order; others are left out. Raises
+    InputError naming the column, and in a .csv the line.
     """
     import pandas
 
@@ -51,7 +52,10 @@ def read_table(path: Path, target: str, labels: str | None = None) -> Table:
     except Exception as error:  # pandas, pyarrow and csv raise many kinds for a broken file
         reason = (str(error) or type(error).__name__).splitlines()[0][:300]
         raise InputError(f"table {str(path)!r} cannot be read: {reason}") from error
-    inputs = frame.drop(columns=target)
+    try:
+        inputs = in_order(frame.drop(columns=target), names)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     if len(frame) < 2 or inputs.shape[1] == 0:
         raise InputError(f"table {str(path)!r} has {len(frame)} rows and {inputs.shape[1]} features: too few")
     x = np.empty(inputs.shape)
@@ -193,26 +197,17 @@ def read_costs(path: Path, columns: list[str]) -> tuple[list[float], list[str | 
     header = [name.strip() for name in rows[0][1]] if rows else []
     if any(header.count(name) != 1 for name in ("feature", "cost")) or header.count("group") > 1:
         raise InputError(f"{where} should be a csv with columns feature, cost and perhaps group, and has {header[:8]}")
-    prices: dict[str, _Price] = {}
-    for line, fields in rows[1:]:
-        if len(fields) != len(header):
-            raise InputError(f"line {line} of {where} has {len(fields)} fields, and the first line names {len(header)}")
-        row = dict(zip(header, fields, strict=True))
-        name = row["feature"]
-        if name in prices:
-            raise InputError(f"{where} name {name!r} twice, in lines {prices[name].line} and {line}")
-        cost = _price(row["cost"], f"line {line} of {where}")
-        prices[name] = _Price(line, cost, row.get("group", "").strip() or None)
-    _match(prices, columns, where)
-    listed = [prices[column] for column in columns]
-    if "group" not in header:
-        return [one.cost for one in listed], None
+    prices = _priced(rows[1:], header, where)
     by_group: dict[str, float] = {}
-    for line, cost, group in listed:
+    for line, cost, group in prices.values():
         if group is not None and by_group.setdefault(group, cost) != cost:
             raise InputError(
                 f"line {line} of {where}: features of group {group!r} cost differently, but are bought at once"
             )
+    _match(prices, columns, where)
+    listed = [prices[column] for column in columns]
+    if "group" not in header:
+        return [one.cost for one in listed], None
     alone = [one.cost for one in listed if one.group is None]
     return [by_group[name] for name in sorted(by_group)] + alone, [one.group for one in listed]
 
@@ -221,6 +216,20 @@ class _Price(NamedTuple):
     line: int
     cost: float
     group: str | None
+
+
+def _priced(rows: list[tuple[int, list[str]]], header: list[str], where: str) -> dict[str, _Price]:
+    prices: dict[str, _Price] = {}
+    for line, fields in rows:
+        if len(fields) != len(header):
+            raise InputError(f"line {line} of {where} has {len(fields)} fields, and the first line names {len(header)}")
+        row = dict(zip(header, fields, strict=True))
+        name = row["feature"]
+        if name in prices:
+            raise InputError(f"{where} name {name!r} twice, in lines {prices[name].line} and {line}")
+        cost = _price(row["cost"], f"line {line} of {where}")
+        prices[name] = _Price(line, cost, row.get("group", "").strip() or None)
+    return prices
 
 
 def _match(prices: dict[str, _Price], columns: list[str], where: str) -> None:
@@ -235,7 +244,7 @@ def _match(prices: dict[str, _Price], columns: list[str], where: str) -> None:
         )
     if strange:
         raise InputError(
-            f"line {prices[strange[0]].line} of {where} prices {strange[0]!r}, which is no column of the table"
+            f"line {prices[strange[0]].line} of {where} prices {strange[0]!r}, which is no feature here"
             + nearest(strange[0], columns)
         )
 
@@ -244,7 +253,7 @@ def _price(text: str, where: str) -> float:
     value = float(text) if _NUMBER.fullmatch(text.strip()) and "n" not in text.lower() else np.nan
     if not 0 <= value <= 1e100:
         raise InputError(
-            f"{where} says {text[:40]!r}: of the columns feature, cost and perhaps group, cost is a number from 0 to 1e100"
+            f"{where} says {text[:40]!r}: in columns feature, cost and perhaps group, cost is a number from 0 to 1e100"
         )
     return value
 
@@ -277,8 +286,9 @@ def load_forest(path: Path) -> Any:
     try:
         if not path.is_file():
             raise FileNotFoundError("there is no such file")
-        data = plain_archive(path.read_bytes())
-        forest = skops.loads(data, trusted=TRUSTED)
+        forest = skops.loads(plain_archive(path.read_bytes()), trusted=TRUSTED)
+        if hasattr(forest, "feature_names"):  # as secateur wrote them until 0.5
+            forest.feature_names_in_ = np.array(vars(forest).pop("feature_names"), dtype=object)
         check_forest(forest)
     except InputError as error:
         raise ModelError(f"{path} is refused: {error}") from error

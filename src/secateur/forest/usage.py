@@ -138,7 +138,7 @@ def nearest(name: Any, known: Sequence[Any]) -> str:
 
 def feature_names(model: Any) -> list[str] | None:
     """Names of the columns a model was fitted on, None where they had none."""
-    names = getattr(model, "feature_names_in_", getattr(model, "feature_names", None))
+    names = getattr(model, "feature_names_in_", None)
     if names is None:
         return None
     listed = [str(name) for name in names]
@@ -169,8 +169,8 @@ def in_order(x: Any, names: Sequence[str] | None, *, spaces: bool = True) -> Any
         return x.to_numpy()  # these numbers are no names
     if missing:
         raise InputError(
-            f"the table has no column {missing[0]!r}, one of {len(missing)} missing that the forest was fitted on"
-            + nearest(missing[0], labels)
+            f"the table has {len(labels)} columns and none is {missing[0]!r}, one of {len(missing)} missing that the "
+            "forest was fitted on" + nearest(missing[0], labels)
         )
     wanted = [place[_key(name, spaces)] for name in names]
     chosen = x if wanted == labels else x[wanted]
