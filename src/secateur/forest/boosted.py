@@ -1,6 +1,7 @@
 """Boosted trees as arrays, and back: what a tree adds is kept near what it added."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from secateur.forest.outside import cut_lightgbm, cut_xgboost, read_lightgbm, re
 from secateur.forest.programme import sum_at_nodes
 from secateur.forest.tree_arrays import Forest, Steps, cut_tree, join_trees, read_forest
 
-__all__ = ["cut_boosted", "distance_errors", "is_boosted", "read_boosted"]
+__all__ = ["check_names", "cut_boosted", "distance_errors", "is_boosted", "read_boosted"]
 
 _BOOSTED = (
     GradientBoostingClassifier,
@@ -26,6 +27,7 @@ _BOOSTED = (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
 )
+_REFUSED = {"xgboost": "[]<", "lightgbm": '",:[]{}'}
 
 
 def is_boosted(model: Any) -> bool:
@@ -35,6 +37,14 @@ def is_boosted(model: Any) -> bool:
 
 def _package(model: Any) -> str:
     return type(model).__module__.partition(".")[0]
+
+
+def check_names(model: Any, names: Sequence[str] | None) -> None:
+    """Raise InputError on names of columns that LightGBM or XGBoost would not take."""
+    letters = _REFUSED.get(_package(model), "")
+    for name in names or ():
+        if set(name) & set(letters):
+            raise InputError(f"{_package(model)} takes no column named {name!r}: rename it without any of {letters}")
 
 
 def read_boosted(model: Any) -> Forest:

@@ -62,8 +62,8 @@ def _blocks(text: str) -> tuple[str, list[dict[str, str]], str]:
     return before, fields, "end of trees" + after
 
 
-def _numbers(fields: dict[str, str], name: str) -> Any:
-    return np.array(fields.get(name, "").split(), dtype=float)
+def _numbers(fields: dict[str, str], name: str, kind: type = float) -> Any:
+    return np.array(fields.get(name, "").split(), dtype=kind)
 
 
 def _read_light(fields: dict[str, str]) -> tuple[Steps, Any, Any]:
@@ -72,19 +72,19 @@ def _read_light(fields: dict[str, str]) -> tuple[Steps, Any, Any]:
         raise InputError("the model splits by category or has linear leaves, and pruning needs thresholds and numbers")
     leaves = int(fields["num_leaves"])
     inner = leaves - 1
-    kinds = _numbers(fields, "decision_type").astype(int)
+    kinds = _numbers(fields, "decision_type", int)
     if ((kinds >> 2) & 3 == 1).any():
         raise InputError("the model takes zeros for missing values (zero_as_missing), which pruning does not read")
     threshold = _numbers(fields, "threshold")
     missing = np.where((kinds >> 2) & 3 == 2, kinds & 2 > 0, threshold >= 0)  # else NaN counts as 0
     sides = []
     for side in ("left_child", "right_child"):
-        child = _numbers(fields, side).astype(np.int64)
+        child = _numbers(fields, side, np.int64)
         if (child >= inner).any():  # would be taken for a leaf
             raise ValueError(f"a node leads to {child.max()} of {inner}")
         sides.append(np.concatenate([np.where(child < 0, inner + ~child, child), np.full(leaves, -1)]))
     steps = Steps(
-        np.concatenate([_numbers(fields, "split_feature"), np.full(leaves, -1)]).astype(np.int64),
+        np.concatenate([_numbers(fields, "split_feature", np.int64), np.full(leaves, -1)]),
         np.concatenate([threshold, np.zeros(leaves)]),
         np.concatenate([missing, np.zeros(leaves)]).astype(bool),
         sides[0],

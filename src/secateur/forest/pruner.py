@@ -18,7 +18,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from secateur.core.errors import InputError
-from secateur.forest.boosted import cut_boosted, distance_errors, is_boosted, read_boosted
+from secateur.forest.boosted import check_names, cut_boosted, distance_errors, is_boosted, read_boosted
 from secateur.forest.frontier import Point, frontier, within_budget
 from secateur.forest.linear_programme import linear_programme
 from secateur.forest.min_cut import min_cut
@@ -271,6 +271,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
             share = self.validation_fraction
             seed = getattr(forest, "random_state", None)
             grow, every = train_test_split(every, test_size=share, random_state=seed, stratify=strata)
+        check_names(forest, feature_names(self))
         table = named(X[grow], feature_names(self))
         return forest.fit(table, y[grow], sample_weight=None if weight is None else weight[grow]), every
 
@@ -279,7 +280,10 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         return self.forest_
 
     def _seen(self, X: Any) -> Any:  # noqa: N803
-        X = in_order(X, feature_names(self), spaces=self._spaces())  # noqa: N806
+        names = feature_names(self)
+        X = in_order(X, names, spaces=self._spaces())  # noqa: N806
+        if names is not None and hasattr(X, "set_axis"):
+            X = X.set_axis(names, axis=1)  # noqa: N806
         return validate_data(self, X, reset=False, dtype=self._dtype(), ensure_all_finite=self._finite())
 
     def _table(self, X: Any) -> Any:  # noqa: N803

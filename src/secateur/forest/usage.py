@@ -173,8 +173,8 @@ def in_order(x: Any, names: Sequence[str] | None, *, spaces: bool = True) -> Any
             "forest was fitted on" + nearest(missing[0], labels)
         )
     wanted = [place[_key(name, spaces)] for name in names]
-    chosen = x if wanted == labels else x[wanted]
-    return chosen if wanted == [*names] or not hasattr(chosen, "set_axis") else chosen.set_axis([*names], axis=1)
+    chosen, texts = x if wanted == labels else x[wanted], [str(label) for label in wanted]
+    return chosen if texts == wanted else chosen.set_axis(texts, axis=1)
 
 
 def _key(label: Any, spaces: bool) -> str:
