@@ -3,7 +3,7 @@
 import csv
 import gzip
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,26 +71,31 @@ class _Column(NamedTuple):
     name: str
     lines: list[int] | None
 
-    def wrong(self, row: int, value: Any, why: str) -> InputError:
-        """The error to raise of the value in a row."""
-        place = f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
-        return InputError(f"column {self.name!r} of {self.path} holds {str(value)[:40]!r} in {place}: {why}")
+    def place(self, row: Any) -> str:
+        """Where the value of a row stands."""
+        return f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
 
     def features(self, values: Any) -> Float[np.ndarray, " examples"]:
         """As numbers that trees can compare."""
+        numbers = values
         if values.dtype.kind not in "biuf":
-            row = next((row for row, value in enumerate(values) if not _is_number(value)), 0)
-            raise InputError(
-                f"column {self.name!r} of {self.path} holds no numbers: encode it first, or leave it out. It says "
-                f"{str(values.iloc[row])[:40]!r} in row {row + 1}"
-            )
-        numbers = values.to_numpy(np.float64, na_value=np.nan)
+            row = next((row for row, value in enumerate(values) if not _is_number(value)), None)
+            if row is not None:
+                raise InputError(
+                    f"column {self.name!r} of {self.path} holds no numbers, but {str(values.iloc[row])[:40]!r} in "
+                    f"{self.place(row)}: encode it first, or leave it out"
+                )
+            numbers = values.map(lambda value: float(str(value)))  # whole numbers of hundreds of digits
+        numbers = numbers.to_numpy(np.float64, na_value=np.nan)
         return self._in_range(numbers, float(np.finfo(np.float32).max), "trees compare numbers of 32 bits")
 
     def _in_range(self, numbers: Any, largest: float, why: str) -> Any:
         beyond = np.flatnonzero(np.abs(numbers) > largest)
         if len(beyond):
-            raise self.wrong(beyond[0], numbers[beyond[0]], f"{why}, at most {largest:.3g}; leave the row out")
+            raise InputError(
+                f"column {self.name!r} of {self.path} holds '{numbers[beyond[0]]}' in {self.place(beyond[0])}: {why}, "
+                f"at most {largest:.3g}; leave the row out"
+            )
         return numbers
 
     def target(self, values: Any, labels: str | None) -> Any:
@@ -107,7 +112,10 @@ class _Column(NamedTuple):
             return self._in_range(found, _LARGEST_TARGET, "errors are squared")
         if found.dtype.kind == "O" and not all(isinstance(one, str) for one in found):
             row = next(row for row, one in enumerate(found) if not isinstance(one, str))
-            raise self.wrong(row, found[row], f"a {type(found[row]).__name__} is neither a number nor text")
+            raise InputError(
+                f"column {self.name!r} of {self.path} holds {str(found[row])[:40]!r} in {self.place(row)}: a "
+                f"{type(found[row]).__name__} is neither a number nor text"
+            )
         if found.dtype.kind not in "bOU":
             raise InputError(f"column {self.name!r} of {self.path} holds {found.dtype}, neither numbers nor text")
         return found
@@ -162,10 +170,17 @@ def _read_csv(path: Path, target: str) -> tuple[Any, list[int]]:
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Every row of a .csv that is not blank, with the line it ends in."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
+        reader = csv.reader(_without_zeros(file), strict=True)
         for row in reader:
             if row:
                 yield reader.line_num, row
+
+
+def _without_zeros(lines: Iterable[str]) -> Iterator[str]:
+    for number, line in enumerate(lines):
+        if "\0" in line:
+            raise csv.Error(f"line {number + 1} holds a zero byte, which is no text")
+        yield line
 
 
 def _check_columns(path: Path, names: list[str], target: str) -> None:

@@ -132,8 +132,9 @@ def _is_blank(name: Any) -> bool:
 
 def nearest(name: Any, known: Sequence[Any]) -> str:
     """The end of a sentence on an unknown name: the nearest one there is, if any is near."""
-    close = difflib.get_close_matches(str(name), [str(one) for one in known], n=1, cutoff=0.4)
-    return f"; the nearest is {close[0]!r}" if close else f": there is {', '.join(map(repr, [*known][:8]))}"
+    texts = {str(one).casefold(): str(one) for one in known}
+    close = difflib.get_close_matches(str(name).casefold(), texts, n=1, cutoff=0.4)
+    return f"; the nearest is {texts[close[0]]!r}" if close else f": there is {', '.join(map(repr, [*known][:8]))}"
 
 
 def feature_names(model: Any) -> list[str] | None:
