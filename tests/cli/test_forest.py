@@ -47,3 +47,63 @@ def test_bad_input_is_one_sentence(monkeypatch, capsys, tmp_path, args, message)
     code, _, err = run(monkeypatch, capsys, "forest", *args, "--out", tmp_path / "out")
     assert code == 2 and message in " ".join(err.split()) and "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+def data(tmp_path):
+    frame = load_breast_cancer(as_frame=True).frame.iloc[:, 24:]
+    frame.iloc[:150].to_csv(tmp_path / "data.csv", index=False)
+    frame.iloc[150:300].to_csv(tmp_path / "other.csv", index=False)
+    return (tmp_path / "data.csv", "--target", "target")
+
+
+def test_rows_are_named_and_peers_want_others(monkeypatch, capsys, tmp_path):
+    rows, model = data(tmp_path), tmp_path / "grown" / "model.skops"
+    code, printed, err = run(monkeypatch, capsys, "forest", "fit", *rows, "--trees", 3, "--out", tmp_path / "grown")
+    assert code == 0 and "error and cost are those of 30 other rows of" in printed, err
+    args = ("forest", "prune", model, "--data", *rows, "--budget", 2, "--peers")
+    code, _, err = run(monkeypatch, capsys, *args, "--out", tmp_path / "out")
+    assert code == 2 and "give --test other rows" in " ".join(err.split()) and not (tmp_path / "out").exists()
+    code, printed, err = run(monkeypatch, capsys, *args, "--test", tmp_path / "other.csv", "--out", tmp_path / "out")
+    assert code == 0 and f"those of 150 rows of {tmp_path / 'other.csv'}, which did not prune it" in printed, err
+    assert "chosen: least error there of the" in printed and (tmp_path / "out" / "frontier.png").exists()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--trade-off", "nan"),
+        ("--trade-off", "-1"),
+        ("--budget", "nan"),
+        ("--budget", "inf"),
+        ("--budget", "-0.5"),
+        ("--budget", "1", "--points", "0"),
+        ("--budget", "1", "--points", "-3"),
+        ("--budget", "1", "--solver", "guess"),
+        ("--budget", "1", "--test", "a\0b.csv"),
+        ("--budget", "1", "--costs", "a\0b.csv"),
+        ("--budget", "1", "--costs", "."),
+        ("--budget", "1", "--test", "."),
+    ],
+)
+def test_options_that_cannot_be_used_are_one_sentence(monkeypatch, capsys, tmp_path, args):
+    rows = data(tmp_path)
+    run(monkeypatch, capsys, "forest", "fit", *rows, "--trees", 2, "--out", tmp_path / "grown")
+    model = tmp_path / "grown" / "model.skops"
+    code, _, err = run(monkeypatch, capsys, "forest", "prune", model, "--data", *rows, *args, "--out", tmp_path / "out")
+    assert code == 2 and "Traceback" not in err and not (tmp_path / "out").exists(), err
+
+
+@pytest.mark.parametrize("args", [("--seed", -1), ("--trees", 0), ("--jobs", 0), ("--seed", 2**40)])
+def test_numbers_out_of_range_are_one_sentence(monkeypatch, capsys, tmp_path, args):
+    code, _, err = run(monkeypatch, capsys, "forest", "fit", *data(tmp_path), *args, "--out", tmp_path / "out")
+    assert code == 2 and "Traceback" not in err and not (tmp_path / "out").exists(), err
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["{}", '{"path": 3}', '{"path": [{"cost": "x"}]}', '{"path": [], "bills": [], "use": {}}', '{"bills": [1]}', "[1]"],
+)
+def test_a_damaged_report_is_one_sentence(monkeypatch, capsys, tmp_path, said):
+    (tmp_path / "forest.json").write_text(said)
+    code, _, err = run(monkeypatch, capsys, "forest", "report", tmp_path)
+    assert (code == 2 and "Traceback" not in err) or said == "{}"

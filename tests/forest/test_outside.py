@@ -1,4 +1,7 @@
+import json
+
 import numpy as np
+import pandas
 import pytest
 import torch
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
@@ -89,3 +92,107 @@ def test_what_is_pruned_goes_through_onnx_and_treelite():
         to_onnx(forest, x[:1].astype(np.float32), options={"zipmap": False}).SerializeToString()
     )
     assert np.allclose(session.run(None, {"X": x.astype(np.float32)})[1], forest.predict_proba(x), atol=1e-5)
+
+
+class Fake:
+    """What is asked of a fitted model, with trees of one's choice."""
+
+    n_features_in_ = X.shape[1]
+
+    def __init__(self, said):
+        self.said = said
+        self.booster_ = self
+
+    def model_to_string(self):
+        return self.said
+
+    def get_booster(self):
+        return self
+
+    def save_raw(self, kind):
+        return self.said.encode()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("left_child", "0 0 0 0 0 0 0 0 0 0 0 0 0 0"),
+        ("left_child", "99 1 1 1 1 1 1 1 1 1 1 1 1 1"),
+        ("right_child", "-99 1 1 1 1 1 1 1 1 1 1 1 1 1"),
+        ("left_child", "1"),
+        ("left_child", "nan " * 14),
+        ("split_feature", "10 " * 14),
+        ("split_feature", "-1 " * 14),
+        ("split_feature", "1e300 " * 14),
+        ("threshold", "nan " * 14),
+        ("threshold", "0.5"),
+        ("leaf_value", "inf " * 15),
+        ("leaf_value", ""),
+        ("num_leaves", "9999999999999"),
+        ("num_leaves", "0"),
+        ("num_leaves", "-3"),
+        ("num_leaves", "many"),
+        ("decision_type", "x"),
+    ],
+)
+def test_damaged_trees_of_lightgbm_are_refused_and_never_walked(line, said):
+    text = outside("lightgbm", "regressor").fit(X, Y).booster_.model_to_string()
+    assert read_lightgbm(Fake(text))[0].steps.feature.size > 100
+    head, tree, rest = text.partition(f"\n{line}=")
+    with pytest.raises(InputError, match="damaged"):
+        read_lightgbm(Fake(head + tree + said + rest[rest.index("\n") :]))
+
+
+@pytest.mark.parametrize("text", ["", "tree", "tree\n\nTree=0\nnum_leaves=2\nend of trees", "\nTree=0\nend of trees"])
+def test_text_that_is_no_model_is_refused(text):
+    with pytest.raises(InputError, match="damaged"):
+        read_lightgbm(Fake(text))
+    with pytest.raises(InputError, match="damaged"):
+        read_xgboost(Fake("{}" if not text else text))
+
+
+@pytest.mark.parametrize(
+    ("field", "place", "value"),
+    [
+        ("left_children", 0, 0),
+        ("left_children", 0, 10**6),
+        ("left_children", 0, 2**40),
+        ("left_children", 0, -5),
+        ("left_children", 0, "one"),
+        ("right_children", 0, 1),
+        ("right_children", 0, -1),
+        ("split_indices", 0, 10),
+        ("split_indices", 0, -1),
+        ("split_indices", 0, 2**33),
+        ("split_conditions", -1, float("nan")),
+        ("split_conditions", 0, []),
+        ("sum_hessian", 0, float("inf")),
+        ("left_children", slice(3, None), []),
+        ("default_left", slice(1, None), []),
+    ],
+)
+def test_damaged_trees_of_xgboost_are_refused_and_never_walked(field, place, value):
+    document = json.loads(outside("xgboost", "regressor").fit(X, Y).get_booster().save_raw("json"))
+    assert read_xgboost(Fake(json.dumps(document)))[0].steps.feature.size > 100
+    tree = document["learner"]["gradient_booster"]["model"]["trees"][0]
+    tree[field][place] = value
+    with pytest.raises(InputError, match="damaged"):
+        read_xgboost(Fake(json.dumps(document)))
+
+
+@pytest.mark.parametrize("method", ["exact", "hist", "approx"])
+@pytest.mark.parametrize("policy", ["depthwise", "lossguide"])
+def test_trees_that_xgboost_pruned_itself_are_read(method, policy):
+    if (method, policy) == ("exact", "lossguide"):
+        pytest.skip("xgboost has no such")
+    model = outside("xgboost", "regressor").set_params(tree_method=method, grow_policy=policy, gamma=30000.0)
+    model.fit(X, Y)
+    arrays = read_boosted(model)
+    assert np.ptp(model.predict(X) - added(arrays, X)) < 1e-2
+
+
+@pytest.mark.parametrize(("package", "name"), [("xgboost", "a[1]"), ("lightgbm", "a:1")])
+def test_names_a_package_does_not_take_are_refused(package, name):
+    frame = pandas.DataFrame(X, columns=[name, *map(str, range(9))])
+    with pytest.raises(InputError, match=f"{package} takes no column named"):
+        BudgetPruner(outside(package, "regressor")).fit(frame, Y)

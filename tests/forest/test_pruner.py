@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes
@@ -9,6 +10,7 @@ from sklearn.ensemble import (
     AdaBoostClassifier,
     ExtraTreesClassifier,
     ExtraTreesRegressor,
+    GradientBoostingClassifier,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
     RandomForestRegressor,
@@ -17,7 +19,7 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, NumericalError
 from secateur.forest.pruner import SOLVERS, BudgetPruner
 
 X, Y = load_breast_cancer(return_X_y=True)
@@ -156,3 +158,134 @@ def test_rows_to_prune_on_that_weigh_nothing_are_refused():
 def test_forests_need_no_torch():
     code = "import sys, secateur; from secateur import BudgetPruner; assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+FRAME = load_breast_cancer(as_frame=True).data
+TURNED = FRAME[FRAME.columns[::-1]]
+PRICES = pandas.Series(1.0 + np.arange(30) % 4, index=FRAME.columns)
+
+
+def boosters():
+    lightgbm, xgboost = pytest.importorskip("lightgbm"), pytest.importorskip("xgboost")
+    return [lightgbm.LGBMClassifier(n_estimators=4, verbose=-1), xgboost.XGBClassifier(n_estimators=4)]
+
+
+NAMED = {
+    "forest": lambda: RandomForestClassifier(4, random_state=0),
+    "tree": lambda: DecisionTreeClassifier(random_state=0),
+    "histogram": lambda: HistGradientBoostingClassifier(max_iter=4, random_state=0),
+    "boosting": lambda: GradientBoostingClassifier(n_estimators=4, random_state=0),
+    "lightgbm": lambda: boosters()[0],
+    "xgboost": lambda: boosters()[1],
+}
+
+
+@pytest.mark.parametrize("fitted", [True, False], ids=["fitted", "grown here"])
+@pytest.mark.parametrize("kind", NAMED)
+def test_columns_go_by_name_and_never_by_place(kind, fitted):
+    model = NAMED[kind]()
+    model = model.fit(FRAME, Y) if fitted else model
+    pruner = BudgetPruner(model, trade_off=0.01).fit(FRAME, Y)
+    if fitted:
+        other = BudgetPruner(model, trade_off=0.01).fit(TURNED, Y)
+        assert (other.cost_, other.error_) == (pruner.cost_, pruner.error_)
+    for turned in (TURNED, TURNED.assign(more=1.0)):
+        assert np.array_equal(pruner.predict(turned), pruner.predict(FRAME))
+        assert np.array_equal(pruner.predict_proba(turned), pruner.predict_proba(FRAME))
+        assert np.array_equal(pruner.costs(turned), pruner.costs(FRAME))
+        assert pruner.score(turned, Y) == pruner.score(FRAME, Y)
+    renamed = FRAME.rename(columns={"worst area": "worst aera"})
+    for action in (pruner.predict, pruner.costs, pruner.predict_proba):
+        with pytest.raises(InputError, match="'worst area', one of 1 missing.*nearest is 'worst aera'"):
+            action(renamed)
+    if fitted:
+        with pytest.raises(InputError, match="nearest is 'worst aera'"):
+            BudgetPruner(model).fit(renamed, Y)
+    with pytest.raises(InputError, match="two columns named 'worst area'"):
+        pruner.predict(FRAME.rename(columns={"mean area": "worst area"}))
+    assert [name.replace(" ", "_") for name in pruner.forest_.feature_names_in_] == [
+        name.replace(" ", "_") for name in FRAME.columns
+    ]
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_an_array_is_taken_in_order_with_a_word(kind):
+    model = NAMED[kind]().fit(FRAME, Y)
+    with pytest.warns(UserWarning, match="taken in order"):
+        pruner = BudgetPruner(model, trade_off=0.01).fit(X, Y)
+    assert np.array_equal(pruner.predict(TURNED), BudgetPruner(model, trade_off=0.01).fit(FRAME, Y).predict(FRAME))
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        assert np.array_equal(pruner.predict(X), pruner.predict(FRAME))
+    with pytest.raises(InputError, match="fitted on 30 features, X has 29"), pytest.warns(UserWarning):
+        BudgetPruner(model).fit(X[:, :29], Y)
+    with pytest.warns(UserWarning, match="has none: columns are taken in order"):
+        BudgetPruner(NAMED[kind]().fit(X, Y)).fit(FRAME, Y)
+
+
+def test_numbers_of_columns_are_labels_too():
+    counted = pandas.DataFrame(X)
+    pruner = BudgetPruner(forest(), trade_off=0.01).fit(counted, Y)
+    assert np.array_equal(pruner.predict(counted[list(range(29, -1, -1))]), pruner.predict(counted))
+    years = pandas.DataFrame(X, columns=range(1990, 2020))
+    pruner = BudgetPruner(forest(), feature_costs={year: year - 1989.0 for year in range(1990, 2020)}).fit(years, Y)
+    assert np.array_equal(pruner.predict(years[list(range(2019, 1989, -1))]), pruner.predict(years))
+    assert pruner.prices_.cost.tolist() == list(range(1, 31))
+
+
+@pytest.mark.parametrize("kind", NAMED)
+@pytest.mark.parametrize("fitted", [True, False], ids=["fitted", "grown here"])
+def test_costs_and_groups_go_by_name(kind, fitted):
+    model = NAMED[kind]()
+    model = model.fit(FRAME, Y) if fitted else model
+    wanted = BudgetPruner(model, feature_costs=PRICES.to_numpy(), trade_off=0.001).fit(FRAME, Y)
+    for costs in (PRICES[::-1], PRICES.sample(frac=1.0, random_state=0), dict(PRICES[::-1])):
+        got = BudgetPruner(model, feature_costs=costs, trade_off=0.001).fit(FRAME, Y)
+        assert (got.cost_, got.error_) == (wanted.cost_, wanted.error_)
+    sites = pandas.Series([name.split()[-1] for name in FRAME.columns], index=FRAME.columns)
+    wanted = BudgetPruner(model, feature_groups=sites.tolist(), trade_off=0.001).fit(FRAME, Y)
+    for groups in (sites[::-1], dict(sites[::-1])):
+        assert BudgetPruner(model, feature_groups=groups, trade_off=0.001).fit(FRAME, Y).cost_ == wanted.cost_
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"feature_costs": {**PRICES, "mean aera": 1.0}}, "names 'mean aera'.*the nearest is 'mean area'"),
+        ({"feature_costs": PRICES.rename({"mean area": "mean aera"})}, "the nearest is 'mean area'"),
+        ({"feature_costs": PRICES.iloc[1:]}, "lacks 'mean radius', one of 1"),
+        ({"feature_costs": PRICES.reset_index(drop=True)}, "names 0, and nothing here is called that"),
+        ({"feature_costs": pandas.concat([PRICES, PRICES])}, "names 'mean radius' twice"),
+        ({"feature_costs": "free"}, "should hold numbers"),
+        ({"feature_costs": [10**400] * 30}, "should hold numbers"),
+        ({"feature_costs": [1e200] * 30}, "at most 1e"),
+        ({"feature_costs": dict(PRICES) | {"mean area": np.nan}}, "'mean area' costs nan"),
+        ({"feature_groups": {"mean aera": "g"}}, "feature_groups names 'mean aera'.*'mean area'"),
+        ({"feature_groups": [[1], [2]]}, "names 2 features, and there are 30"),
+        ({"trade_off": float("nan")}, "trade_off should be a number of at least 0, got nan"),
+        ({"budget": float("nan")}, "budget should be"),
+        ({"budget": "8"}, "budget should be a number of at least 0, got '8'"),
+    ],
+)
+def test_names_and_numbers_that_do_not_fit_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        BudgetPruner(forest(), **settings).fit(FRAME, Y)
+
+
+def test_labels_of_another_kind_and_numbers_beyond_all_are_refused():
+    words = forest().fit(X, np.array(["no", "yes"])[Y])
+    with pytest.raises(InputError, match="holds numbers such as '0', and the forest was fitted on text such as 'no'"):
+        BudgetPruner(words).fit(X, Y)
+    with pytest.raises(InputError, match="holds text such as 'no'"):
+        BudgetPruner(forest().fit(X, Y)).fit(X, np.array(["no", "yes"])[Y])
+    model = forest(RandomForestRegressor).fit(X, Y.astype(float))
+    with pytest.raises(NumericalError, match="scale a target"), np.errstate(all="ignore"):
+        BudgetPruner(model).fit(X, Y * 1e200)
+
+
+def test_rows_that_weigh_nothing_cost_nothing():
+    """A free corner may keep splits that only such rows would pay for."""
+    x = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    model = DecisionTreeClassifier(random_state=0).fit(x, [0, 0, 1, 1])
+    costs = [0.0 if feature == model.tree_.feature[0] else 1.0 for feature in range(2)]
+    free = BudgetPruner(model, feature_costs=costs, budget=0.0).fit(x, [0, 0, 1, 1], [1, 1, 1, 0])
+    assert free.cost_ == 0 and free.error_ == 0

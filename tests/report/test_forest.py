@@ -14,6 +14,17 @@ def test_the_frontier_is_drawn_with_what_was_chosen():
     assert axes.lines[1].get_xdata() == pytest.approx([0, 2])
 
 
+def test_the_unpruned_forest_is_marked_and_the_rows_are_named():
+    path = [{"cost": 0.0, "error": 0.5}, {"cost": 2.0, "error": 0.1}]
+    figure = frontier_figure(path, path[1], before={"cost": 9.0, "error": 0.2}, rows="20 rows of $a^.csv")
+    axes = figure.axes[0]
+    marks = {mark.get_label(): mark.get_offsets().tolist() for mark in axes.collections}
+    assert marks == {"chosen": [[2.0, 0.1]], "unpruned": [[9.0, 0.2]]}
+    assert axes.get_title() == "measured on 20 rows of $a^.csv"
+    figure.canvas.draw()  # a dollar sign in a name is no formula
+    use_figure({"$a^": 0.5}).canvas.draw()
+
+
 def test_bills_are_counted_and_features_ranked():
     axes = bill_figure([1.0, 1.0, 3.0]).axes[0]
     assert sum(bar.get_height() for bar in axes.patches) == 3 and axes.lines[0].get_xdata()[0] == pytest.approx(5 / 3)

@@ -48,34 +48,43 @@ def prune(
     trade_off: Annotated[float | None, typer.Option(help="Error a unit of cost is worth.")] = None,
     path: Annotated[bool, typer.Option("--path", help="Save a model for every corner of the frontier.")] = False,
     points: Annotated[int, typer.Option(help="Corners of the frontier, about.")] = 40,
-    test: Annotated[Path | None, typer.Option(help="Rows to measure on; default are those it prunes on.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Rows to measure on; default: those of --data.")] = None,
     solver: Annotated[str, typer.Option(help="min_cut (auto), primal_dual or lp.")] = "auto",
     peers: Annotated[
-        bool, typer.Option("--peers", help="Draw ccp_alpha and fewer features beside the frontier.")
+        bool, typer.Option("--peers", help="Draw ccp_alpha and fewer features beside the frontier; needs --test.")
     ] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx beside it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Prune a forest under feature costs; the result is a scikit-learn forest again."""
+    """Prune a forest under feature costs; the result is a scikit-learn forest again.
+
+    Errors and costs are measured on the rows of --test, or on those of --data that prune it. Under a budget you get the
+    corner of least error there. Columns go by name.
+    """
     from secateur.core.errors import InputError
     from secateur.forest.session import Wish, prune_forest
+    from secateur.report.figures import new_axes
 
     if (budget is not None) + (trade_off is not None) + path != 1:
         raise InputError("say what to prune to: one of --budget, --trade-off and --path")
+    new_axes()  # without matplotlib, before any work
     wish = Wish(budget=budget, trade_off=trade_off, points=points, solver=solver, peers=peers, onnx=onnx)
-    found = prune_forest(model, data, target, out, wish, costs=costs, test=test)
-    _draw(found, out)
+    found = prune_forest(model, data, target, out, wish, costs=costs, test=test, finish=_draw)
     _tell(found, out, as_json=as_json)
 
 
 @forest.command()
 def report(folder: Annotated[Path, typer.Argument(help="What `forest prune` wrote.")], as_json: AsJson = False) -> None:
     """Show what was measured and draw its figures again."""
+    from secateur.core.errors import InputError
     from secateur.core.files import read_document
 
     found = read_document(folder / "forest.json")
-    _draw(found, folder)
-    _tell(found, folder, as_json=as_json)
+    try:
+        _draw(found, folder)
+        _tell(found, folder, as_json=as_json)
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / 'forest.json'} is not what `forest prune` wrote: {error!r}") from error
 
 
 def _draw(found: dict[str, Any], folder: Path) -> None:
@@ -83,9 +92,14 @@ def _draw(found: dict[str, Any], folder: Path) -> None:
     from secateur.report.forest import bill_figure, frontier_figure, use_figure
 
     if "path" in found:
-        save_figure(
-            frontier_figure(found["path"], found.get("chosen"), found.get("peers", {})), folder / "frontier.png"
+        figure = frontier_figure(
+            found["path"],
+            found.get("chosen"),
+            found.get("peers", {}),
+            before=found.get("before"),
+            rows=found.get("measured_on", ""),
         )
+        save_figure(figure, folder / "frontier.png")
     if "bills" in found:
         save_figure(bill_figure(found["bills"]), folder / "bills.png")
         save_figure(use_figure(found["use"]), folder / "use.png")
@@ -97,4 +111,8 @@ def _tell(found: dict[str, Any], folder: Path, *, as_json: bool) -> None:
         typer.echo(json.dumps(found, indent=2))
         return
     show(kept, as_json=False)
+    if "measured_on" in found:
+        say(f"error and cost are those of {found['measured_on']}")
+    if "corners" in found.get("chosen", {}):
+        say(f"chosen: least error there of the {found['chosen']['corners']} corners within the budget")
     say(f"in {folder}")

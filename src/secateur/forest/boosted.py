@@ -19,7 +19,7 @@ from secateur.forest.outside import cut_lightgbm, cut_xgboost, read_lightgbm, re
 from secateur.forest.programme import sum_at_nodes
 from secateur.forest.tree_arrays import Forest, Steps, cut_tree, join_trees, read_forest
 
-__all__ = ["cut_boosted", "distance_errors", "is_boosted", "read_boosted"]
+__all__ = ["check_names", "cut_boosted", "distance_errors", "is_boosted", "read_boosted"]
 
 _BOOSTED = (
     GradientBoostingClassifier,
@@ -27,6 +27,7 @@ _BOOSTED = (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
 )
+_REFUSED = {"xgboost": "[]<", "lightgbm": '",:[]{}'}
 
 
 def is_boosted(model: Any) -> bool:
@@ -36,6 +37,14 @@ def is_boosted(model: Any) -> bool:
 
 def _package(model: Any) -> str:
     return type(model).__module__.partition(".")[0]
+
+
+def check_names(model: Any, names: Sequence[str] | None) -> None:
+    """Raise InputError on names of columns that LightGBM or XGBoost would not take."""
+    letters = _REFUSED.get(_package(model), "")
+    for name in names or ():
+        if set(name) & set(letters):
+            raise InputError(f"{_package(model)} takes no column named {name!r}: rename it without any of {letters}")
 
 
 def read_boosted(model: Any) -> Forest:
@@ -49,14 +58,11 @@ def read_boosted(model: Any) -> Forest:
     if package == "xgboost":
         return _with_means(*read_xgboost(model))
     if hasattr(model, "_predictors"):
-        return _with_means(*_read_histogram([one for stage in model._predictors for one in stage]))
+        read = [_read_predictor(one.nodes) for stage in model._predictors for one in stage]
+        return _with_means(*join_trees(read, single=False, features=model.n_features_in_))
     trees = list(model.estimators_.ravel())
     weight = np.concatenate([tree.tree_.weighted_n_node_samples for tree in trees])
     return _with_means(read_forest(trees), weight)
-
-
-def _read_histogram(predictors: Sequence[Any]) -> tuple[Forest, Float[np.ndarray, " nodes"]]:
-    return join_trees([_read_predictor(one.nodes) for one in predictors], single=False)
 
 
 def _read_predictor(nodes: Any) -> tuple[Steps, Any, Any]:
@@ -64,11 +70,11 @@ def _read_predictor(nodes: Any) -> tuple[Steps, Any, Any]:
         raise InputError("the model splits by category, and pruning needs thresholds: encode the categories as numbers")
     leaf = nodes["is_leaf"].astype(bool)
     steps = Steps(
-        np.where(leaf, -1, nodes["feature_idx"]).astype(np.int32),
+        np.where(leaf, -1, nodes["feature_idx"]),
         nodes["num_threshold"].astype(np.float64),
         nodes["missing_go_to_left"].astype(bool),
-        np.where(leaf, -1, nodes["left"].astype(np.int64)).astype(np.int32),
-        np.where(leaf, -1, nodes["right"].astype(np.int64)).astype(np.int32),
+        np.where(leaf, -1, nodes["left"].astype(np.int64)),
+        np.where(leaf, -1, nodes["right"].astype(np.int64)),
     )
     return steps, nodes["value"].astype(np.float64), nodes["count"].astype(np.float64)
 

@@ -12,6 +12,7 @@ from secateur.forest.programme import Programme, Value
 __all__ = ["Point", "frontier", "restricted", "within_budget"]
 
 Keep = Bool[np.ndarray, " splits"]
+_TINY = 1e-12
 
 
 class Point(NamedTuple):
@@ -58,6 +59,11 @@ def _between(programme: Programme, inside: Keep, outside: Keep, trade_off: float
     return keep
 
 
+def _dearer(one: Value, other: Value) -> bool:
+    """Whether costs differ by more than what adding them up in another order does."""
+    return one.cost - other.cost > _TINY * one.cost
+
+
 def _crossing(cheap: Value, dear: Value) -> float:
     """The trade-off at which both are as good."""
     return (cheap.error - dear.error) / (dear.cost - cheap.cost)
@@ -73,12 +79,12 @@ def _search(programme: Programme, visit: Callable[[Point, Point], bool]) -> list
     while todo:
         cheap, dear = found[-1], todo[-1]
         new = None
-        if dear.value.cost - cheap.value.cost > 1e-12 and visit(cheap, dear):
+        if _dearer(dear.value, cheap.value) and visit(cheap, dear):
             trade_off = _crossing(cheap.value, dear.value)
             keep = _between(programme, cheap.keep, dear.keep, trade_off)
             value = programme.value(keep)
             both = cheap.value.error + trade_off * cheap.value.cost
-            if value.error + trade_off * value.cost < both - 1e-12 * max(1.0, abs(both)):
+            if value.error + trade_off * value.cost < both - _TINY * (abs(both) + ends[0].value.error):
                 new = Point(trade_off, value, keep)
         if new is None:
             found.append(todo.pop())
@@ -87,30 +93,27 @@ def _search(programme: Programme, visit: Callable[[Point, Point], bool]) -> list
     return found
 
 
-def frontier(programme: Programme, *, points: int | None = None) -> list[Point]:
+def frontier(programme: Programme, *, points: int | None = None, budget: float | None = None) -> list[Point]:
     """All corners of the lower hull of (cost, error), dearest last; with `points`, about that many.
 
-    Each corner's trade_off is the one it takes over from its cheaper neighbour at; the
+    budget: a cost whose two nearest corners are among them, whatever `points` says. Each
+    corner's trade_off is the one it takes over from its cheaper neighbour at; the
     cheapest has inf.
     """
     count = [2]
 
     def visit(cheap: Point, dear: Point) -> bool:
         count[0] += 1
-        return points is None or count[0] <= points
+        near = budget is not None and cheap.value.cost <= budget < dear.value.cost
+        return points is None or count[0] <= points or near
 
     return _tidy(_search(programme, visit))
 
 
 def within_budget(programme: Programme, cost: Callable[[Keep], float], budget: float) -> Point | None:
     """The corner of least error whose `cost`, on data of one's choice, is within the budget; None where none is."""
-    known: dict[int, float] = {}
-
-    def paid(point: Point) -> float:
-        return known.setdefault(id(point.keep), cost(point.keep))
-
-    points = _tidy(_search(programme, lambda cheap, dear: paid(cheap) <= budget < paid(dear)))
-    fitting = [point for point in points if paid(point) <= budget]
+    points = _tidy(_search(programme, lambda cheap, dear: cost(cheap.keep) <= budget < cost(dear.keep)))
+    fitting = [point for point in points if cost(point.keep) <= budget]
     return min(fitting, key=lambda point: point.value.error) if fitting else None
 
 
@@ -118,7 +121,7 @@ def _tidy(points: list[Point]) -> list[Point]:
     """Without repeats, each with the trade-off at which it takes over."""
     kept = points[:1]
     for point in points[1:]:
-        if point.value.cost > kept[-1].value.cost + 1e-12:
+        if _dearer(point.value, kept[-1].value):
             kept.append(point._replace(trade_off=_crossing(kept[-1].value, point.value)))
         elif point.value.error < kept[-1].value.error:
             kept[-1] = point._replace(trade_off=kept[-1].trade_off)

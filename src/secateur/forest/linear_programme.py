@@ -22,8 +22,9 @@ def relaxed(programme: Programme, trade_off: float) -> Float[np.ndarray, " split
     signs = np.concatenate([np.ones(len(rows)), -np.ones(len(rows))])
     places = (np.concatenate([rows, rows]), np.concatenate([small, large]))
     matrix = coo_array((signs, places), shape=(len(rows), splits + pairs)).tocsr()
-    price = np.concatenate([-programme.gain, trade_off * programme.trees * programme.pair_cost])
-    found = linprog(price, A_ub=matrix, b_ub=np.zeros(len(rows)), bounds=(0, 1), method="highs-ds")
+    price = np.concatenate([-programme.gain, programme.prices(trade_off)])
+    largest = float(np.abs(programme.gain).max(initial=0.0)) or 1.0  # HiGHS's tolerances are absolute
+    found = linprog(price / largest, A_ub=matrix, b_ub=np.zeros(len(rows)), bounds=(0, 1), method="highs-ds")
     if found.status != 0:
         raise NumericalError(f"HiGHS found no optimum: {found.message}")
     return np.asarray(found.x[:splits])

@@ -47,13 +47,10 @@ def min_cut(programme: Programme, trade_off: float) -> Bool[np.ndarray, " splits
     if splits == 0:
         return np.zeros(0, bool)
     total = float(np.abs(programme.gain).sum()) or 1.0
-    price = np.full(len(programme.pair_cost), 2 * total)  # nothing is worth more
-    if np.isfinite(trade_off):
-        price = np.minimum(trade_off * programme.trees * programme.pair_cost, price)
-    scale = _TOTAL / total
-    out = np.rint(np.concatenate([np.maximum(-programme.gain, 0), price]) * scale).astype(np.int64)
+    gain, price = programme.gain / total, programme.prices(trade_off) / total
+    out = np.rint(np.concatenate([np.maximum(-gain, 0), price]) * _TOTAL).astype(np.int64)
     excess = np.zeros(len(out), np.int64)
-    excess[:splits] = np.rint(np.maximum(programme.gain, 0) * scale)
+    excess[:splits] = np.rint(np.maximum(gain, 0) * _TOTAL)
     return _stranded(_graph(programme), out, excess)[:splits]
 
 
@@ -107,7 +104,7 @@ def _stranded(graph: Any, out: Any, excess: Any) -> Any:  # pragma: no cover - c
         work.ends[0] = (work.ends[0] + 1) % nodes
         work.ends[1] -= 1
         work.queued[node] = False
-        while work.excess[node] > 0 and work.label[node] < nodes:
+        while work.excess[node] > 0 and work.label[node] <= nodes:
             _push(graph, out, work, node)
             if work.excess[node] > 0:
                 effort += 1 + (graph.start[node + 1] - graph.start[node]) // 16
@@ -146,7 +143,7 @@ def _enqueue(work: Any, node: int) -> None:  # pragma: no cover - compiled
 @compiled
 def _lift(graph: Any, work: Any, node: int) -> None:  # pragma: no cover - compiled
     """One step farther than the nearest node with room on the way; the largest label where there is none."""
-    best = len(work.label) - 1
+    best = len(work.label)
     for at in range(graph.start[node], graph.start[node + 1]):
         if graph.room[at] > 0:
             best = min(best, work.label[graph.to[at]])
@@ -156,9 +153,12 @@ def _lift(graph: Any, work: Any, node: int) -> None:  # pragma: no cover - compi
 
 @compiled
 def _measure(graph: Any, out: Any, work: Any) -> None:  # pragma: no cover - compiled
-    """Distances to the way out, by search backwards; then every node with something in it waits, farthest first."""
+    """Distances to the way out, by search backwards; then every node with something in it waits, farthest first.
+
+    The way out is no node, so a path through all of them is `nodes` long: nodes + 1 says that there is none.
+    """
     nodes = len(out)
-    work.label[:] = nodes
+    work.label[:] = nodes + 1
     work.arc[:] = graph.start[:-1]
     queue = np.empty(nodes, np.int32)
     head = tail = 0
@@ -172,7 +172,7 @@ def _measure(graph: Any, out: Any, work: Any) -> None:  # pragma: no cover - com
         head += 1
         for at in range(graph.start[node], graph.start[node + 1]):
             other = graph.to[at]
-            if work.label[other] == nodes and graph.room[graph.back[at]] > 0:
+            if work.label[other] > nodes and graph.room[graph.back[at]] > 0:
                 work.label[other] = work.label[node] + 1
                 queue[tail] = other
                 tail += 1

@@ -2,6 +2,8 @@
 
 import copy
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,18 @@ def read_lightgbm(model: Any) -> tuple[Forest, Float[np.ndarray, " nodes"]]:
 
     Raises InputError on splits by category, linear leaves, and zeros taken for missing.
     """
-    return join_trees([_read_light(fields) for fields in _blocks(_text(model))[1]], single=False)
+    with _damaged("LightGBM"):
+        trees = [_read_light(fields) for fields in _blocks(_text(model))[1]]
+    return join_trees(trees, single=False, features=model.n_features_in_)
+
+
+@contextmanager
+def _damaged(package: str) -> Iterator[None]:
+    """One sentence for a model whose trees are not as the package writes them."""
+    try:
+        yield
+    except (KeyError, ValueError, IndexError, TypeError, OverflowError, MemoryError) as error:
+        raise InputError(f"{package}'s trees cannot be read, the model is damaged: {error!r}") from error
 
 
 def _text(model: Any) -> str:
@@ -49,8 +62,8 @@ def _blocks(text: str) -> tuple[str, list[dict[str, str]], str]:
     return before, fields, "end of trees" + after
 
 
-def _numbers(fields: dict[str, str], name: str) -> Any:
-    return np.array(fields.get(name, "").split(), dtype=float)
+def _numbers(fields: dict[str, str], name: str, kind: type = float) -> Any:
+    return np.array(fields.get(name, "").split(), dtype=kind)
 
 
 def _read_light(fields: dict[str, str]) -> tuple[Steps, Any, Any]:
@@ -59,21 +72,23 @@ def _read_light(fields: dict[str, str]) -> tuple[Steps, Any, Any]:
         raise InputError("the model splits by category or has linear leaves, and pruning needs thresholds and numbers")
     leaves = int(fields["num_leaves"])
     inner = leaves - 1
-    kinds = _numbers(fields, "decision_type").astype(int)
+    kinds = _numbers(fields, "decision_type", int)
     if ((kinds >> 2) & 3 == 1).any():
         raise InputError("the model takes zeros for missing values (zero_as_missing), which pruning does not read")
     threshold = _numbers(fields, "threshold")
     missing = np.where((kinds >> 2) & 3 == 2, kinds & 2 > 0, threshold >= 0)  # else NaN counts as 0
     sides = []
     for side in ("left_child", "right_child"):
-        child = _numbers(fields, side).astype(np.int64)
+        child = _numbers(fields, side, np.int64)
+        if (child >= inner).any():  # would be taken for a leaf
+            raise ValueError(f"a node leads to {child.max()} of {inner}")
         sides.append(np.concatenate([np.where(child < 0, inner + ~child, child), np.full(leaves, -1)]))
     steps = Steps(
-        np.concatenate([_numbers(fields, "split_feature"), np.full(leaves, -1)]).astype(np.int32),
+        np.concatenate([_numbers(fields, "split_feature", np.int64), np.full(leaves, -1)]),
         np.concatenate([threshold, np.zeros(leaves)]),
         np.concatenate([missing, np.zeros(leaves)]).astype(bool),
-        sides[0].astype(np.int32),
-        sides[1].astype(np.int32),
+        sides[0],
+        sides[1],
     )
     weight = _numbers(fields, "leaf_weight") if inner else np.ones(1)
     value = np.concatenate([np.zeros(inner), _numbers(fields, "leaf_value")])
@@ -123,7 +138,9 @@ def _cut_light(fields: dict[str, str], split: Any, value: Any) -> dict[str, str]
 
 def read_xgboost(model: Any) -> tuple[Forest, Float[np.ndarray, " nodes"]]:
     """Arrays and training weights of all trees. Raises InputError on categories, vector leaves, and other boosters."""
-    return join_trees([_read_xgb(tree) for tree in _trees(_document(model))], single=True)
+    with _damaged("XGBoost"):
+        trees = [_read_xgb(tree) for tree in _trees(_document(model))]
+    return join_trees(trees, single=True, features=model.n_features_in_)
 
 
 def _document(model: Any) -> Any:
@@ -142,12 +159,12 @@ def _read_xgb(tree: Any) -> tuple[Steps, Any, Any]:
         raise InputError(
             "the model splits by category or has vectors as leaves, and pruning needs thresholds and numbers"
         )
-    left, right = (np.array(tree[side], np.int32) for side in ("left_children", "right_children"))
+    left, right = (np.array(tree[side], np.int64) for side in ("left_children", "right_children"))
     leaf = left < 0
     condition = np.array(tree["split_conditions"], np.float32)
     below = np.nextafter(condition, np.float32(-np.inf))  # left is x < condition, that is x <= the number below it
     steps = Steps(
-        np.where(leaf, -1, np.array(tree["split_indices"], np.int32)).astype(np.int32),
+        np.where(leaf, -1, np.array(tree["split_indices"], np.int64)),
         below.astype(np.float64),
         np.array(tree["default_left"]).astype(bool),
         left,

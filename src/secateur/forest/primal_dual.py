@@ -28,7 +28,7 @@ class Solved(NamedTuple):
     @property
     def gap(self) -> float:
         """How far from the optimum the objective can be, as a share of it."""
-        return (self.objective - self.bound) / max(abs(self.objective), 1e-12)
+        return (self.objective - self.bound) / (abs(self.objective) or 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class PrimalDual:
     def solve(self, programme: Programme, trade_off: float) -> Solved:
         """The best splits met on the way, and the best bound."""
         scale = programme.weight * programme.trees
-        price = trade_off * programme.trees * programme.pair_cost
+        price = programme.prices(trade_off)
         splits = len(programme.gain)
         owner = np.repeat(np.arange(splits), np.diff(programme.start))
         back = np.argsort(programme.pair, kind="stable")

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from secateur.core.compiled import compiled
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, NumericalError
 from secateur.forest.tree_arrays import Forest
 
 __all__ = ["Programme", "Value", "build_programme", "class_errors", "square_errors", "sum_at_nodes"]
@@ -51,9 +51,15 @@ class Programme:
         return Value(error, float(self.pair_cost[used].sum()) / self.weight)
 
     def objective(self, keep: Bool[np.ndarray, " splits"], trade_off: float) -> float:
-        """Error plus trade_off times cost, of the means."""
+        """Error plus trade_off times cost, of the means; what costs nothing is free at any trade_off."""
         value = self.value(keep)
-        return value.error + trade_off * value.cost
+        return value.error + (trade_off * value.cost if value.cost > 0 else 0.0)
+
+    def prices(self, trade_off: float) -> Float[np.ndarray, " pairs"]:
+        """What pairs cost in units of gain, at most twice what all splits can earn: no choice pays more anyway."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            price = trade_off * self.trees * self.pair_cost
+        return np.where(self.pair_cost > 0, np.minimum(price, 2 * np.abs(self.gain).sum() or 1.0), 0.0)
 
 
 def class_errors(
@@ -116,6 +122,8 @@ def build_programme(
     """
     if (group_cost < 0).any() or not np.isfinite(group_cost).all():
         raise InputError("feature costs should be finite and at least 0")
+    if not np.isfinite(error).all():
+        raise NumericalError("errors of the trees are not finite: scale a target of large numbers down, and fit again")
     steps = forest.steps
     inner = np.flatnonzero(steps.feature >= 0)
     number = np.full(len(steps.feature), -1, np.int64)

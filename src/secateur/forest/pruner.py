@@ -1,6 +1,8 @@
 """BudgetPruner: a scikit-learn estimator that prunes a forest under the cost of acquiring features."""
 
 import copy
+import numbers
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,16 +18,16 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from secateur.core.errors import InputError
-from secateur.forest.boosted import cut_boosted, distance_errors, is_boosted, read_boosted
+from secateur.forest.boosted import check_names, cut_boosted, distance_errors, is_boosted, read_boosted
 from secateur.forest.frontier import Point, frontier, within_budget
 from secateur.forest.linear_programme import linear_programme
 from secateur.forest.min_cut import min_cut
 from secateur.forest.primal_dual import PrimalDual
 from secateur.forest.programme import Programme, build_programme, class_errors, square_errors
 from secateur.forest.tree_arrays import Forest, cut_tree, read_forest
-from secateur.forest.usage import Bill, Prices, answer, read_prices, used_features
+from secateur.forest.usage import Bill, Prices, answer, feature_names, in_order, named, read_prices, used_features
 
-__all__ = ["SOLVERS", "BudgetPruner", "PathPoint", "arrays_of"]
+__all__ = ["SOLVERS", "BudgetPruner", "PathPoint", "arrays_of", "check_labels", "is_prunable", "trees_of"]
 
 SOLVERS: Mapping[str, Callable[[Programme, float], Any]] = {
     "auto": min_cut,
@@ -124,24 +126,24 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         return self
 
     def path(self, X: Any, y: Any, sample_weight: Any = None, *, points: int | None = None) -> list[PathPoint]:  # noqa: N803
-        """Every best trade of error for cost, cheapest first; with `points`, about that many."""
+        """Every best trade of error for cost, cheapest first; with `points`, about that many, and all near a budget."""
         self._check()
         task = self._open(X, y, sample_weight)
-        found: list[Point] = frontier(task.programme, points=points)
+        found: list[Point] = frontier(task.programme, points=points, budget=self.budget)
         return [PathPoint(p.trade_off, p.value.cost, p.value.error, _rebuilt(task, p.keep)) for p in found]
 
     def predict(self, X: Any) -> Any:  # noqa: N803
         """What the pruned forest predicts."""
-        return self._fitted().predict(self._seen(X))
+        return self._fitted().predict(self._table(X))
 
     @available_if(_forest_has("predict_proba"))
     def predict_proba(self, X: Any) -> Any:  # noqa: N803
         """Class probabilities of the pruned forest, `[examples, classes]`."""
-        return self._fitted().predict_proba(self._seen(X))
+        return self._fitted().predict_proba(self._table(X))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
         """Accuracy of a classifier, R2 of a regressor."""
-        return self._fitted().score(self._seen(X), y, sample_weight)
+        return self._fitted().score(self._table(X), y, sample_weight)
 
     def used_features(self, X: Any) -> Any:  # noqa: N803
         """Whether an example needs a feature, `[examples, features]`."""
@@ -168,7 +170,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
             _, bill = answer(self.arrays_, self.prices_, acquire, known)
             row = np.full((1, self.n_features_in_), 0.0)  # no node asks for what is not known
             row[0, list(known)] = list(known.values())
-            return forest.predict(row)[0], bill
+            return forest.predict(named(row, feature_names(forest)))[0], bill
         value, bill = answer(self.arrays_, self.prices_, acquire)
         return (forest.classes_[value.argmax()] if is_classifier(forest) else float(value[0])), bill
 
@@ -190,11 +192,12 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     def _check(self) -> None:
         if self.solver not in SOLVERS:
             raise InputError(f"solver {self.solver!r} is unknown: use {', '.join(SOLVERS)}")
-        if self.trade_off < 0 or (self.budget is not None and self.budget < 0):
-            raise InputError("trade_off and budget should be at least 0")
+        for name, value in (("trade_off", self.trade_off), ("budget", 0.0 if self.budget is None else self.budget)):
+            if not isinstance(value, numbers.Real) or not value >= 0:
+                raise InputError(f"{name} should be a number of at least 0, got {value!r}")
         if self.budget is not None and self.solver not in ("auto", "min_cut"):
             raise InputError(f"a budget is found on min_cut's frontier: leave solver {self.solver!r} out")
-        if not isinstance(self._forest(), _FORESTS) and not is_boosted(self._forest()):
+        if not is_prunable(self._forest()):
             raise InputError(
                 f"{type(self._forest()).__name__} cannot be pruned here: give a RandomForest, ExtraTrees, "
                 "DecisionTree, (Hist)GradientBoosting, LGBM or XGB estimator, classifier or regressor"
@@ -203,11 +206,16 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     def _open(self, X: Any, y: Any, sample_weight: Any) -> _Task:  # noqa: N803
         """Fit the forest where it is not, and set up the programme on the data that prunes."""
         classifier = is_classifier(self._forest())
+        fitted = self._is_fitted()
+        X = self._matched(X, fitted)  # noqa: N806
         settings = {"dtype": self._dtype(), "ensure_all_finite": self._finite(), "y_numeric": not classifier}
         X, y = validate_data(self, X, y, **settings)  # noqa: N806
-        self.prices_: Prices = read_prices(X.shape[1], self.feature_costs, self.feature_groups)
+        names = feature_names(self)
+        if fitted and names is None and feature_names(self._forest()) is not None:
+            self.feature_names_in_ = np.array(feature_names(self._forest()), dtype=object)
+        self.prices_: Prices = read_prices(X.shape[1], self.feature_costs, self.feature_groups, feature_names(self))
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        forest, rows = self._grown(X, y, weight if sample_weight is not None else None)
+        forest, rows = self._grown(X, y, weight if sample_weight is not None else None, fitted=fitted)
         X, y, weight = X[rows], y[rows], weight[rows]  # noqa: N806
         if weight.sum() <= 0:
             raise InputError("the examples to prune on weigh nothing: give some a sample_weight above 0")
@@ -222,50 +230,94 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         programme = build_programme(arrays, leaves, error, self.prices_.group, self.prices_.cost, weight)
         return _Task(forest, arrays, programme)
 
+    def _is_fitted(self) -> bool:
+        try:
+            check_is_fitted(self._forest())
+        except NotFittedError:
+            return False
+        return True
+
+    def _matched(self, X: Any, fitted: bool) -> Any:  # noqa: N803
+        """X in the order the forest knows; a name on one side alone is warned of, as scikit-learn does."""
+        names = feature_names(self._forest()) if fitted else None
+        X = in_order(X, names, spaces=self._spaces())  # noqa: N806
+        kind, has = type(self._forest()).__name__, isinstance(next(iter(getattr(X, "columns", ())), None), str)
+        if fitted and names is not None and not has:
+            warnings.warn(f"X does not have valid feature names: those {kind} has are taken in order", stacklevel=4)
+        if fitted and names is None and has:
+            warnings.warn(f"X has feature names, and {kind} has none: columns are taken in order", stacklevel=4)
+        return X
+
+    def _spaces(self) -> bool:
+        return not type(self._forest()).__module__.startswith("lightgbm")
+
     def _dtype(self) -> Any:
         return np.float64 if type(self._forest()).__name__.startswith(("Hist", "LGBM")) else np.float32
 
     def _finite(self) -> bool | str:
         return "allow-nan" if get_tags(self._forest()).input_tags.allow_nan else True
 
-    def _grown(self, X: Any, y: Any, weight: Any) -> tuple[Any, Any]:  # noqa: N803
+    def _grown(self, X: Any, y: Any, weight: Any, *, fitted: bool) -> tuple[Any, Any]:  # noqa: N803
         """A fitted forest and the rows that prune it."""
-        every = np.arange(len(X))
+        every = grow = np.arange(len(X))
         forest = self._forest()
-        try:
-            check_is_fitted(forest)
-        except NotFittedError:
-            forest = clone(forest)
-        else:
+        if fitted:
             if forest.n_features_in_ != X.shape[1]:
                 raise InputError(f"the forest was fitted on {forest.n_features_in_} features, X has {X.shape[1]}")
             return forest, every
-        grow = every
+        forest = clone(forest)
         if self.validation_fraction is not None:
             strata = y if is_classifier(forest) and np.unique(y, return_counts=True)[1].min() > 1 else None
             share = self.validation_fraction
             seed = getattr(forest, "random_state", None)
             grow, every = train_test_split(every, test_size=share, random_state=seed, stratify=strata)
-        return forest.fit(X[grow], y[grow], sample_weight=None if weight is None else weight[grow]), every
+        check_names(forest, feature_names(self))
+        table = named(X[grow], feature_names(self))
+        return forest.fit(table, y[grow], sample_weight=None if weight is None else weight[grow]), every
 
     def _fitted(self) -> Any:
         check_is_fitted(self, "forest_")
         return self.forest_
 
     def _seen(self, X: Any) -> Any:  # noqa: N803
+        names = feature_names(self)
+        X = in_order(X, names, spaces=self._spaces())  # noqa: N806
+        if names is not None and hasattr(X, "set_axis"):
+            X = X.set_axis(names, axis=1)  # noqa: N806
         return validate_data(self, X, reset=False, dtype=self._dtype(), ensure_all_finite=self._finite())
+
+    def _table(self, X: Any) -> Any:  # noqa: N803
+        """X as the pruned forest knows it, by name where it has names."""
+        return named(self._seen(X), feature_names(self._fitted()))
 
 
 def arrays_of(forest: Any) -> Forest:
     """A fitted forest, tree or boosted model as arrays."""
-    return read_boosted(forest) if is_boosted(forest) else read_forest(_trees(forest))
+    return read_boosted(forest) if is_boosted(forest) else read_forest(trees_of(forest))
 
 
-def _trees(forest: Any) -> list[Any]:
+def is_prunable(forest: Any) -> bool:
+    """Whether it is of a kind that can be pruned."""
+    return isinstance(forest, _FORESTS) or is_boosted(forest)
+
+
+def trees_of(forest: Any) -> list[Any]:
+    """The trees of a fitted scikit-learn forest or tree."""
     return [forest] if isinstance(forest, BaseDecisionTree) else list(forest.estimators_)
 
 
+def check_labels(y: Any, classes: Any, where: str) -> None:
+    """Raise InputError when one is text and the other numbers: no label would be right, without a word."""
+    kinds = ["text" if np.asarray(one).dtype.kind in "UO" else "numbers" for one in (y, classes)]
+    if kinds[0] != kinds[1]:
+        raise InputError(
+            f"{where} holds {kinds[0]} such as {str(y[0])[:40]!r}, and the forest was fitted on {kinds[1]} such as "
+            f"{str(classes[0])[:40]!r}: give labels of the same kind"
+        )
+
+
 def _numbered(y: Any, classes: Any) -> Any:
+    check_labels(y, classes, "y")
     found = np.searchsorted(classes, y).clip(0, len(classes) - 1)
     if (classes[found] != y).any():
         raise InputError(f"class {str(y[classes[found] != y][0])!r} is none the forest was fitted on")
@@ -280,7 +332,7 @@ def _rebuilt(task: _Task, keep: Any) -> Any:
         return cut_boosted(task.forest, task.arrays, split)
     ends = np.append(task.arrays.roots[1:], len(split))
     made = []
-    for tree, first, last in zip(_trees(task.forest), task.arrays.roots, ends, strict=True):
+    for tree, first, last in zip(trees_of(task.forest), task.arrays.roots, ends, strict=True):
         small = copy.copy(tree)
         small.tree_ = cut_tree(tree.tree_, split[first:last])
         made.append(small)

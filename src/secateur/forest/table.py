@@ -1,5 +1,9 @@
-"""Tables of users: csv and parquet, prices by column name, and models without pickle."""
+"""Tables of users: csv and parquet, prices by column name, and models without pickle. Text is text."""
 
+import csv
+import gzip
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,10 +11,16 @@ import numpy as np
 from jaxtyping import Float
 
 from secateur.core.errors import InputError, ModelError
+from secateur.forest.archive import TRUSTED, check_forest, plain_archive
+from secateur.forest.usage import in_order, nearest
 
 __all__ = ["Table", "load_forest", "read_costs", "read_table", "save_forest", "save_onnx"]
 
-_TRUSTED = ("sklearn.", "numpy.", "scipy.")
+_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)", re.ASCII | re.IGNORECASE)
+_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_PADDED = re.compile(r"[+-]?0\d", re.ASCII)  # a number by its looks, a name by its zeros: 007
+_MISSING = frozenset(["", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "None", "NULL", "null", "<NA>", "#N/A"])
+_LARGEST_TARGET = 1e100
 
 
 class Table(NamedTuple):
@@ -21,69 +31,251 @@ class Table(NamedTuple):
     y: Any
 
 
-def read_table(path: Path, target: str) -> Table:
-    """A .csv or .parquet file; missing numbers are NaN. Raises InputError naming the column that is no number."""
-    import pandas
+def read_table(path: Path, target: str, labels: str | None = None, names: list[str] | None = None) -> Table:
+    """A .csv (or .csv.gz) or .parquet file; missing numbers are NaN.
 
-    try:
-        frame = pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_csv(path)
-    except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"table {str(path)!r} cannot be read: {str(error).splitlines()[0]}") from error
-    if target not in frame:
-        raise InputError(
-            f"table {str(path)!r} has no column {target!r}: it has {', '.join(map(str, frame.columns[:20]))}"
-        )
-    if frame[target].isna().any():
-        raise InputError(
-            f"column {target!r} of {path} lacks {int(frame[target].isna().sum())} values: leave those rows out"
-        )
-    inputs = frame.drop(columns=target)
-    for column in inputs:
-        if not pandas.api.types.is_numeric_dtype(inputs[column]):
-            raise InputError(f"column {column!r} of {path} holds no numbers: encode it first, or leave it out")
-    if len(frame) < 2 or inputs.shape[1] == 0:
-        raise InputError(f"table {str(path)!r} has {len(frame)} rows and {inputs.shape[1]} features: too few")
-    return Table(
-        [str(column) for column in inputs], inputs.to_numpy(np.float64, na_value=np.nan), frame[target].to_numpy()
-    )
-
-
-def read_costs(path: Path, columns: list[str]) -> tuple[list[float], list[str] | None]:
-    """Costs of the columns, and their groups where the file has them, from a csv of feature, cost[, group].
-
-    A group is bought at once, so its features must cost the same. Raises InputError on
-    a column without a cost, and on anything else in the file.
+    labels: what the target holds, "text" or "numbers"; without it numbers where all of a .csv's values look like them,
+    and none starts with zeros, as 007 does. names: the columns wanted, in this order; others are left out. Raises
+    InputError naming the column, and in a .csv the line.
     """
     import pandas
 
     try:
-        frame = pandas.read_csv(path).set_index("feature")
-        costs = frame["cost"].astype(float)
-    except (OSError, KeyError, ValueError) as error:
+        if path.suffix == ".parquet":
+            frame, lines = pandas.read_parquet(path), None
+            frame.columns = frame.columns.map(str)
+            _check_columns(path, [*frame.columns], target)
+        else:
+            frame, lines = _read_csv(path, target)
+    except InputError:
+        raise
+    except Exception as error:  # pandas, pyarrow and csv raise many kinds for a broken file
+        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
+        raise InputError(f"table {str(path)!r} cannot be read: {reason}") from error
+    try:
+        inputs = in_order(frame.drop(columns=target), names)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    if len(frame) < 2 or inputs.shape[1] == 0:
+        raise InputError(f"table {str(path)!r} has {len(frame)} rows and {inputs.shape[1]} features: too few")
+    x = np.empty(inputs.shape)
+    for number, column in enumerate(inputs):
+        x[:, number] = _Column(path, column, lines).features(inputs[column])
+    return Table([*inputs.columns], x, _Column(path, target, lines).target(frame[target], labels))
+
+
+class _Column(NamedTuple):
+    """Where values stand: what is wrong with one is said with its line."""
+
+    path: Path
+    name: str
+    lines: list[int] | None
+
+    def place(self, row: Any) -> str:
+        """Where the value of a row stands."""
+        return f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
+
+    def features(self, values: Any) -> Float[np.ndarray, " examples"]:
+        """As numbers that trees can compare."""
+        numbers = values
+        if values.dtype.kind not in "biuf":
+            row = next((row for row, value in enumerate(values) if not _is_number(value)), None)
+            if row is not None:
+                raise InputError(
+                    f"column {self.name!r} of {self.path} holds no numbers, but {str(values.iloc[row])[:40]!r} in "
+                    f"{self.place(row)}: encode it first, or leave it out"
+                )
+            numbers = values.map(lambda value: float(str(value)))  # whole numbers of hundreds of digits
+        numbers = numbers.to_numpy(np.float64, na_value=np.nan)
+        return self._in_range(numbers, float(np.finfo(np.float32).max), "trees compare numbers of 32 bits")
+
+    def _in_range(self, numbers: Any, largest: float, why: str) -> Any:
+        beyond = np.flatnonzero(np.abs(numbers) > largest)
+        if len(beyond):
+            raise InputError(
+                f"column {self.name!r} of {self.path} holds '{numbers[beyond[0]]}' in {self.place(beyond[0])}: {why}, "
+                f"at most {largest:.3g}; leave the row out"
+            )
+        return numbers
+
+    def target(self, values: Any, labels: str | None) -> Any:
+        """As numbers or as text."""
+        missing = values.isna() if self.lines is None else values == ""
+        found = values.to_numpy()
+        if self.lines is not None and not missing.any():
+            found, missing = _typed(found, labels)
+        if missing.any():
+            raise InputError(
+                f"column {self.name!r} of {self.path} lacks {int(missing.sum())} values: leave those rows out"
+            )
+        if found.dtype.kind in "iuf":
+            return self._in_range(found, _LARGEST_TARGET, "errors are squared")
+        if found.dtype.kind == "O" and not all(isinstance(one, str) for one in found):
+            row = next(row for row, one in enumerate(found) if not isinstance(one, str))
+            raise InputError(
+                f"column {self.name!r} of {self.path} holds {str(found[row])[:40]!r} in {self.place(row)}: a "
+                f"{type(found[row]).__name__} is neither a number nor text"
+            )
+        if found.dtype.kind not in "bOU":
+            raise InputError(f"column {self.name!r} of {self.path} holds {found.dtype}, neither numbers nor text")
+        return found
+
+
+def _is_number(value: Any) -> bool:
+    return value != value or isinstance(value, int | float) or bool(_NUMBER.fullmatch(str(value).strip()))
+
+
+def _typed(values: Any, labels: str | None) -> tuple[Any, Any]:
+    """Text of a .csv as numbers or truth where all of it is, and which values are missing."""
+    texts = [value.strip() for value in values]
+    missing = np.array([text in _MISSING for text in texts])
+    said = [text for text in texts if text not in _MISSING]
+    numbers = said and labels != "text" and all(_NUMBER.fullmatch(text) for text in said)
+    if numbers and (labels == "numbers" or not any(_PADDED.match(text) for text in said)):
+        if missing.any():
+            return values, missing
+        whole = all(_WHOLE.fullmatch(text) for text in said)
+        return np.array([int(text) if whole else float(text) for text in said]), missing
+    if said and labels != "text" and all(text.lower() in ("true", "false") for text in said):
+        return (values if missing.any() else np.array([text.lower() == "true" for text in said])), missing
+    return values, np.zeros(len(values), bool)
+
+
+def _read_csv(path: Path, target: str) -> tuple[Any, list[int]]:
+    """Columns as pandas reads them, the target as text; and the line of every row."""
+    import pandas
+
+    rows = _rows(path)
+    header = next(rows, (0, []))[1]
+    _check_columns(path, header, target)
+    lines = []
+    for line, fields in rows:
+        if len(fields) != len(header):
+            raise InputError(f"line {line} of {path} has {len(fields)} fields, and the first line names {len(header)}")
+        lines.append(line)
+    frame = pandas.read_csv(
+        path,
+        encoding="utf-8-sig",
+        dtype={target: object},
+        keep_default_na=False,
+        na_values={column: sorted(_MISSING) for column in header if column != target},
+        index_col=False,
+        low_memory=False,
+    )
+    if len(frame) != len(lines) or [*frame.columns] != header:
+        raise InputError(f"table {str(path)!r} cannot be read: its quotes do not match")
+    return frame, lines
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Every row of a .csv that is not blank, with the line it ends in."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(_without_zeros(file), strict=True)
+        for row in reader:
+            if row:
+                yield reader.line_num, row
+
+
+def _without_zeros(lines: Iterable[str]) -> Iterator[str]:
+    for number, line in enumerate(lines):
+        if "\0" in line:
+            raise csv.Error(f"line {number + 1} holds a zero byte, which is no text")
+        yield line
+
+
+def _check_columns(path: Path, names: list[str], target: str) -> None:
+    if not names:
+        raise InputError(f"table {str(path)!r} cannot be read: it is empty")
+    if target not in names:
         raise InputError(
-            f"costs {str(path)!r} should be a csv with columns feature, cost and perhaps group: {error}"
-        ) from error
-    if frame.index.has_duplicates:
-        raise InputError(f"costs {str(path)!r} name {frame.index[frame.index.duplicated()][0]!r} twice")
-    missing = [column for column in columns if column not in costs.index]
-    if missing:
-        raise InputError(f"costs {str(path)!r} lack {missing[0]!r}, one of {len(missing)} columns of the table missing")
-    if "group" not in frame:
-        return [float(costs[column]) for column in columns], None
-    groups = frame["group"].astype(str)
-    uneven = costs.groupby(groups).nunique()
-    if (uneven > 1).any():
-        raise InputError(
-            f"costs {str(path)!r}: features of group {uneven.idxmax()!r} cost differently, but are bought at once"
+            f"table {str(path)!r} has no column {target!r}: it has {', '.join(names[:20])}{nearest(target, names)}"
         )
-    names = [str(groups[column]) for column in columns]
-    by_group = {name: float(costs[column]) for name, column in zip(names, columns, strict=True)}
-    return [by_group[name] for name in sorted(by_group)], names
+    for place, name in enumerate(names):
+        if not name.strip():
+            raise InputError(f"column {place + 1} of {path} has no name: name it, or save the table without its index")
+        if name in names[:place]:
+            raise InputError(f"table {str(path)!r} has two columns named {name!r}: name each once")
+
+
+def read_costs(path: Path, columns: list[str]) -> tuple[list[float], list[str | None] | None]:
+    """Costs of the columns, and their groups where the file has them, from a csv of feature, cost[, group].
+
+    A group is bought at once, so its features must cost the same; a blank cell is no group. Costs are those of the
+    groups by sorted name, then of the features without one. Raises InputError, by line, on a column without a cost,
+    on one that is unknown, and on anything else in the file.
+    """
+    where = f"costs {str(path)!r}"
+    try:
+        rows = [*_rows(path)]
+    except (OSError, ValueError, EOFError, csv.Error) as error:
+        raise InputError(f"{where} should be a csv with columns feature, cost and perhaps group: {error}") from error
+    header = [name.strip() for name in rows[0][1]] if rows else []
+    if any(header.count(name) != 1 for name in ("feature", "cost")) or header.count("group") > 1:
+        raise InputError(f"{where} should be a csv with columns feature, cost and perhaps group, and has {header[:8]}")
+    prices = _priced(rows[1:], header, where)
+    by_group: dict[str, float] = {}
+    for line, cost, group in prices.values():
+        if group is not None and by_group.setdefault(group, cost) != cost:
+            raise InputError(
+                f"line {line} of {where}: features of group {group!r} cost differently, but are bought at once"
+            )
+    _match(prices, columns, where)
+    listed = [prices[column] for column in columns]
+    if "group" not in header:
+        return [one.cost for one in listed], None
+    alone = [one.cost for one in listed if one.group is None]
+    return [by_group[name] for name in sorted(by_group)] + alone, [one.group for one in listed]
+
+
+class _Price(NamedTuple):
+    line: int
+    cost: float
+    group: str | None
+
+
+def _priced(rows: list[tuple[int, list[str]]], header: list[str], where: str) -> dict[str, _Price]:
+    prices: dict[str, _Price] = {}
+    for line, fields in rows:
+        if len(fields) != len(header):
+            raise InputError(f"line {line} of {where} has {len(fields)} fields, and the first line names {len(header)}")
+        row = dict(zip(header, fields, strict=True))
+        name = row["feature"]
+        if name in prices:
+            raise InputError(f"{where} name {name!r} twice, in lines {prices[name].line} and {line}")
+        cost = _price(row["cost"], f"line {line} of {where}")
+        prices[name] = _Price(line, cost, row.get("group", "").strip() or None)
+    return prices
+
+
+def _match(prices: dict[str, _Price], columns: list[str], where: str) -> None:
+    """Raise InputError unless every column has a price, and every price a column."""
+    known = set(columns)
+    missing = [column for column in columns if column not in prices]
+    strange = [name for name in prices if name not in known]
+    if missing:
+        raise InputError(
+            f"{where} lack {missing[0]!r}, one of {len(missing)} columns of the table missing"
+            + nearest(missing[0], strange or [*prices])
+        )
+    if strange:
+        raise InputError(
+            f"line {prices[strange[0]].line} of {where} prices {strange[0]!r}, which is no feature here"
+            + nearest(strange[0], columns)
+        )
+
+
+def _price(text: str, where: str) -> float:
+    value = float(text) if _NUMBER.fullmatch(text.strip()) and "n" not in text.lower() else np.nan
+    if not 0 <= value <= 1e100:
+        raise InputError(
+            f"{where} says {text[:40]!r}: in columns feature, cost and perhaps group, cost is a number from 0 to 1e100"
+        )
+    return value
 
 
 def save_forest(forest: Any, path: Path) -> None:
     """Write a scikit-learn forest as .skops, which holds no code. Raises InputError without the package."""
-    _skops().dump(forest, path)
+    path.write_bytes(plain_archive(_skops().dumps(forest)))
 
 
 def save_onnx(forest: Any, path: Path, features: int) -> None:
@@ -101,16 +293,24 @@ def save_onnx(forest: Any, path: Path, features: int) -> None:
 
 
 def load_forest(path: Path) -> Any:
-    """Read what `save_forest` wrote. Raises ModelError on a file that is none, or names types outside scikit-learn."""
+    """Read a fitted scikit-learn forest that can be pruned.
+
+    Raises ModelError on a file that is none, names a type that is not on the list, or holds trees that lead nowhere.
+    """
+    skops = _skops()
     try:
-        strange = [name for name in _skops().get_untrusted_types(file=path) if not name.startswith(_TRUSTED)]
-        if strange:
-            raise ModelError(f"{path} holds types that are not scikit-learn's: {', '.join(strange[:5])}")
-        return _skops().load(path, trusted=_skops().get_untrusted_types(file=path))
-    except ModelError:
-        raise
-    except Exception as error:  # skops and zipfile raise many kinds for a broken file
-        raise ModelError(f"{path} cannot be read as a skops model: {str(error).splitlines()[0]}") from error
+        if not path.is_file():
+            raise FileNotFoundError("there is no such file")
+        forest = skops.loads(plain_archive(path.read_bytes()), trusted=TRUSTED)
+        if hasattr(forest, "feature_names"):  # as secateur wrote them until 0.5
+            forest.feature_names_in_ = np.array(vars(forest).pop("feature_names"), dtype=object)
+        check_forest(forest)
+    except InputError as error:
+        raise ModelError(f"{path} is refused: {error}") from error
+    except Exception as error:  # skops, zipfile and scikit-learn raise many kinds for a broken file
+        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
+        raise ModelError(f"{path} cannot be read as a skops model: {reason}") from error
+    return forest
 
 
 def _skops() -> Any:

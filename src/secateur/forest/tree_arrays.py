@@ -49,31 +49,36 @@ class Forest:
 
 
 def read_forest(trees: Sequence[Any]) -> Forest:
-    """Join fitted scikit-learn trees. Raises InputError on several outputs."""
+    """Join fitted scikit-learn trees. Raises InputError on several outputs, and on trees that lead nowhere."""
     parts = [tree.tree_ for tree in trees]
     if any(part.n_outputs != 1 for part in parts):
         raise InputError("the forest predicts several outputs at once: fit one forest for each")
-    return join_trees(
-        [(_steps(part), part.value[:, 0, :], part.weighted_n_node_samples) for part in parts], single=True
-    )[0]
+    read = [(_steps(part), part.value[:, 0, :], part.weighted_n_node_samples) for part in parts]
+    return join_trees(read, single=True, features=trees[0].n_features_in_)[0]
 
 
 def _steps(tree: Any) -> Steps:
-    left, right = tree.children_left.astype(np.int32), tree.children_right.astype(np.int32)
-    feature = np.where(left < 0, -1, tree.feature).astype(np.int32)
-    return Steps(feature, tree.threshold, tree.missing_go_to_left.astype(bool), left, right)
+    left, missing = tree.children_left, tree.missing_go_to_left.astype(bool)
+    return Steps(np.where(left < 0, -1, tree.feature), tree.threshold, missing, left, tree.children_right)
 
 
-def join_trees(trees: Sequence[tuple[Steps, Any, Any]], *, single: bool) -> tuple[Forest, Float[np.ndarray, " nodes"]]:
+def join_trees(
+    trees: Sequence[tuple[Steps, Any, Any]], *, single: bool, features: int
+) -> tuple[Forest, Float[np.ndarray, " nodes"]]:
     """Trees in a row, and the weights of their nodes, from each one's steps, values `[nodes]` or `[nodes, outputs]`
     and weights; children stand after their parents.
+
+    Raises InputError on trees that cannot be walked: code that is compiled follows these numbers unchecked.
     """
+    for number, (one, value, weight) in enumerate(trees):
+        _check_tree(number, one, value, weight, features)
     counts = [len(steps.feature) for steps, _, _ in trees]
     roots = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int32)
     feature, threshold, missing, left, right = (
         np.concatenate([steps[part] for steps, _, _ in trees]) for part in range(5)
     )
     shift = np.repeat(roots, counts)
+    feature = feature.astype(np.int32)
     left, right = (np.where(side < 0, -1, side + shift).astype(np.int32) for side in (left, right))
     parent = np.full(len(left), -1, np.int32)
     inner = np.flatnonzero(left >= 0)
@@ -81,6 +86,22 @@ def join_trees(trees: Sequence[tuple[Steps, Any, Any]], *, single: bool) -> tupl
     value = np.concatenate([value.reshape(len(value), -1) for _, value, _ in trees])
     steps = Steps(feature, threshold, missing, left, right)
     return Forest(steps, roots, value, parent, single), np.concatenate([weight for _, _, weight in trees])
+
+
+def _check_tree(number: int, steps: Steps, value: Any, weight: Any, features: int) -> None:
+    nodes = len(steps.feature)
+    if nodes == 0 or any(len(part) != nodes for part in (*steps, value, weight)):
+        raise InputError(f"tree {number} of the model is damaged: its nodes are not all described")
+    sides = np.stack([steps.left, steps.right])
+    leaf = (sides < 0).all(0)
+    below = sides[:, ~leaf]
+    astray = (sides < -1).any() or (below <= np.flatnonzero(~leaf)).any() or (below >= nodes).any()
+    if astray or len(np.unique(below)) < below.size:
+        raise InputError(f"tree {number} of the model is damaged: a node leads to itself, or out of the tree")
+    if ((steps.feature < 0) != leaf).any() or (steps.feature >= features).any():
+        raise InputError(f"tree {number} of the model is damaged: it tests a feature beyond the {features} there are")
+    if np.isnan(steps.threshold[~leaf]).any() or not np.isfinite(value).all() or not np.isfinite(weight).all():
+        raise InputError(f"tree {number} of the model is damaged: it holds numbers that are not finite")
 
 
 @compiled

@@ -1,5 +1,6 @@
 """Figures of forests under feature cost: the frontier, what examples pay, which features they use."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from secateur.report.figures import new_axes
 
 __all__ = ["bill_figure", "frontier_figure", "use_figure"]
 
+_WIDE = 90  # letters a line of the title holds
 _MOST = 40  # features a figure names
 
 
@@ -14,8 +16,14 @@ def frontier_figure(
     path: Sequence[Mapping[str, Any]],
     chosen: Mapping[str, Any] | None = None,
     peers: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    *,
+    before: Mapping[str, Any] | None = None,
+    rows: str = "",
 ) -> Any:
-    """Error against mean cost of every corner, the one chosen, and other ways to pay less."""
+    """Error against mean cost of every corner, the one chosen, the unpruned forest, and other ways to pay less.
+
+    rows: which ones error and cost were measured on, for the title.
+    """
     figure, axes = new_axes()
     for name, points in {"BudgetPruner": path, **(peers or {})}.items():
         ranked = sorted(points, key=lambda point: point["cost"])
@@ -24,8 +32,12 @@ def frontier_figure(
         )
     if chosen is not None:
         axes.scatter([chosen["cost"]], [chosen["error"]], color="C3", zorder=3, label="chosen")
+    if before is not None:
+        axes.scatter([before["cost"]], [before["error"]], color="black", marker="x", zorder=3, label="unpruned")
     axes.legend()
     axes.set(xlabel="mean cost of an example", ylabel="error")
+    if rows:
+        axes.set_title(textwrap.fill(f"measured on {rows}", _WIDE), fontsize="small", parse_math=False)
     return figure
 
 
@@ -44,6 +56,6 @@ def use_figure(use: Mapping[str, float]) -> Any:
     figure, axes = new_axes()
     ranked = sorted(use.items(), key=lambda pair: -pair[1])[:_MOST]
     axes.bar(range(len(ranked)), [share for _, share in ranked])
-    axes.set_xticks(range(len(ranked)), [name for name, _ in ranked], rotation=90, fontsize="x-small")
+    axes.set_xticks(range(len(ranked)), [name for name, _ in ranked], rotation=90, fontsize="x-small", parse_math=False)
     axes.set(ylabel="share of examples that need it", ylim=(0, 1))
     return figure

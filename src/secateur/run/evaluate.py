@@ -29,7 +29,8 @@ def measure(
     """Measure a model: keys `perplexity` and `tokens`, and `tasks.NAME.acc` and `acc_norm`.
 
     window is (length, stride, limit) of the perplexity; a length of None is 1024, or as many tokens as the model
-    has positions. Everything is checked before the model is loaded. Raises InputError when nothing is asked for or cannot be read.
+    has positions. Everything is checked before the model is loaded. Raises InputError when nothing is asked for or
+    cannot be read.
     """
     if perplexity is None and not tasks:
         raise InputError("nothing to measure: give --perplexity TEXT, --tasks FILE.jsonl, or both")
