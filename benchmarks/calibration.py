@@ -18,10 +18,10 @@ import torch
 from secateur import Calibration, Recipe, prune
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.source import load_tokenizer, resolve, skeleton
-from secateur.calibrate.shards import Checkpoint
-from secateur.calibrate.weights import Weights
 from secateur.run.allocate import open_stream
 from secateur.run.depth import block_influence
+from secateur.storage.shards import Checkpoint
+from secateur.storage.weights import Weights
 
 
 def main() -> None:

@@ -42,10 +42,10 @@ def reference(args: argparse.Namespace, ids: Tensor) -> None:
     """The authors' class from the script the user points at, fed block by block as in their llama.py."""
     from secateur.adapt.adapter import Adapter
     from secateur.adapt.source import load_tokenizer, skeleton
-    from secateur.calibrate.shards import Checkpoint
     from secateur.calibrate.stream import Stream, StreamSettings
-    from secateur.calibrate.weights import Weights
-    from secateur.export.hf import copy_companions, write_pruned
+    from secateur.storage.folder import copy_companions, write_pruned
+    from secateur.storage.shards import Checkpoint
+    from secateur.storage.weights import Weights
 
     sys.path.insert(0, str(Path(args.script).parent))
     solver = importlib.import_module(Path(args.script).stem).SparseGPT

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from secateur import Calibration, Recipe, prune
 from secateur.adapt.source import load_tokenizer, resolve
-from secateur.export.hf import copy_companions
+from secateur.storage.folder import copy_companions
 
 HERE = Path(__file__).parent
 BLOCKS = 4

@@ -5,11 +5,11 @@ from secateur.adapt.adapter import Adapter
 from secateur.adapt.source import Source, load_model, skeleton
 from secateur.calibrate.samples import BlockSamples, Samples
 from secateur.calibrate.sensitivity import Sensitivity
-from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.statistic import InputNorm
 from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.survey import survey
-from secateur.calibrate.weights import Weights
+from secateur.storage.shards import Checkpoint
+from secateur.storage.weights import Weights
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "gpt_neox"])

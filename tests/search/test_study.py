@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from secateur.adapt.source import Source, load_tokenizer
 from secateur.calibrate.data import Calibration
 from secateur.core.errors import CalibrationError, InputError, RatioError, StorageError
 from secateur.search import study
@@ -113,7 +114,7 @@ def test_sqlite_keeps_a_study_too(settings, saved, tmp_path):
 
 def test_ratios_come_near_the_best_of_a_grid(settings, saved, ids, text, tmp_path):
     found = search_ratios(saved("llama"), replace(settings, space="ratios", trials=64, population=8), tmp_path / "s")
-    trials = Trials(saved("llama"), tmp_path / "s" / "ranks", _fitness_ids(saved("llama"), settings), 128)
+    trials = Trials(Source(saved("llama")), tmp_path / "s" / "ranks", _fitness_ids(saved("llama"), settings), 128)
     names = list(trials.problem.blocks)
     grid = [0.02 * step for step in range(-5, 6)]
     best = min(trials.fitness(dict(zip(names, (0.5 + move, 0.5 - move), strict=True))) for move in grid)
@@ -121,7 +122,6 @@ def test_ratios_come_near_the_best_of_a_grid(settings, saved, ids, text, tmp_pat
 
 
 def _fitness_ids(model, settings):
-    from secateur.adapt.source import Source, load_tokenizer
 
     return settings.calibration.draw_apart(load_tokenizer(Source(model)), settings.fitness)[1]
 

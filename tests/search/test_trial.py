@@ -24,8 +24,8 @@ def model(request, saved):
 
 @pytest.fixture
 def trials(model, ids, tmp_path):
-    prepare(model, Recipe(method="wanda", ratio=0.5), ids, tmp_path / "ranks")
-    return Trials(model, tmp_path / "ranks", ids, 2)
+    prepare(Source(model), Recipe(method="wanda", ratio=0.5), ids, tmp_path / "ranks")
+    return Trials(Source(model), tmp_path / "ranks", ids, 2)
 
 
 def test_fitness_is_the_loss_of_the_model_wandas_mask_leaves(trials, model, ids):
@@ -61,5 +61,5 @@ def test_expressions_of_stored_scores_are_those_of_the_survey(trials, model, ids
 
 def test_what_was_prepared_is_not_prepared_again(trials, model, ids, tmp_path, monkeypatch):
     monkeypatch.setattr("secateur.search.trial.survey", None)
-    prepare(model, Recipe(method="wanda", ratio=0.5), ids, tmp_path / "ranks")
+    prepare(Source(model), Recipe(method="wanda", ratio=0.5), ids, tmp_path / "ranks")
     assert len(list((tmp_path / "ranks").glob("*.safetensors"))) == 2

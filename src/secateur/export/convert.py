@@ -12,9 +12,9 @@ from secateur.core.errors import InputError
 from secateur.core.files import check_output, new_file, new_folder, storage_errors
 from secateur.export.decilm import write_decilm
 from secateur.export.gguf import write_gguf
-from secateur.export.hf import copy_companions
 from secateur.export.onnx import write_forward_onnx, write_onnx
 from secateur.export.standalone import write_standalone
+from secateur.storage.folder import copy_companions
 
 __all__ = ["convert"]
 

@@ -6,10 +6,10 @@ from typing import Any
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.sites import block_sizes, head_dim
 from secateur.adapt.source import Source, skeleton
-from secateur.calibrate.shards import Checkpoint
 from secateur.core.errors import ModelError
 from secateur.core.files import read_document, write_document
-from secateur.export.hf import copy_companions, write_pruned
+from secateur.storage.folder import copy_companions, write_pruned
+from secateur.storage.shards import Checkpoint
 
 __all__ = ["write_decilm"]
 

@@ -11,9 +11,9 @@ from secateur.adapt.adapter import Adapter
 from secateur.adapt.pretokenizer import pretokenizer_name
 from secateur.adapt.sites import block_sizes, head_dim
 from secateur.adapt.source import Source, skeleton
-from secateur.calibrate.shards import Checkpoint
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document
+from secateur.storage.shards import Checkpoint
 
 __all__ = ["QUANTIZATIONS", "write_gguf"]
 

@@ -12,10 +12,10 @@ from secateur.adapt.resize import settled_numbers
 from secateur.adapt.sites import block_sizes, head_dim
 from secateur.adapt.source import Source, load_as_saved, read_config, skeleton
 from secateur.adapt.stacks import STACKS, attentions
-from secateur.calibrate.shards import Checkpoint
 from secateur.core.errors import InputError
 from secateur.core.files import read_document, write_document
-from secateur.export.hf import copy_companions, write_pruned
+from secateur.storage.folder import copy_companions, write_pruned
+from secateur.storage.shards import Checkpoint
 
 __all__ = ["write_standalone"]
 

@@ -193,7 +193,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         if self.solver not in SOLVERS:
             raise InputError(f"solver {self.solver!r} is unknown: use {', '.join(SOLVERS)}")
         for name, value in (("trade_off", self.trade_off), ("budget", 0.0 if self.budget is None else self.budget)):
-            if not isinstance(value, numbers.Real) or not value >= 0:
+            if not isinstance(value, numbers.Real) or not float(value) >= 0:
                 raise InputError(f"{name} should be a number of at least 0, got {value!r}")
         if self.budget is not None and self.solver not in ("auto", "min_cut"):
             raise InputError(f"a budget is found on min_cut's frontier: leave solver {self.solver!r} out")

@@ -14,12 +14,12 @@ from secateur.core.cut import Cut
 from secateur.core.errors import NumericalError
 from secateur.core.files import new_folder, read_document, write_document
 from secateur.evaluate.task import count_samples, score
-from secateur.export.hf import copy_companions
 from secateur.export.onnx import write_forward_onnx
 from secateur.heads.removal import Removal, plan_removal, removal_cut
 from secateur.heads.scoring import Progress
 from secateur.heads.subject import Reading, Subject
 from secateur.score.gates import Batch, gated
+from secateur.storage.folder import copy_companions
 from secateur.surgery.heads import cut_heads_, head_sites, heads_config
 from secateur.surgery.verify import difference
 

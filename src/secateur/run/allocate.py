@@ -11,16 +11,16 @@ from secateur.adapt.positions import check_ids
 from secateur.adapt.source import Source, load_model, load_tokenizer, resolve, skeleton
 from secateur.allocate.problem import Problem, Surveyor
 from secateur.calibrate.sensitivity import Sensitivity, output_sensitivity
-from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.survey import survey
-from secateur.calibrate.weights import Weights
 from secateur.core.allocation import Allocation
 from secateur.core.errors import CalibrationError
 from secateur.core.shapes import TokenIds
 from secateur.run.recipe import Recipe
 from secateur.run.targets import allocate, block_weights, ratio_for
 from secateur.run.timing import timed
+from secateur.storage.shards import Checkpoint
+from secateur.storage.weights import Weights
 
 __all__ = ["Survey", "allocate_model", "open_stream", "read_blocks", "saved_dtype", "survey_model"]
 

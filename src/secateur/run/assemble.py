@@ -10,13 +10,13 @@ from torch import Tensor
 from secateur.adapt.site import Site
 from secateur.adapt.sites import block_sizes, head_dim
 from secateur.adapt.source import Source
-from secateur.calibrate.shards import TensorInfo
-from secateur.calibrate.weights import Weights
 from secateur.core.cut import Cut
 from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.mask import save_packed, unpack
-from secateur.export.hf import copy_companions, write_pruned
-from secateur.run.checkpoint import FinishedBlock, RunFolder
+from secateur.storage.folder import copy_companions, write_pruned
+from secateur.storage.run_folder import FinishedBlock, RunFolder
+from secateur.storage.shards import TensorInfo
+from secateur.storage.weights import Weights
 from secateur.surgery.config import shrunk_config
 from secateur.surgery.shrink import cut_sizes, cut_slices, sliced
 

@@ -9,15 +9,15 @@ import torch
 from secateur.adapt.adapter import Adapter, Block
 from secateur.adapt.source import Source, read_config, skeleton
 from secateur.calibrate.influence import Influence
-from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.survey import survey
-from secateur.calibrate.weights import Weights
 from secateur.core.errors import ModelError
 from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.shapes import TokenIds
-from secateur.export.hf import copy_companions, write_pruned
-from secateur.run.checkpoint import RunFolder
+from secateur.storage.folder import copy_companions, write_pruned
+from secateur.storage.run_folder import RunFolder
+from secateur.storage.shards import Checkpoint
+from secateur.storage.weights import Weights
 from secateur.surgery.config import depth_config
 from secateur.surgery.verify import difference
 

@@ -15,19 +15,15 @@ from secateur.adapt.adapter import Adapter, Block, Layer
 from secateur.adapt.source import Source, load_model, load_tokenizer, resolve, skeleton
 from secateur.allocate.problem import Surveyor
 from secateur.calibrate.gradient import Gradient, layer_gradients
-from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.statistic import Gathered, gather
 from secateur.calibrate.stream import Stream
-from secateur.calibrate.weights import Weights
 from secateur.core.errors import ModelError, SecateurError
 from secateur.core.files import storage_errors, write_document
 from secateur.core.mask import pack
 from secateur.core.roles import Solver, Statistic
 from secateur.core.shapes import TokenIds
-from secateur.evaluate.memory import give_back_freed, peak_memory_mb, resident_memory_mb
 from secateur.run.allocate import compute_dtype, open_stream, read_blocks, saved_dtype
 from secateur.run.assemble import assemble
-from secateur.run.checkpoint import FinishedBlock, RunFolder
 from secateur.run.depth import block_influence, check_kept_blocks, write_kept_blocks
 from secateur.run.recipe import Recipe
 from secateur.run.result import LayerReport, Result, versions
@@ -35,6 +31,10 @@ from secateur.run.targets import Targets, block_weights, choose_targets
 from secateur.run.timing import timed
 from secateur.solve.offset import Offset
 from secateur.solve.shortgpt import ShortGPT
+from secateur.storage.memory import give_back_freed, peak_memory_mb, resident_memory_mb
+from secateur.storage.run_folder import FinishedBlock, RunFolder
+from secateur.storage.shards import Checkpoint
+from secateur.storage.weights import Weights
 
 __all__ = ["Progress", "prune"]
 

@@ -23,15 +23,15 @@ from secateur.adapt.source import (
     skeleton,
 )
 from secateur.calibrate.data import Calibration
-from secateur.calibrate.shards import Checkpoint
-from secateur.calibrate.weights import Weights
 from secateur.core.files import storage_errors, write_document
 from secateur.core.shapes import TokenIds
-from secateur.evaluate.memory import peak_memory_mb
 from secateur.evaluate.perplexity import token_losses
-from secateur.export.hf import copy_companions, write_pruned
-from secateur.run.checkpoint import RunFolder
 from secateur.run.result import versions
+from secateur.storage.folder import copy_companions, write_pruned
+from secateur.storage.memory import peak_memory_mb
+from secateur.storage.run_folder import RunFolder
+from secateur.storage.shards import Checkpoint
+from secateur.storage.weights import Weights
 from secateur.train.recover import Trainer, Training
 
 __all__ = ["recover"]

@@ -14,10 +14,8 @@ from secateur.adapt.adapter import Adapter, Block, Layer
 from secateur.adapt.source import Source, load_model, skeleton
 from secateur.allocate.expression import Expression
 from secateur.allocate.problem import Problem
-from secateur.calibrate.shards import Checkpoint
 from secateur.calibrate.statistic import InputNorm
 from secateur.calibrate.survey import survey
-from secateur.calibrate.weights import Weights
 from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.roles import BlockView
 from secateur.core.shapes import TokenIds, Weight
@@ -25,6 +23,8 @@ from secateur.evaluate.perplexity import token_losses
 from secateur.run.allocate import open_stream
 from secateur.run.recipe import Recipe
 from secateur.run.targets import block_weights
+from secateur.storage.shards import Checkpoint
+from secateur.storage.weights import Weights
 
 __all__ = ["Trials", "prepare", "row_ranks"]
 

@@ -4,9 +4,9 @@ from safetensors.torch import load_file, save_file
 
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.source import Source, skeleton
-from secateur.calibrate.shards import Checkpoint
-from secateur.calibrate.weights import Weights
 from secateur.core.errors import ModelError, NumericalError
+from secateur.storage.shards import Checkpoint
+from secateur.storage.weights import Weights
 
 
 def rewritten(folder, target, change):

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from secateur.calibrate.shards import Checkpoint, TensorInfo, write_checkpoint
 from secateur.core.errors import InputError, NumericalError
 from secateur.core.files import parse_json
+from secateur.storage.shards import Checkpoint, TensorInfo, write_checkpoint
 
 __all__ = ["copy_companions", "write_pruned"]
 

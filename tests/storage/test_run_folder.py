@@ -5,7 +5,7 @@ import torch
 
 from secateur.core.errors import InputError, StorageError
 from secateur.core.files import storage_errors
-from secateur.run.checkpoint import FinishedBlock, RunFolder
+from secateur.storage.run_folder import FinishedBlock, RunFolder
 
 BLOCK = FinishedBlock(
     {"a": torch.randn(2, 3)}, {"a": torch.tensor([7], dtype=torch.uint8)}, [{"name": "a"}], {"a": torch.randn(2)}

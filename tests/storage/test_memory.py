@@ -3,7 +3,7 @@ import sys
 
 import torch
 
-from secateur.evaluate.memory import give_back_freed, peak_memory_mb
+from secateur.storage.memory import give_back_freed, peak_memory_mb
 
 
 def test_peak_grows_with_what_is_held():
@@ -14,7 +14,7 @@ def test_peak_grows_with_what_is_held():
 
 def test_freed_memory_goes_back():
     script = (
-        "import torch; from secateur.evaluate.memory import give_back_freed\n"
+        "import torch; from secateur.storage.memory import give_back_freed\n"
         "def rss(): return int(open('/proc/self/statm').read().split()[1])\n"
         "kept = []\n"
         "held = [torch.ones(5000) for _ in range(20000)]; kept = held[::1000]; full = rss()\n"

@@ -1,8 +1,8 @@
 import torch
 from safetensors.torch import load_file
 
-from secateur.calibrate.shards import Checkpoint
-from secateur.export.hf import copy_companions, write_pruned
+from secateur.storage.folder import copy_companions, write_pruned
+from secateur.storage.shards import Checkpoint
 
 
 def test_companions_are_copied_but_no_weights_code_or_results(tmp_path, saved):

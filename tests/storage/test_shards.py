@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from secateur.calibrate.shards import Checkpoint, write_checkpoint
 from secateur.core.errors import ModelError
+from secateur.storage.shards import Checkpoint, write_checkpoint
 
 TENSORS = {
     "a": torch.randn(3, 4),

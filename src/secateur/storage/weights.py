@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.adapt.adapter import Adapter
-from secateur.calibrate.shards import Checkpoint
 from secateur.core.errors import ModelError, NumericalError
+from secateur.storage.shards import Checkpoint
 
 __all__ = ["Weights"]
 

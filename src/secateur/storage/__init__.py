@@ -1,0 +1,1 @@
+"""Folders on disk: checkpoints, model folders, the working folders of runs."""
