@@ -7,13 +7,16 @@ from conftest import options, run
 from secateur.cli.main import app
 
 OPTIONS = {
-    "importance": "--batch --by --data --json --length --level --normalise --out --samples --seed --task model",
-    "ablate": "--batch --data --json --keep-one --length --out --samples --seed --task model",
+    "importance": "--batch --by --data --json --length --level --normalise --out --samples --seed --task "
+    "--trust-remote-code model",
+    "ablate": "--batch --data --json --keep-one --length --out --samples --seed --task --trust-remote-code model",
     "curve": "--at-least --batch --by --data --json --kind --length --level --normalise --out --reestimate --samples "
-    "--seeds --step --task --test --unit model",
+    "--seeds --step --task --test "
+    "--trust-remote-code --unit model",
     "prune": "--at-least --batch --by --data --exact --json --kind --length --level --normalise --onnx --out --ratio "
-    "--reestimate --samples --seed --task --test --unit model",
-    "finetune": "--batch --data --epochs --json --length --out --rate --seed --test model",
+    "--reestimate --samples --seed --task --test "
+    "--trust-remote-code --unit model",
+    "finetune": "--batch --data --epochs --json --length --out --rate --seed --test --trust-remote-code model",
 }
 
 
@@ -55,9 +58,9 @@ def test_the_closing_words_of_prune_count_the_rows_of_both_files(monkeypatch, ca
         (("importance", "--by", "colour"), "by 'colour' is unknown"),
         (("importance", "--level", "batch"), "level 'batch' is unknown"),
         (("importance", "--task", "lm"), "has no head for task lm"),
-        (("importance", "--samples", "0"), "samples must be at least 1"),
+        (("importance", "--samples", "0"), "greater than or equal to 1"),
         (("curve", "--kind", "cross"), "kind 'cross' is not in this model"),
-        (("prune", "--ratio", "2"), "rise from 0 to 1"),
+        (("prune", "--ratio", "2"), "less than or equal to 1"),
         (("prune", "--ratio", "0.5", "--unit", "wheels"), "unit 'wheels' is unknown"),
         (("prune", "--ratio", "0.5", "--test", "none.tsv"), "cannot be read"),
     ],

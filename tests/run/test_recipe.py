@@ -1,7 +1,7 @@
 import pytest
 
 from secateur.calibrate.data import Calibration
-from secateur.core.errors import PatternError, RatioError, RecipeError
+from secateur.core.errors import PatternError, RatioError, RecipeError, SecateurError
 from secateur.core.pattern import NM, PerRow, Unstructured
 from secateur.run.recipe import Recipe, load_recipe, parse_recipe
 from secateur.score.ria import RIA
@@ -79,3 +79,39 @@ def test_unreadable_files_are_named(tmp_path):
             load_recipe(tmp_path / "r.yaml")
     with pytest.raises(RecipeError, match="cannot be read"):
         load_recipe(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("ratio: 0.5\nexempt: 5\n", "exempt should be a list of whole numbers, got 5"),
+        ("ratio: {a: 1}\n", "ratio should be a number"),
+        ("ratio: 0.5\nmemory_gb: .nan\n", "memory_gb should be a number"),
+        ("ratio: 0.5\ncalibration: {samples: 1.5}\n", "samples should be a whole number"),
+        ("ratio: 0.5\ncalibration: [1]\n", "calibration should be a mapping"),
+        ("ratio: 0.5\ncalibration: {seed: -1}\n", "seed -1 should be 0 or more"),
+        ("ratio: 0.5\nmethod: {name: sparsegpt, damp: -1}\n", "damp of at least 0"),
+        ("ratio: 0.5\nmethod: {name: sparsegpt, block: 0}\n", "block of at least 1"),
+        ("ratio: 0.5\nmethod: [wanda]\n", "method should be text or a mapping"),
+        ("ratio: 0.5\nallocate: {name: owl, outlier: {a: 1}}\n", "outlier should be a number"),
+        ("ratio: 0.5\nallocation: {a: x}\n", "allocation should be a mapping of numbers"),
+        ("ratio: 1\n", "ratio 1 would remove everything"),
+        ("ratio: 0.5\nsave_dtype: int8\n", "save_dtype 'int8' is unknown"),
+        ("a: &a [1]\nb: *a\n", "aliases"),
+        ("ratio: 0.5\nratio: 0.6\n", "key 'ratio' is given twice"),
+        ("? [1]\n: 2\n", "cannot be"),
+        ("[" * 5000, "cannot be read"),
+        ('out: "a\\0b"\nratio: 0.5\n', "out should be text"),
+    ],
+)
+def test_every_field_is_checked_where_it_is_parsed(yaml, message, tmp_path):
+    (tmp_path / "r.yaml").write_text(yaml)
+    with pytest.raises(SecateurError, match=message):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_aliases_within_aliases_are_refused_before_they_grow(tmp_path):
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
+    (tmp_path / "r.yaml").write_text("\n".join(lines))
+    with pytest.raises(RecipeError, match=r"r\.yaml cannot be read: aliases"):
+        load_recipe(tmp_path / "r.yaml")

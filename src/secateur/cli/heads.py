@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from secateur.cli.console import AsJson, progress, say, screen, show
+from secateur.cli.console import AsJson, Trust, progress, say, screen, show
+from secateur.core.files import check_output
 
 __all__ = ["heads"]
 
@@ -18,17 +19,17 @@ One = Annotated[str, typer.Option(help="Texts to score heads on: .tsv, .csv, .js
 Test = Annotated[str | None, typer.Option(help="Texts to judge the model on; default is the scoring data.")]
 Out = Annotated[Path, typer.Option(help="Folder to write; must not exist yet.")]
 Task = Annotated[str | None, typer.Option(help="classify, lm or translate; default is what the model's class does.")]
-Samples = Annotated[int | None, typer.Option(help="First lines or windows of each --data only; --test is read whole.")]
-Batch = Annotated[int | None, typer.Option(help="Samples in a forward pass.")]
-Length = Annotated[int | None, typer.Option(help="Tokens a sample is cut at.")]
+Samples = Annotated[int | None, typer.Option(min=1, help="First rows or windows of --data only, never of --test.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Samples in a forward pass.")]
+Length = Annotated[int | None, typer.Option(min=2, help="Tokens a sample is cut at.")]
 By = Annotated[str, typer.Option(help="importance, magnitude, random or ablation.")]
 Level = Annotated[str, typer.Option(help="Absolute values at every token, or once an example.")]
 Normalise = Annotated[bool, typer.Option(help="Divide every layer's importances by their norm.")]
 Kinds = Annotated[list[str] | None, typer.Option(help="Only encoder, decoder or cross attention; may be repeated.")]
 Unit = Annotated[str, typer.Option(help="With shared KV heads: kv_groups, or heads of every group; auto chooses.")]
-AtLeast = Annotated[int, typer.Option(help="Heads every attention keeps.")]
+AtLeast = Annotated[int, typer.Option(min=0, help="Heads every attention keeps.")]
 Again = Annotated[bool, typer.Option("--reestimate", help="Score again at every step.")]
-Seed = Annotated[int, typer.Option(help="Fixes what is drawn by chance.")]
+Seed = Annotated[int, typer.Option(min=0, help="Fixes what is drawn by chance.")]
 
 
 @heads.command()
@@ -44,16 +45,19 @@ def importance(
     batch: Batch = None,
     length: Length = None,
     seed: Seed = 0,
+    trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Score every head: a table, a heat map, and with two --data how well the scores agree."""
+    check_output(out)
+    from secateur.adapt.source import resolve
     from secateur.heads.report import report_importance
     from secateur.heads.scoring import Scoring
     from secateur.heads.subject import Reading, open_subject
 
     scoring = Scoring(by=by, level=level, normalise=normalise, seed=seed)
     reading = Reading(samples=samples, batch=batch, length=length)
-    subject = open_subject(model, task)
+    subject = open_subject(resolve(model, trusted=trust_remote_code), task)
     with progress("batches") as bar:
         found = report_importance(subject, data, out, scoring, reading, progress=bar)
     _tell(found, out, as_json=as_json)
@@ -70,14 +74,17 @@ def ablate(
     batch: Batch = None,
     length: Length = None,
     seed: Seed = 0,
+    trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove one head at a time: the change of score with bootstrap intervals, a table and a heat map."""
+    check_output(out)
+    from secateur.adapt.source import resolve
     from secateur.heads.report import report_ablation
     from secateur.heads.subject import Reading, open_subject
 
     reading = Reading(samples=samples, batch=batch, length=length)
-    subject = open_subject(model, task)
+    subject = open_subject(resolve(model, trusted=trust_remote_code), task)
     with progress("heads") as bar:
         found = report_ablation(subject, data, out, reading, keep=keep_one, seed=seed, progress=bar)
     _tell(found, out, as_json=as_json)
@@ -91,8 +98,8 @@ def curve(
     test: Test = None,
     task: Task = None,
     by: Annotated[list[str] | None, typer.Option(help="Orders to compare; may be repeated.")] = None,
-    seeds: Annotated[int, typer.Option(help="Random orders to draw.")] = 5,
-    step: Annotated[float, typer.Option(help="Share of the heads a step removes.")] = 0.1,
+    seeds: Annotated[int, typer.Option(min=0, help="Random orders to draw.")] = 5,
+    step: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the heads a step removes.")] = 0.1,
     level: Level = "token",
     normalise: Normalise = True,
     reestimate: Again = False,
@@ -102,9 +109,12 @@ def curve(
     samples: Samples = None,
     batch: Batch = None,
     length: Length = None,
+    trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove more and more heads in several orders: scores, a figure, and what goes within 1%."""
+    check_output(out)
+    from secateur.adapt.source import resolve
     from secateur.heads.removal import Removal
     from secateur.heads.report import report_curve
     from secateur.heads.scoring import Scoring
@@ -117,7 +127,7 @@ def curve(
             label = f"random {seed}" if name == "random" else name
             orders[label] = Removal(scoring=scoring, reestimate=reestimate, kinds=tuple(kind or ()), at_least=at_least)
     reading = Reading(samples=samples, batch=batch, length=length)
-    subject = open_subject(model, task, unit=unit)
+    subject = open_subject(resolve(model, trusted=trust_remote_code), task, unit=unit)
     with progress("models judged") as bar:
         found = report_curve(subject, (data, test), out, orders, reading, step=step, progress=bar)
     _tell(found, out, as_json=as_json)
@@ -127,7 +137,7 @@ def curve(
 def prune(
     model: Model,
     data: One,
-    ratio: Annotated[float, typer.Option(help="Share of the heads to remove.")],
+    ratio: Annotated[float, typer.Option(min=0, max=1, help="Share of the heads to remove.")],
     out: Out,
     test: Test = None,
     task: Task = None,
@@ -144,9 +154,12 @@ def prune(
     length: Length = None,
     seed: Seed = 0,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx beside it.")] = False,
+    trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Take heads out for good and save a smaller model that loads again."""
+    check_output(out)
+    from secateur.adapt.source import resolve
     from secateur.heads.prune import prune_heads
     from secateur.heads.removal import Removal
     from secateur.heads.scoring import Scoring
@@ -155,7 +168,7 @@ def prune(
     scoring = Scoring(by=by, level=level, normalise=normalise, seed=seed)
     plan = Removal(scoring=scoring, reestimate=reestimate, exact=exact, kinds=tuple(kind or ()), at_least=at_least)
     reading = Reading(samples=samples, batch=batch, length=length)
-    subject = open_subject(model, task, unit=unit)
+    subject = open_subject(resolve(model, trusted=trust_remote_code), task, unit=unit)
     with progress("scoring") as bar:
         found = prune_heads(subject, (data, test), out, ratio, plan, reading=reading, onnx=onnx, progress=bar)
     if as_json:
@@ -176,22 +189,25 @@ def finetune(
     data: Annotated[Path, typer.Option(help="Labelled texts: .tsv, .csv or .jsonl.")],
     out: Out,
     test: Annotated[Path | None, typer.Option(help="Labelled texts to measure accuracy on.")] = None,
-    epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 3.0,
-    batch: Annotated[int, typer.Option(help="Texts in a step.")] = 32,
+    epochs: Annotated[float, typer.Option(min=0, help="Passes over the data.")] = 3.0,
+    batch: Annotated[int, typer.Option(min=1, help="Texts in a step.")] = 32,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
     length: Annotated[
         int | None, typer.Option(help="Tokens a text is cut at; default is 128, or the model's positions.")
     ] = None,
     seed: Seed = 0,
+    trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a classifier to prune heads of, on labelled texts."""
+    check_output(out)
+    from secateur.adapt.source import resolve
     from secateur.heads.finetune import finetune as run_finetune
     from secateur.train.classifier import Finetuning
 
     plan = Finetuning(epochs=epochs, batch=batch, rate=rate, length=length, seed=seed)
     with progress("training steps") as bar:
-        found = run_finetune(model, data, out, plan, test=test, progress=bar)
+        found = run_finetune(resolve(model, trusted=trust_remote_code), data, out, plan, test=test, progress=bar)
     show(found, as_json=as_json)
 
 

@@ -24,7 +24,7 @@ _FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*(?:[eE][+-]?\d+)?|[+-]?\d+(?:\.\d*
 
 
 def finetune(
-    model: str | Path,
+    model: str | Path | Source,
     data: str | Path,
     out: str | Path,
     plan: Finetuning | None = None,
@@ -57,7 +57,9 @@ def finetune(
         with quiet():
             classifier.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        about = {"model": str(model), "data": str(data), "test": None if test is None else str(test)}
+        source = resolve(model)
+        about: dict[str, Any] = {"model": str(model), "trust_remote_code": source.trusted}
+        about |= {"data": str(data), "test": None if test is None else str(test)}
         write_document(folder / "finetune.json", {**about, "plan": asdict(plan), **found})
     return found
 

@@ -52,7 +52,12 @@ def prune_heads(
     steps = [ratio * step / 10 for step in range(1, 11)] if plan.reestimate and not plan.exact else [ratio]
     with new_folder(Path(out)) as folder:
         live = plan_removal(subject, scored, steps, plan, progress=progress)[-1]
-        found = {"model": str(subject.folder), "data": data[0], "test": data[1] or data[0], "ratio": ratio}
+        found = {
+            **subject.about,
+            "data": data[0],
+            "test": data[1] or data[0],
+            "ratio": ratio,
+        }
         found |= {"data_rows": count_samples(scored), "test_rows": count_samples(judged)}
         found |= {"plan": asdict(plan), "metric": judged.metric, "before": score(judged, subject.model)}
         found |= save_without_heads(subject, live, folder, next(iter(scored.batches)))

@@ -31,7 +31,12 @@ def report_importance(
         columns: dict[str, Any] = dict(zip(_names("importance", data), scores, strict=True))
         rows = head_rows(subject, columns)
         agreement = correlate(*scores) if len(scores) == 2 else None
-        about: dict[str, Any] = {"model": str(subject.folder), "data": list(data), "data_rows": _counts(tasks)}
+        about: dict[str, Any] = {
+            **subject.about,
+            "trust_remote_code": subject.trusted,
+            "data": list(data),
+            "data_rows": _counts(tasks),
+        }
         about |= {"scoring": asdict(scoring), "correlation": agreement}
         save_rows(rows, folder / "importance", about)
         _draw(subject, scores[0], f"head {scoring.by} on {Path(data[0]).name}", folder / "importance.png", signed=False)
@@ -63,7 +68,7 @@ def report_ablation(
         rows = head_rows(subject, columns)
         agreement = correlate(found[0].effects, found[1].effects) if len(found) == 2 else None
         about: dict[str, Any] = {
-            "model": str(subject.folder),
+            **subject.about,
             "data": list(data),
             "data_rows": _counts(tasks),
             "metric": tasks[0].metric,
@@ -96,7 +101,12 @@ def report_curve(
     ratios = [round(step * number, 6) for number in range(1, int(1 / step + 1e-9) + 1)]
     with new_folder(out) as folder:
         found = head_curve(subject, scored, judged, ratios, orders, progress=progress)
-        document: dict[str, Any] = {"model": str(subject.folder), "data": data[0], "test": data[1] or data[0]}
+        document: dict[str, Any] = {
+            **subject.about,
+            "trust_remote_code": subject.trusted,
+            "data": data[0],
+            "test": data[1] or data[0],
+        }
         document |= {"data_rows": count_samples(scored), "test_rows": count_samples(judged), **found.document()}
         write_document(folder / "curve.json", document)
         save_figure(curve_figure([0.0, *ratios], found.dense, found.lines, found.metric), folder / "curve.png")

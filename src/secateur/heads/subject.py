@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -45,7 +45,10 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model and every attention it has; unit: what goes together at once (auto, heads, kv_groups)."""
+    """A model and every attention it has; unit: what goes together at once (auto, heads, kv_groups).
+
+    trusted: whether code that the folder brings was let run.
+    """
 
     folder: Path
     model: PreTrainedModel
@@ -53,6 +56,12 @@ class Subject:
     attentions: Sequence[Attention]
     task_name: TaskName
     unit: str = "auto"
+    trusted: bool = False
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The model's folder, and whether its code was let run: what every result begins with."""
+        return {"model": str(self.folder), "trust_remote_code": self.trusted}
 
     @property
     def layouts(self) -> list[HeadLayout]:
@@ -130,7 +139,7 @@ def open_subject(model: str | Path | Source, task: str | None = None, *, unit: s
         check_classes(loaded.config)
     for attention in found:
         attention.unit(unit)  # refuse before any work
-    return Subject(source.folder, loaded, tokenizer, found, own, unit)
+    return Subject(source.folder, loaded, tokenizer, found, own, unit, source.trusted)
 
 
 def _task_of(name: str) -> TaskName | None:

@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Float
 
 from secateur.core.errors import InputError
-from secateur.core.files import storage_errors
+from secateur.core.files import new_file, storage_errors
 
 __all__ = [
     "correlation_figure",
+    "as_text",
     "curve_figure",
     "heads_figure",
     "history_figure",
@@ -88,7 +89,7 @@ def heads_figure(
     colours: dict[str, Any] = {"cmap": "RdBu", "vmin": -bound, "vmax": bound} if signed else {"cmap": "viridis"}
     figure.colorbar(axes.imshow(matrix, aspect="auto", **colours))
     axes.set(xlabel="head", ylabel="layer", title=_wrapped(title))
-    axes.set_yticks(range(len(labels)), labels, fontsize="x-small")
+    axes.set_yticks(range(len(labels)), list(map(as_text, labels)), fontsize="x-small")
     return figure
 
 
@@ -112,20 +113,22 @@ def curve_figure(ratios: Sequence[float], dense: float, lines: Mapping[str, Sequ
 
 def save_figure(figure: Any, path: Path) -> None:
     """Write a figure under its name once it is whole; the suffix tells the format (png, svg, pdf)."""
-    partial = path.with_name(f".{path.name}")
     try:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(partial, format=path.suffix.removeprefix(".") or "png", dpi=150)
-            partial.replace(path)
+            with new_file(path) as room:
+                figure.savefig(room, format=path.suffix.removeprefix(".") or "png", dpi=150)
     except ValueError as error:
         raise InputError(f"figure {path} cannot be written: {str(error).splitlines()[0]}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def as_text(words: str) -> str:
+    """Words as a figure shows them: file and feature names hold $, which starts a formula."""
+    return words.replace("$", r"\$")
 
 
 def _wrapped(title: str) -> str:
-    return textwrap.fill(title, 75)
+    return as_text(textwrap.fill(title, 75))
 
 
 def new_axes(inches: tuple[float, float] = _INCHES) -> tuple[Any, Any]:

@@ -2,10 +2,9 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
 import yaml
@@ -17,6 +16,7 @@ from secateur.core.budget import Budget, parse_budget
 from secateur.core.errors import RecipeError
 from secateur.core.pattern import NM, Columns, check_ratio, parse_pattern
 from secateur.core.roles import Pattern, Solver
+from secateur.run.kinds import check_kind
 from secateur.run.methods import ALLOCATORS, METHODS, SCORES, find_method
 from secateur.solve.shortgpt import ShortGPT
 
@@ -69,12 +69,7 @@ class Recipe:
         """Build every part once, so that mistakes show before any work."""
         self.solver()
         self.allocator()
-        if self.budget is None:
-            check_ratio(self.target())
-        elif self.limit() and self.unit() is None:
-            raise RecipeError("a budget needs whole units to go: use pattern units, or give a ratio")
-        if self.budget is not None and self.ratio is not None:
-            raise RecipeError("give a ratio or a budget, not both")
+        self._check_size()
         self._check_units()
         if self.round_to < 1:
             raise RecipeError(f"round_to {self.round_to} must be at least 1")
@@ -84,6 +79,16 @@ class Recipe:
                 raise RecipeError(f"{key} {getattr(self, key)!r} is unknown: use {', '.join(get_args(known))}")
         if self.batch_tokens < 1 or self.memory_gb < 0:
             raise RecipeError("batch_tokens must be at least 1 and memory_gb at least 0")
+
+    def _check_size(self) -> None:
+        if self.budget is None:
+            check_ratio(self.target())
+            if self.target() == 1:
+                raise RecipeError("ratio 1 would remove everything: ask for less")
+        elif self.limit() and self.unit() is None:
+            raise RecipeError("a budget needs whole units to go: use pattern units, or give a ratio")
+        if self.budget is not None and self.ratio is not None:
+            raise RecipeError("give a ratio or a budget, not both")
 
     def _check_units(self) -> None:
         if self.whole_blocks() != isinstance(self.solver(), ShortGPT):
@@ -158,12 +163,29 @@ class Recipe:
         return found
 
 
+class _Plain(yaml.SafeLoader):
+    """YAML without aliases, which can make a short file endless, and without a key given twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases (*name) are not read{self.peek_event().start_mark}")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if not isinstance(key, Hashable) or keys.count(key) > 1:
+                raise yaml.YAMLError(f"key {key!r} is given twice or cannot be a key{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
 def read_settings(path: Path) -> Any:
     """The plain data of a YAML file. Raises RecipeError naming the file."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"recipe {path} cannot be read: {' '.join(str(error).split())}") from error
+        return yaml.load(path.read_text(encoding="utf-8-sig"), _Plain)  # a SafeLoader
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        why = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise RecipeError(f"recipe {path} cannot be read: {why}") from error
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -201,26 +223,10 @@ def _build(make: Callable[..., Any], settings: Any, what: str) -> Any:
     if not isinstance(settings, Mapping):
         raise RecipeError(f"{what} should be a mapping of keys, found {type(settings).__name__}")
     known = inspect.signature(make).parameters
-    for key, value in settings.items():
+    for key in settings:
         if key not in known:
             raise RecipeError(f"{what} has no key {key!r}{nearest(str(key), known)}")
-        _check_kind(what, key, value, known[key].annotation)
-    return make(**settings)
-
-
-def _check_kind(what: str, key: str, value: Any, annotation: Any) -> None:
-    """Compare plain values with a field's plain annotation; richer fields check themselves."""
-    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    plain = [kind for kind in kinds if kind in _WORDS]
-    if not plain or (value is None and NoneType in kinds) or isinstance(value, Mapping):
-        return
-    accepted = (*plain, int) if float in plain else tuple(plain)
-    if isinstance(value, bool) or not isinstance(value, accepted):
-        hint = "; write n:m patterns in quotes, as YAML reads 2:4 as a number" if key == "pattern" else ""
-        raise RecipeError(f"{what}: {key} should be {' or '.join(_WORDS[kind] for kind in plain)}, got {value!r}{hint}")
-
-
-_WORDS: Mapping[type, str] = {int: "a whole number", float: "a number", str: "text"}
+    return make(**{key: check_kind(what, key, value, known[key].annotation) for key, value in settings.items()})
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

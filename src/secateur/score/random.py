@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from secateur.core.errors import InputError
 from secateur.core.roles import Statistic, Stats
 from secateur.core.seed import generator
 from secateur.core.shapes import ScoreMatrix, Weight
@@ -16,6 +17,11 @@ class Random:
     """One number for every input, the same for all outputs and for layers of one width."""
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse seeds that no stream has."""
+        if self.seed < 0:
+            raise InputError(f"random needs a seed of at least 0, got {self.seed}")
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from secateur.calibrate.statistic import InputNorm
+from secateur.core.errors import InputError
 from secateur.core.roles import Statistic, Stats
 from secateur.core.shapes import ScoreMatrix, Weight
 
@@ -19,6 +20,11 @@ class RIA:
     """
 
     power: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse powers that turn the order of inputs round."""
+        if not 0 <= self.power < float("inf"):
+            raise InputError(f"ria needs power of at least 0, got {self.power}")
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from secateur.calibrate.statistic import Gram
+from secateur.core.errors import InputError
 from secateur.core.linalg import damped, layer_loss, refit_columns, refit_rows
 from secateur.core.roles import Pattern, Score, Solution, Statistic, Stats
 from secateur.core.shapes import Weight
@@ -21,6 +22,12 @@ class Refit:
 
     score: Score
     damp: float = 0.0001
+
+    def __post_init__(self) -> None:
+        """Refuse a negative share."""
+        if not self.damp >= 0:
+            raise InputError(f"refit needs damp of at least 0, got {self.damp}")
+
     name: ClassVar[str] = "refit"
 
     @property

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from secateur.calibrate.statistic import Gram
+from secateur.core.errors import InputError
 from secateur.core.linalg import layer_loss
 from secateur.core.roles import Pattern, Solution, Statistic, Stats
 from secateur.core.shapes import GramMatrix, Weight
@@ -29,7 +30,15 @@ class SparseGPT:
 
     damp: float = 0.01
     block: int = 128
+
     name: ClassVar[str] = "sparsegpt"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that repair nothing."""
+        if not self.damp >= 0 or self.block < 1:
+            raise InputError(
+                f"sparsegpt needs damp of at least 0 and block of at least 1, got {self.damp}, {self.block}"
+            )
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:
