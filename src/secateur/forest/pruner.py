@@ -72,8 +72,9 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     forest: a random forest, extra trees, decision tree or gradient boosting (by
     histograms too) of scikit-learn, or LightGBM's or XGBoost's estimators; fitted ones are pruned as
     they are, others are fitted first; default a RandomForestClassifier. feature_costs:
-    of every feature, default 1; with feature_groups, of every group bought together.
-    budget: largest mean cost, instead of a trade_off. validation_fraction: this share of
+    of every feature, default 1; with feature_groups, of every group bought together, and
+    then of every feature in none (None). Both may be a mapping or a pandas Series, which
+    go by name, as columns of X do. budget: largest mean cost, instead of a trade_off. validation_fraction: this share of
     the data, drawn by the forest's seed, prunes and does not grow the trees. solver:
     min_cut (auto), primal_dual or lp. n_jobs: for walking trees; the forest has its own.
 
@@ -193,7 +194,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         if self.solver not in SOLVERS:
             raise InputError(f"solver {self.solver!r} is unknown: use {', '.join(SOLVERS)}")
         for name, value in (("trade_off", self.trade_off), ("budget", 0.0 if self.budget is None else self.budget)):
-            if not isinstance(value, numbers.Real) or not value >= 0:
+            if not isinstance(value, numbers.Real) or not float(value) >= 0:
                 raise InputError(f"{name} should be a number of at least 0, got {value!r}")
         if self.budget is not None and self.solver not in ("auto", "min_cut"):
             raise InputError(f"a budget is found on min_cut's frontier: leave solver {self.solver!r} out")
