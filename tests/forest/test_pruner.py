@@ -280,12 +280,3 @@ def test_labels_of_another_kind_and_numbers_beyond_all_are_refused():
     model = forest(RandomForestRegressor).fit(X, Y.astype(float))
     with pytest.raises(NumericalError, match="scale a target"), np.errstate(all="ignore"):
         BudgetPruner(model).fit(X, Y * 1e200)
-
-
-def test_rows_that_weigh_nothing_cost_nothing():
-    """A free corner may keep splits that only such rows would pay for."""
-    x = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-    model = DecisionTreeClassifier(random_state=0).fit(x, [0, 0, 1, 1])
-    costs = [0.0 if feature == model.tree_.feature[0] else 1.0 for feature in range(2)]
-    free = BudgetPruner(model, feature_costs=costs, budget=0.0).fit(x, [0, 0, 1, 1], [1, 1, 1, 0])
-    assert free.cost_ == 0 and free.error_ == 0

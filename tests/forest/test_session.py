@@ -5,10 +5,11 @@ import numpy as np
 import pandas
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.ensemble import RandomForestClassifier
 
 from secateur.core.errors import InputError
 from secateur.forest.session import Wish, fit_forest, prune_forest
-from secateur.forest.table import load_forest
+from secateur.forest.table import load_forest, save_forest
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,18 @@ def test_columns_are_matched_by_name_in_any_table(halves, tmp_path):
         with pytest.raises(InputError, match="renamed.csv: .*'mean area'.*the nearest is 'mean aera'"):
             prune_forest(model, tmp_path / data, "target", tmp_path / "c", wish, test=test)
     assert not (tmp_path / "c").exists()
+
+
+def test_a_forest_without_names_takes_columns_in_order_and_says_so(halves, tmp_path):
+    frame = pandas.read_csv(halves / "prune.csv")
+    x, y = frame.drop(columns="target").to_numpy(), frame["target"].to_numpy()
+    save_forest(RandomForestClassifier(3, random_state=0).fit(x, y), tmp_path / "model.skops")
+    args = (tmp_path / "model.skops", halves / "prune.csv", "target")
+    found = prune_forest(*args, tmp_path / "out", Wish(budget=8.0, points=3), costs=halves / "costs.csv")
+    assert found["names"] == "none" and found["chosen"]["cost"] <= 8.0
+    frame.iloc[:, 1:].to_csv(tmp_path / "less.csv", index=False)
+    with pytest.raises(InputError, match="less.csv has 29 columns, and the forest wants 30"):
+        prune_forest(args[0], tmp_path / "less.csv", "target", tmp_path / "no", Wish(budget=8.0))
 
 
 def test_equal_runs_write_equal_bytes(halves, tmp_path):

@@ -219,3 +219,13 @@ def test_costs_are_refused_by_line(tmp_path, content, message):
     (tmp_path / "costs.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=message):
         read_costs(tmp_path / "costs.csv", ["a", "b"])
+
+
+def test_files_with_names_as_they_were_written_before_are_read(tmp_path):
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    forest = RandomForestClassifier(2).fit(x, x[:, 0] > 0)
+    forest.feature_names = ["a", "b"]
+    skops.io.dump(forest, tmp_path / "m.skops")
+    back = load_forest(tmp_path / "m.skops")
+    assert back.feature_names_in_.tolist() == ["a", "b"] and not hasattr(back, "feature_names")
+    assert np.array_equal(back.predict(pandas.DataFrame(x, columns=["a", "b"])), forest.predict(x))

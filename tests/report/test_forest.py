@@ -23,6 +23,8 @@ def test_the_unpruned_forest_is_marked_and_the_rows_are_named():
     assert axes.get_title() == "measured on 20 rows of $a^.csv"
     figure.canvas.draw()  # a dollar sign in a name is no formula
     use_figure({"$a^": 0.5}).canvas.draw()
+    for figure in (bill_figure([1.0], rows="2 rows"), use_figure({"a": 1.0}, rows="2 rows")):
+        assert figure.axes[0].get_title() == "measured on 2 rows"
 
 
 def test_bills_are_counted_and_features_ranked():

@@ -91,18 +91,19 @@ def _draw(found: dict[str, Any], folder: Path) -> None:
     from secateur.report.figures import save_figure
     from secateur.report.forest import bill_figure, frontier_figure, use_figure
 
+    rows = found.get("measured_on", "")
     if "path" in found:
         figure = frontier_figure(
             found["path"],
             found.get("chosen"),
             found.get("peers", {}),
             before=found.get("before"),
-            rows=found.get("measured_on", ""),
+            rows=rows,
         )
         save_figure(figure, folder / "frontier.png")
     if "bills" in found:
-        save_figure(bill_figure(found["bills"]), folder / "bills.png")
-        save_figure(use_figure(found["use"]), folder / "use.png")
+        save_figure(bill_figure(found["bills"], rows=rows), folder / "bills.png")
+        save_figure(use_figure(found["use"], rows=rows), folder / "use.png")
 
 
 def _tell(found: dict[str, Any], folder: Path, *, as_json: bool) -> None:
@@ -111,6 +112,8 @@ def _tell(found: dict[str, Any], folder: Path, *, as_json: bool) -> None:
         typer.echo(json.dumps(found, indent=2))
         return
     show(kept, as_json=False)
+    if found.get("names") == "none":
+        say("the forest has no column names: columns were taken in the order they stand in")
     if "measured_on" in found:
         say(f"error and cost are those of {found['measured_on']}")
     if "corners" in found.get("chosen", {}):

@@ -72,9 +72,11 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     forest: a random forest, extra trees, decision tree or gradient boosting (by
     histograms too) of scikit-learn, or LightGBM's or XGBoost's estimators; fitted ones are pruned as
     they are, others are fitted first; default a RandomForestClassifier. feature_costs:
-    of every feature, default 1; with feature_groups, of every group bought together.
-    budget: largest mean cost, instead of a trade_off. validation_fraction: this share of
-    the data, drawn by the forest's seed, prunes and does not grow the trees. solver:
+    of every feature, default 1; with feature_groups, of every group bought together, and
+    then of every feature in none (None). Both may be a mapping or a pandas Series, which
+    go by name, as columns of X do. budget: largest mean cost, instead of a trade_off.
+    validation_fraction: this share of the data, drawn by the forest's seed, prunes and
+    does not grow the trees. solver:
     min_cut (auto), primal_dual or lp. n_jobs: for walking trees; the forest has its own.
 
     The error is that of a tree alone, averaged over trees: wrong classes, or squared

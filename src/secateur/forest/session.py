@@ -118,13 +118,14 @@ def prune_forest(
     settings = _settings(costs, table.columns)
     pruner = BudgetPruner(forest, budget=wish.budget, trade_off=wish.trade_off or 0.0, solver=wish.solver, **settings)
     with new_folder(out) as folder:
-        points = pruner.path(_frame(table), table.y, points=wish.points)
+        points = pruner.path(named(table.x, feature_names(forest)), table.y, points=wish.points)
         path = [
             {"trade_off": _finite(point.trade_off), **_measure(point.forest, judged, settings, short=True)}
             for point in points
         ]
         found: dict[str, Any] = {"model": str(model), "data": str(data), "test": str(test or data), "path": path}
         found |= _rows(data, test, len(table.y), len(judged.y))
+        found["names"] = "none" if feature_names(forest) is None else "matched"
         if wish.peers:
             found["peers"] = _peers(forest, table, judged, settings)
         found["before"] = _measure(forest, judged, settings, short=True)
@@ -162,7 +163,7 @@ def _chosen(
     Raises InputError when even the cheapest corner costs more.
     """
     if pruner.budget is None:
-        pruner.fit(_frame(table), table.y)
+        pruner.fit(named(table.x, feature_names(pruner.forest)), table.y)
         return pruner.forest_, {"trade_off": pruner.trade_off_}
     within = [number for number, point in enumerate(path) if point["cost"] <= pruner.budget]
     if not within:

@@ -36,26 +36,32 @@ def frontier_figure(
         axes.scatter([before["cost"]], [before["error"]], color="black", marker="x", zorder=3, label="unpruned")
     axes.legend()
     axes.set(xlabel="mean cost of an example", ylabel="error")
-    if rows:
-        axes.set_title(textwrap.fill(f"measured on {rows}", _WIDE), fontsize="small", parse_math=False)
+    _say_rows(axes, rows)
     return figure
 
 
-def bill_figure(bills: Sequence[float]) -> Any:
-    """How many examples pay how much."""
+def _say_rows(axes: Any, rows: str) -> None:
+    if rows:
+        axes.set_title(textwrap.fill(f"measured on {rows}", _WIDE), fontsize="small", parse_math=False)
+
+
+def bill_figure(bills: Sequence[float], *, rows: str = "") -> Any:
+    """How many examples pay how much; rows: which they are."""
     figure, axes = new_axes()
     axes.hist(bills, bins=min(50, max(5, len(set(bills)))))
     axes.axvline(sum(bills) / len(bills), linestyle="--", color="gray", label="mean")
     axes.set(xlabel="cost of an example", ylabel="examples")
     axes.legend()
+    _say_rows(axes, rows)
     return figure
 
 
-def use_figure(use: Mapping[str, float]) -> Any:
-    """Share of the examples that need a feature, most used first."""
+def use_figure(use: Mapping[str, float], *, rows: str = "") -> Any:
+    """Share of the examples that need a feature, most used first; rows: which the examples are."""
     figure, axes = new_axes()
     ranked = sorted(use.items(), key=lambda pair: -pair[1])[:_MOST]
     axes.bar(range(len(ranked)), [share for _, share in ranked])
     axes.set_xticks(range(len(ranked)), [name for name, _ in ranked], rotation=90, fontsize="x-small", parse_math=False)
     axes.set(ylabel="share of examples that need it", ylim=(0, 1))
+    _say_rows(axes, rows)
     return figure
