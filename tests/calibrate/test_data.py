@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import tiny_tokenizer, words
-from secateur.calibrate.data import Calibration, read_text, text_ids, windows_apart
+from secateur.calibrate.data import Calibration, read_text, windows
 from secateur.core.errors import CalibrationError, InputError
 
 
@@ -94,3 +94,17 @@ def test_text_too_short_to_hold_windows_out_is_refused():
             windows_apart(torch.arange(tokens), [], plan, held, 1.0)
     with pytest.raises(CalibrationError, match="400 tokens, too few"):
         windows_apart(torch.arange(400), [1] * 16, plan, 1, 1.0)
+
+
+@pytest.mark.parametrize(("tokens", "samples"), [(400, 3), (400, 12), (64, 2), (33, 1), (16, 1), (17, 40)])
+def test_held_out_windows_share_no_token_with_those_that_calibrate(tokens, samples):
+    ids = torch.arange(tokens)
+    for seed in range(20):
+        plan = Calibration(samples=samples, length=16, seed=seed)
+        drawn, held = windows(ids, [], plan, 4)
+        assert torch.equal(drawn, windows(ids, [], plan)[0])
+        used = set(drawn.flatten().tolist())
+        places = [start for start in range(0, tokens - 15, 16) if not used & set(range(start, start + 16))]
+        assert (0 if held is None else len(held)) == min(4, len(places))
+        if held is not None:
+            assert not used & set(held.flatten().tolist()) and len(held.flatten().unique()) == held.numel()

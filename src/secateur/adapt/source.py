@@ -18,7 +18,7 @@ from transformers import (
 from secateur.adapt.adapter import family_of
 from secateur.adapt.families import FAMILIES
 from secateur.adapt.gguf import convert_gguf
-from secateur.adapt.loading import HEADLESS, check_report, first_line, quiet
+from secateur.adapt.loading import HEADLESS, check_report, check_sizes, first_line, quiet
 from secateur.adapt.resize import shrinkable
 from secateur.core.cache import package_file
 from secateur.core.errors import ModelError
@@ -124,9 +124,11 @@ def read_config(source: Source) -> PretrainedConfig:
     read_document(source.folder / "config.json")
     try:
         with quiet():
-            return AutoConfig.from_pretrained(source.folder, trust_remote_code=source.trusted)
+            config = AutoConfig.from_pretrained(source.folder, trust_remote_code=source.trusted)
     except Exception as error:  # strict configs raise many kinds
         raise ModelError(f"config of {source} cannot be read: {_why(error, source)}") from error
+    check_sizes(config, source.folder)
+    return config
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase | None:

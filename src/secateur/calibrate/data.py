@@ -61,7 +61,11 @@ class Calibration:
 
         Raises CalibrationError when the text has fewer tokens than one window.
         """
-        return windows(*self.tokens(tokenizer), self)
+        return self.draw_held(tokenizer, 0)[0]
+
+    def draw_held(self, tokenizer: PreTrainedTokenizerBase | None, held: int) -> tuple[TokenIds, TokenIds | None]:
+        """Windows as `draw`'s, and up to `held` others that share no token with them; None where none is left."""
+        return windows(*self.tokens(tokenizer), self, held)
 
     def draw_apart(
         self, tokenizer: PreTrainedTokenizerBase | None, held: int, *, share: float = 1.0
@@ -86,8 +90,8 @@ class Calibration:
         return ids, prefix
 
 
-def windows(ids: Tensor, prefix: list[int], plan: Calibration) -> TokenIds:
-    """Cut random windows; every one starts with the tokenizer's own prefix, if it has one."""
+def windows(ids: Tensor, prefix: list[int], plan: Calibration, held: int = 0) -> tuple[TokenIds, TokenIds | None]:
+    """Cut random windows, and up to `held` that touch none of them; each starts with the tokenizer's prefix, if any."""
     length = plan.length or DEFAULT_LENGTH
     body = length - len(prefix)
     if len(ids) < body or body < 1:
@@ -98,9 +102,18 @@ def windows(ids: Tensor, prefix: list[int], plan: Calibration) -> TokenIds:
     offsets = torch.randint(
         len(ids) - body + 1, (plan.samples,), generator=generator(plan.seed, "calibration", "offsets")
     )
-    cut = torch.stack([ids[start : start + body] for start in offsets.tolist()])
-    head = torch.tensor(prefix, dtype=cut.dtype).expand(plan.samples, len(prefix))
-    return torch.cat([head, cut], dim=1)
+    near = offsets.sort().values
+    places = torch.arange(0, len(ids) - body + 1, body)
+    after = torch.searchsorted(near, places - body, right=True)  # the first window that ends behind the place's start
+    free = places[(after == len(near)) | (near[after.clamp_max(len(near) - 1)] >= places + body)]
+    chosen = free[torch.randperm(len(free), generator=generator(plan.seed, "calibration", "held"))[:held]]
+    drawn = _cut(ids, prefix, offsets.tolist(), body)
+    return drawn, _cut(ids, prefix, chosen.tolist(), body) if len(chosen) else None
+
+
+def _cut(ids: Tensor, prefix: list[int], starts: list[int], body: int) -> TokenIds:
+    parts = torch.stack([ids[start : start + body] for start in starts])
+    return torch.cat([torch.tensor(prefix, dtype=parts.dtype).expand(len(parts), len(prefix)), parts], dim=1)
 
 
 def windows_apart(ids: Tensor, prefix: list[int], plan: Calibration, held: int, share: float) -> tuple[Tensor, Tensor]:
@@ -122,12 +135,7 @@ def windows_apart(ids: Tensor, prefix: list[int], plan: Calibration, held: int, 
     before = taken.cumsum(0)
     free = (before[body:] == before[: len(before) - body]).nonzero().flatten()
     drawn = free[torch.randint(len(free), (plan.samples,), generator=stream)].tolist()
-
-    def cut(starts: list[int]) -> Tensor:
-        parts = torch.stack([ids[start : start + body] for start in starts])
-        return torch.cat([torch.tensor(prefix, dtype=parts.dtype).expand(len(parts), len(prefix)), parts], dim=1)
-
-    return cut(drawn), cut(apart)
+    return _cut(ids, prefix, drawn, body), _cut(ids, prefix, apart, body)
 
 
 def text_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor, list[int]]:

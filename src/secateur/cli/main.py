@@ -357,6 +357,17 @@ def _prune(model: str, recipe: Any, out: str, *, resume: bool, trust: bool, as_j
         f"{result.out}: {result.sparsity:.2%} of {result.block_weights:,} block weights removed "
         f"in {result.seconds:.1f} s, peak memory {result.peak_memory_mb:,.0f} MB{resumed}"
     )
+    say(
+        "parameters {:,} before, {:,} after; ".format(*result.parameters)
+        + "{:,.1f} MB before, {:,.1f} MB after".format(*(size / 1e6 for size in result.bytes))
+    )
+    if held := result.held_out:
+        say(
+            f"perplexity on {held['windows']} held-out windows of {held['length']:,} calibration tokens: "
+            f"{held['before']:.2f} before, {held['after']:.2f} after"
+        )
+    smaller = (result.out / "cut.json").exists() or (result.out / "blocks.json").exists()
+    say(f"next: secateur verify {model} {out}" if smaller else f"next: secateur evaluate {out} --perplexity FILE")
 
 
 def _ratios(path: Path | None) -> dict[str, float]:

@@ -22,7 +22,7 @@ from secateur.run.timing import timed
 from secateur.storage.shards import Checkpoint
 from secateur.storage.weights import Weights
 
-__all__ = ["Survey", "allocate_model", "open_stream", "read_blocks", "saved_dtype", "survey_model"]
+__all__ = ["Survey", "allocate_model", "open_stream", "read_blocks", "saved_dtype", "stream_settings", "survey_model"]
 
 Progress = Callable[[int, int], None]
 
@@ -81,7 +81,12 @@ def open_stream(adapter: Adapter, recipe: Recipe, ids: TokenIds) -> Stream:
     if ids.numel() == 0:
         raise CalibrationError(f"calibration ids of shape {list(ids.shape)} are empty: need at least 1 x 2")
     check_ids(ids, adapter.model.config, "calibration")
-    return Stream(adapter, ids, StreamSettings(recipe.batch_tokens, int(recipe.memory_gb * 2**30)))
+    return Stream(adapter, ids, stream_settings(recipe))
+
+
+def stream_settings(recipe: Recipe) -> StreamSettings:
+    """How activations are held: tokens a batch, bytes before spilling."""
+    return StreamSettings(recipe.batch_tokens, int(recipe.memory_gb * 2**30))
 
 
 def saved_dtype(recipe: Recipe) -> torch.dtype | None:

@@ -22,7 +22,8 @@ from secateur.core.files import storage_errors, write_document
 from secateur.core.mask import pack
 from secateur.core.roles import Solver, Statistic
 from secateur.core.shapes import TokenIds
-from secateur.run.allocate import compute_dtype, open_stream, read_blocks, saved_dtype
+from secateur.evaluate.streamed import streamed_perplexity
+from secateur.run.allocate import compute_dtype, open_stream, read_blocks, saved_dtype, stream_settings
 from secateur.run.assemble import assemble
 from secateur.run.depth import block_influence, check_kept_blocks, write_kept_blocks
 from secateur.run.recipe import Recipe
@@ -39,6 +40,7 @@ from secateur.storage.weights import Weights
 __all__ = ["Progress", "prune"]
 
 Progress = Callable[[int, int], None]
+_HELD = 2  # windows a finished run is looked at with
 _log = logging.getLogger(__name__)
 
 
@@ -84,6 +86,7 @@ def _run(
             LayerReport(**report) for report in assemble(job.weights, folder, source, job.targets.sites, job.saved)
         ]
         removed = job.targets.removed(layers)
+    sizes = [checkpoint.size() for checkpoint in (job.checkpoint, Checkpoint(folder.model))]
     result = Result(
         out=folder.out,
         recipe=recipe.document(),
@@ -94,6 +97,9 @@ def _run(
         peak_memory_mb=peak_memory_mb(),
         resumed_blocks=done,
         calibration_tokens=job.tokens,
+        parameters=(sizes[0][0], sizes[1][0]),
+        bytes=(sizes[0][1], sizes[1][1]),
+        held_out=job.check_held_out(),
         trust_remote_code=source.trusted,
     )
     job.publish(result)
@@ -117,6 +123,7 @@ class _Job:
         self.targets = self._targets(recipe)
         self.streamed = [kind for kind in self.solver.needs if kind is not Gradient]
         self.tokens = 0
+        self.held: TokenIds | None = None
         self.ceiling = 0.0
         self._check_layers()
 
@@ -156,8 +163,23 @@ class _Job:
         sizes = block_weights(self.adapter, biases=True).sizes.values()
         return sum(size for number, size in enumerate(sizes) if number not in kept)
 
+    def check_held_out(self) -> dict[str, Any] | None:
+        """Perplexity before and after on windows that calibrated nothing, where there are some."""
+        if self.held is None:
+            return None
+        written = Source(self.folder.model, self.source.trusted)
+        after = Weights(Checkpoint(written.folder), Adapter(skeleton(written)), self.dtype)
+        settings = stream_settings(self.recipe)
+        before, found = (streamed_perplexity(weights, self.held, settings) for weights in (self.weights, after))
+        if before is None or found is None:
+            return None
+        windows, length = self.held.shape
+        return {"windows": windows, "length": length, "before": before, "after": found}
+
     def _draw(self) -> TokenIds:
-        return self.recipe.calibration.fitted(self.adapter.model.config).draw(load_tokenizer(self.source))
+        plan = self.recipe.calibration.fitted(self.adapter.model.config)
+        ids, self.held = plan.draw_held(load_tokenizer(self.source), _HELD)
+        return ids
 
     def publish(self, result: Result) -> None:
         """Add result.json and move the model to its name."""

@@ -24,7 +24,11 @@ class LayerReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A finished run; `document()` is what result.json holds."""
+    """A finished run; `document()` is what result.json holds.
+
+    parameters, bytes: of the whole checkpoint, before and after. held_out: perplexity `before` and `after` on a few
+    `windows` of `length` tokens of the calibration's source that were not used; None where there are none.
+    """
 
     out: Path
     recipe: dict[str, Any]
@@ -35,6 +39,9 @@ class Result:
     peak_memory_mb: float
     resumed_blocks: int
     calibration_tokens: int
+    parameters: tuple[int, int] = (0, 0)
+    bytes: tuple[int, int] = (0, 0)
+    held_out: dict[str, Any] | None = None
     trust_remote_code: bool = False
     finished: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: dict[str, str] = field(default_factory=lambda: versions())

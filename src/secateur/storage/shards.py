@@ -1,6 +1,7 @@
 """Read and write safetensors checkpoints a few tensors at a time."""
 
 import json
+import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -63,6 +64,11 @@ class Checkpoint:
     def info(self, name: str) -> TensorInfo:
         """A tensor's dtype and shape, without reading it."""
         return self._info[name]
+
+    def size(self) -> tuple[int, int]:
+        """How many numbers the checkpoint holds, and in how many bytes."""
+        infos = [(dtype, math.prod(shape)) for dtype, shape in self._info.values()]
+        return sum(count for _, count in infos), sum(dtype.itemsize * count for dtype, count in infos)
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of the config and of every file that holds tensors, by its name."""

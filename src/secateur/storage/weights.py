@@ -62,6 +62,10 @@ class Weights:
         body = self.adapter.body
         return [self.prefix + name for name, _ in body.named_parameters() if self.prefix + name not in inside]
 
+    def outside_body(self) -> list[str]:
+        """Parameters of the head: what is outside the body."""
+        return [name for name, _ in self.adapter.model.named_parameters() if not name.startswith(self.prefix)]
+
     @contextmanager
     def loaded(self, names: Iterable[str]) -> Iterator[None]:
         """Give these parameters their values, and let go of them afterwards."""
