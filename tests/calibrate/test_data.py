@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import tiny_tokenizer, words
-from secateur.calibrate.data import Calibration, read_text, windows
+from secateur.calibrate.data import Calibration, read_text, text_ids, windows, windows_apart
 from secateur.core.errors import CalibrationError, InputError
 
 
