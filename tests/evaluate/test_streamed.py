@@ -22,8 +22,8 @@ def opened(folder):
 def test_a_block_at_a_time_is_the_whole_model(family, saved, ids):
     weights = opened(saved(family))
     whole = math.exp(float(token_losses(load_model(Source(saved(family))), ids).double().mean()))
-    assert streamed_perplexity(weights, ids) == pytest.approx(whole, rel=1e-5)
-    assert streamed_perplexity(weights, ids, StreamSettings(batch_tokens=16)) == pytest.approx(whole, rel=1e-5)
+    assert streamed_perplexity(weights, ids) == pytest.approx(whole, rel=1e-4)
+    assert streamed_perplexity(weights, ids, StreamSettings(batch_tokens=16)) == pytest.approx(whole, rel=1e-4)
     assert all(parameter.is_meta for parameter in weights.adapter.model.parameters())
 
 

@@ -63,7 +63,7 @@ class Calibration:
         """
         return self.draw_held(tokenizer, 0)[0]
 
-    def draw_held(self, tokenizer: PreTrainedTokenizerBase | None, held: int) -> tuple[TokenIds, TokenIds | None]:
+    def draw_held(self, tokenizer: PreTrainedTokenizerBase | None, held: int) -> tuple[Tensor, Tensor | None]:
         """Windows as `draw`'s, and up to `held` others that share no token with them; None where none is left."""
         return windows(*self.tokens(tokenizer), self, held)
 
@@ -90,7 +90,7 @@ class Calibration:
         return ids, prefix
 
 
-def windows(ids: Tensor, prefix: list[int], plan: Calibration, held: int = 0) -> tuple[TokenIds, TokenIds | None]:
+def windows(ids: Tensor, prefix: list[int], plan: Calibration, held: int = 0) -> tuple[Tensor, Tensor | None]:
     """Cut random windows, and up to `held` that touch none of them; each starts with the tokenizer's prefix, if any."""
     length = plan.length or DEFAULT_LENGTH
     body = length - len(prefix)

@@ -43,7 +43,7 @@ def measure(
     length, stride, windows = window
     length = length or default_length(config)
     text = Perplexity(source=perplexity or "bundled", length=length, stride=stride, limit=windows)
-    check_length(length, config)
+    check_length(length, config, "perplexity")
     tokenizer = load_tokenizer(source)
     if tokenizer is None:
         raise InputError(f"{source} has no tokenizer, and texts cannot be scored without one")
