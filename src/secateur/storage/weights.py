@@ -35,14 +35,18 @@ class Weights:
 
     def stored_name(self, name: str) -> str:
         """A parameter's name in the checkpoint. Raises ModelError when it has none."""
-        for candidate in (name, name.removeprefix(self.prefix)):
+        for candidate in self._candidates(name):
             if candidate in self.checkpoint:
                 return candidate
         raise ModelError(f"{self.checkpoint.folder} holds no tensor {name!r}: the checkpoint does not fit its config")
 
     def __contains__(self, name: str) -> bool:
         """Whether the checkpoint holds this parameter."""
-        return name in self.checkpoint or name.removeprefix(self.prefix) in self.checkpoint
+        return any(candidate in self.checkpoint for candidate in self._candidates(name))
+
+    def _candidates(self, name: str) -> tuple[str, ...]:
+        """What checkpoints call a parameter: with the body's prefix or without, and GPT-NeoX's head by its old name."""
+        return name, name.removeprefix(self.prefix), name.replace("lm_head.", "embed_out.", 1)
 
     def model_name(self, stored: str) -> str:
         """The model's name of a tensor in the checkpoint."""
