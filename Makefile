@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SST2 ?= ../shared/data/sst2
 
-.PHONY: setup demo demo-heads test test-slow lint types bench clean
+.PHONY: setup demo demo-heads recipe-inputs test test-slow lint types bench clean
 
 setup: .venv/ready
 
@@ -24,6 +24,10 @@ demo-heads: setup
 	rm -rf out/heads-small
 	$(BIN)/secateur heads prune out/heads-sst2 --data $(SST2)/train.tsv --samples 1000 --test $(SST2)/dev.tsv --ratio 0.4 --reestimate --out out/heads-small
 	$(BIN)/secateur verify out/heads-sst2 out/heads-small
+
+# What recipes/heads-40.yaml and recipes/forest-budget.yaml read.
+recipe-inputs: setup
+	test -d out/recipes || $(BIN)/python examples/recipe_inputs.py out/recipes
 
 test: setup
 	$(BIN)/python -m pytest

@@ -20,6 +20,18 @@ from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 from secateur.surgery.heads import cut_heads_, head_sites, heads_config
 
+TEXTS = [
+    "x=10\n  y = 2025",
+    "def f(a, b):\n\treturn a**2 + b[0]\n",
+    "  two  spaces\n\n\nand lines\r\n",
+    "Привет, мир! 12345",
+    "你好，世界 42。こんにちは",
+    "مرحبا بالعالم ٣٤ नमस्ते १२३",
+    "e=mc² ½ Ⅷ I'll don't 'S 1st",
+    "emoji 😀👍🏽\u200d a\u00a0b\u2028c",
+    "<|im_start|>user\nhi<|im_end|>",
+]
+
 
 def byte_tokenizer():
     letters = sorted(ByteLevel.alphabet())[:94]
@@ -122,14 +134,17 @@ def test_llama_cpp_gives_the_same_logits(tmp_path, made, quantize, far):
 
     small = resolve("bundled:smollm2") if made == "dense" else tmp_path / "small"
     if made == "emptied":
-        without_attention(resolve("bundled:smollm2"), small)
+        without_attention(resolve("bundled:smollm2").folder, small)
     if made == "cut":
         prune("bundled:smollm2", Recipe(method="magnitude", pattern="units", ratio=0.2, allocate="incremental"), small)
-    write_gguf(Source(small), tmp_path / "small.gguf", quantize)
+    write_gguf(resolve(small), tmp_path / "small.gguf", quantize)
     float32 = 0  # of keys and values too: llama.cpp keeps them in 16 bits else
     engine = Llama(
         str(tmp_path / "small.gguf"), n_ctx=64, logits_all=True, verbose=False, type_k=float32, type_v=float32
     )
+    tokenizer = load_tokenizer(resolve(small))
+    for text in TEXTS:
+        assert engine.tokenize(text.encode(), add_bos=False, special=True) == tokenizer(text).input_ids, text
     tokens = engine.tokenize(b"The capital of France is a large city, founded by", add_bos=False)
     engine.eval(tokens)
     theirs = np.array(engine.scores[: len(tokens)])

@@ -1,5 +1,7 @@
 """A .gguf file as a model folder: weights as plain numbers, and the tokenizer that llama.cpp would use."""
 
+import io
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ def _convert(gguf: Path, target: Path) -> None:
     (room / "model.gguf").symlink_to(gguf.resolve())
     given: dict[str, Any] = {"gguf_file": "model.gguf", "trust_remote_code": False}
     try:
-        with quiet():
+        with quiet(), redirect_stderr(io.StringIO()):  # bars that no switch turns off
             pretokenizer, stored = _read(gguf)
             tokenizer = AutoTokenizer.from_pretrained(room, **given)
             auto: Any = AutoModelForCausalLM
@@ -44,8 +46,9 @@ def _convert(gguf: Path, target: Path) -> None:
     check_report(report, gguf)
     vars(model.config).pop("quantization_config", None)  # the weights are plain numbers now
     vars(model)["hf_quantizer"] = None
-    model.to(stored).save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    with quiet():
+        model.to(stored).save_pretrained(target)
+        tokenizer.save_pretrained(target)
 
 
 def _read(gguf: Path) -> tuple[str | None, torch.dtype]:

@@ -134,12 +134,14 @@ def whole_numbers(option: str, text: str, example: str) -> list[int]:
 @contextmanager
 def _lines(label: str) -> Iterator[Callable[[int, int], None]]:
     """A line every ten seconds: what, how far, how long still; nothing of what ends sooner."""
-    begun = time.monotonic()
+    begun = since = time.monotonic()
     state = (0, 0)
     ended = threading.Event()
 
     def tell(done: int, total: int) -> None:
-        nonlocal state
+        nonlocal state, since
+        if done < state[0]:  # counting starts again: a new round of the same work
+            since = time.monotonic()
         state = (done, total)
 
     def speak() -> None:
@@ -147,7 +149,7 @@ def _lines(label: str) -> Iterator[Callable[[int, int], None]]:
             done, total = state
             spent = time.monotonic() - begun
             far = f"{done} of {total} done, " if total else ""
-            left = f", about {spent / done * (total - done):,.0f} s left" if done else ""
+            left = f", about {(time.monotonic() - since) / done * (total - done):,.0f} s left" if done else ""
             err.print(f"{label}: {far}{spent:,.0f} s{left}", soft_wrap=True)
 
     speaker = threading.Thread(target=speak, daemon=True)

