@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import CONFIGS, tiny_model
 from secateur.adapt.adapter import Adapter, family_of
@@ -45,3 +45,16 @@ def test_a_model_that_lacks_a_named_part_is_refused():
     del model.model.layers[1].mlp.up_proj
     with pytest.raises(ModelError, match=r"does not look like its family 'llama'.*up_proj"):
         Adapter(model)
+
+
+def test_a_matrix_that_no_stage_names_is_refused_by_its_name():
+    config = AutoConfig.for_model("gpt2", **CONFIGS["gpt2"], add_cross_attention=True)
+    with pytest.raises(ModelError, match=r"transformer\.h\.0\.crossattention\..* belongs to no stage"):
+        Adapter(AutoModelForCausalLM.from_config(config))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_body_alone_is_seen_like_the_whole(family):
+    model = tiny_model(family)
+    body = [layer.weight.shape for layer in Adapter(model.base_model).layers()]
+    assert body == [layer.weight.shape for layer in Adapter(model).layers()]

@@ -1,7 +1,11 @@
+import shutil
+
 import pytest
+from safetensors.torch import load_file, save_file
 
 from secateur.core.cut import Cut
-from secateur.core.errors import InputError, NumericalError
+from secateur.core.errors import DisagreementError, InputError, NumericalError
+from secateur.core.files import write_document
 from secateur.evaluate.agreement import verify_folders
 from secateur.heads.prune import prune_heads
 from secateur.heads.subject import open_subject
@@ -30,3 +34,34 @@ def test_models_that_lost_heads_agree_with_gates_at_zero(saved_task, labelled, t
     Cut({**cut.kept, name: (3,)}).save(tmp_path / "out" / "cut.json")
     with pytest.raises(NumericalError, match="do not belong together"):
         verify_folders(str(folder), str(tmp_path / "out"), tokens=16)
+
+
+def test_logits_are_judged_and_another_parents_cut_is_no_pair(saved, ids, tmp_path):
+    recipe = Recipe(method="slimgpt", ratio=0.4, round_to=1)
+    prune(saved("llama"), recipe, tmp_path / "out", ids=ids)
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    weights["model.norm.weight"] *= 1.5
+    save_file(weights, tmp_path / "out" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DisagreementError, match="logits differ"):
+        verify_folders(str(saved("llama")), str(tmp_path / "out"))
+    prune(saved("llama"), Recipe(method="slimgpt", ratio=0.2, round_to=1), tmp_path / "other", ids=ids)
+    shutil.copyfile(tmp_path / "other" / "cut.json", tmp_path / "out" / "cut.json")
+    with pytest.raises(InputError, match="come from another dense model"):
+        verify_folders(str(saved("llama")), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("kept", [[0, 5], [], [1, 0], ["0"], None, [0, 0], [True]])
+def test_damaged_lists_of_blocks_are_no_pair(kept, saved, ids, tmp_path):
+    prune(saved("llama"), Recipe(method="shortgpt", ratio=0.5), tmp_path / "out", ids=ids)
+    verify_folders(str(saved("llama")), str(tmp_path / "out"))
+    write_document(tmp_path / "out" / "blocks.json", {"kept": kept})
+    with pytest.raises(InputError, match="blocks.json keeps"):
+        verify_folders(str(saved("llama")), str(tmp_path / "out"))
+
+
+def test_a_second_run_carries_no_record_of_the_first(saved, ids, tmp_path):
+    prune(saved("llama"), Recipe(method="slimgpt", ratio=0.4, round_to=1), tmp_path / "first", ids=ids)
+    prune(tmp_path / "first", Recipe(method="wanda", ratio=0.5), tmp_path / "second", ids=ids)
+    assert not (tmp_path / "second" / "cut.json").exists()
+    prune(tmp_path / "first", Recipe(method="slimgpt", ratio=0.2, round_to=1), tmp_path / "third", ids=ids)
+    assert verify_folders(str(tmp_path / "first"), str(tmp_path / "third")).logits < 1e-4

@@ -25,7 +25,7 @@ TEXTS = [
     "def f(a, b):\n\treturn a**2 + b[0]\n",
     "  two  spaces\n\n\nand lines\r\n",
     "Привет, мир! 12345",
-    "你好，世界 42。こんにちは",
+    "你好 世界 42。こんにちは",
     "مرحبا بالعالم ٣٤ नमस्ते १२३",
     "e=mc² ½ Ⅷ I'll don't 'S 1st",
     "emoji 😀👍🏽\u200d a\u00a0b\u2028c",
@@ -148,7 +148,7 @@ def test_llama_cpp_gives_the_same_logits(tmp_path, made, quantize, far):
     tokens = engine.tokenize(b"The capital of France is a large city, founded by", add_bos=False)
     engine.eval(tokens)
     theirs = np.array(engine.scores[: len(tokens)])
-    ours = load(small)(torch.tensor([tokens])).logits[0].numpy()
+    ours = load(small, torch.float32)(torch.tensor([tokens])).logits[0].numpy()
     engine.close()
     distance = np.linalg.norm(theirs - ours) / np.linalg.norm(ours - ours.mean(1, keepdims=True))
     assert distance < far and (theirs.argmax(1) == ours.argmax(1)).all()

@@ -2,13 +2,16 @@ import json
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.source import Source, load_model
-from secateur.core.errors import InputError, RatioError, RecipeError
+from secateur.core.errors import InputError, ModelError, RatioError, RecipeError
+from secateur.evaluate.agreement import verify_folders
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
+from secateur.solve.shortgpt import ShortGPT
 
 SHORT = Recipe(method="shortgpt", ratio=1 / 3)
 
@@ -67,3 +70,45 @@ def test_wrong_requests_are_refused_in_words(saved, ids, tmp_path):
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(InputError, match="already exists"):
         prune(saved("llama"), SHORT, tmp_path / "taken", ids=ids)
+
+
+def position_dependent(family, folder, **fields):
+    """A model of four blocks whose class derives what each block is from its place; the config does not list it."""
+    settings = dict(CONFIGS[family]) | fields
+    settings |= dict.fromkeys({"num_hidden_layers", "n_layer"} & settings.keys(), 4)
+    config = AutoConfig.for_model(settings.pop("model_type", family), **settings)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0.0, 0.2)
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    document = json.loads((folder / "config.json").read_text())
+    document.pop("layer_types", None)
+    (folder / "config.json").write_text(json.dumps(document | {"eos_token_id": [2, 3, 4, 5]}))
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        ("gemma2", {"sliding_window": 4}),
+        ("gemma3_text", {"sliding_window": 4, "layer_types": None, "sliding_window_pattern": 2}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2}),
+        ("llama", {}),
+    ],
+)
+def test_a_block_stays_what_its_place_made_it(family, fields, ids, tmp_path, monkeypatch):
+    monkeypatch.setattr(ShortGPT, "keep", lambda self, influence, ratio: [1, 2])
+    position_dependent(family, tmp_path / "dense", **fields)
+    prune(tmp_path / "dense", Recipe(method="shortgpt", ratio=0.5), tmp_path / "out", ids=ids)
+    document = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert document["eos_token_id"] == [2, 3, 4, 5]
+    assert verify_folders(str(tmp_path / "dense"), str(tmp_path / "out"), tokens=16).logits < 1e-5
+
+
+def test_what_no_config_can_hold_is_refused(ids, tmp_path, monkeypatch):
+    monkeypatch.setattr(ShortGPT, "keep", lambda self, influence, ratio: [1, 3])
+    position_dependent("gpt2", tmp_path / "dense", scale_attn_by_inverse_layer_idx=True)
+    with pytest.raises(ModelError, match="derives that from a block's position"):
+        prune(tmp_path / "dense", Recipe(method="shortgpt", ratio=0.5), tmp_path / "out", ids=ids)
+    assert [path.name for path in tmp_path.iterdir()] == ["dense"]

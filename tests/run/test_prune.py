@@ -1,9 +1,11 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 import torch
@@ -11,10 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from conftest import CONFIGS
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import Source, load_model
-from secateur.core.errors import CalibrationError, InputError, ModelError, PatternError
+from secateur.adapt.source import Source, load, load_model, load_tokenizer
+from secateur.calibrate.data import Calibration
+from secateur.core.errors import CalibrationError, InputError, ModelError, NumericalError, PatternError
 from secateur.core.mask import Masks
 from secateur.evaluate.agreement import verify_folders
+from secateur.evaluate.perplexity import token_losses
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 
@@ -262,3 +266,75 @@ def test_flap_refuses_models_that_cannot_hold_a_bias(saved, ids, tmp_path):
     with pytest.raises(ModelError, match="MistralForCausalLM has no bias here"):
         prune(saved("mistral"), Recipe(method="flap", ratio=0.4), tmp_path / "out", ids=ids)
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+def stop_after(blocks):
+    def progress(done, total):
+        if done == blocks:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_other_weights_of_equal_size_are_not_mixed_in(saved, ids, tmp_path):
+    shutil.copytree(saved("llama"), tmp_path / "m")
+    recipe = Recipe(method="wanda", ratio=0.5)
+    with pytest.raises(KeyboardInterrupt):
+        prune(tmp_path / "m", recipe, tmp_path / "out", ids=ids, progress=stop_after(1))
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    save_file({name: value * 2 for name, value in weights.items()}, tmp_path / "m" / "model.safetensors")
+    with pytest.raises(InputError, match="started with another model"):
+        prune(tmp_path / "m", recipe, tmp_path / "out", ids=ids, resume=True)
+    save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "m").rename(tmp_path / "elsewhere" / "m")  # content counts, not where it lies
+    shutil.copyfile(saved("llama") / "model.safetensors", tmp_path / "elsewhere" / "m" / "model.safetensors")
+    assert prune(tmp_path / "elsewhere" / "m", recipe, tmp_path / "out", ids=ids, resume=True).resumed_blocks == 1
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "slimgpt", "shortgpt"])
+def test_nan_outside_the_blocks_is_refused_and_nothing_is_left(method, saved, ids, tmp_path):
+    shutil.copytree(saved("qwen2"), tmp_path / "m")
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    weights["lm_head.weight"][3, 3] = float("nan")
+    save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(NumericalError, match=r"lm_head\.weight holds NaN"):
+        prune(tmp_path / "m", Recipe(method=method, ratio=0.5, round_to=1), tmp_path / "out", ids=ids)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", ["wanda", "slimgpt", "shortgpt"])
+def test_weights_are_written_as_asked(method, saved, ids, tmp_path):
+    recipe = Recipe(method=method, ratio=0.5, round_to=1, save_dtype="bfloat16")
+    result = prune(saved("llama"), recipe, tmp_path / "out", ids=ids)
+    assert load_model(Source(tmp_path / "out")).dtype == torch.bfloat16
+    assert result.bytes[1] == 2 * result.parameters[1] and result.bytes[0] == 4 * result.parameters[0]
+
+
+def test_a_result_says_what_when_and_how_it_went(saved, text, tmp_path):
+    calibration = Calibration(source=str(text), samples=4, length=16)
+    recipe = Recipe(method="slimgpt", ratio=0.5, round_to=1, calibration=calibration)
+    result = prune(saved("llama"), recipe, tmp_path / "out")
+    document = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert document["recipe"]["model"] == str(saved("llama")) and document["recipe"]["out"] == str(tmp_path / "out")
+    assert document["trust_remote_code"] is False and datetime.fromisoformat(document["finished"])
+    assert document["parameters"] == [load(saved("llama")).num_parameters(), load(tmp_path / "out").num_parameters()]
+    held = document["held_out"]
+    assert held["windows"] == 2 and held["length"] == 16
+    used, kept = calibration.draw_held(load_tokenizer(Source(saved("llama"))), 2)
+    after = float(token_losses(load_model(Source(tmp_path / "out")), kept).double().mean().exp())
+    assert held["after"] == pytest.approx(after, rel=1e-4) and result.calibration_tokens == used.numel()
+
+
+def test_loading_a_model_of_unequal_blocks_warns_of_nothing(saved, ids, tmp_path):
+    recipe = Recipe(method="slimgpt", ratio=0.4, round_to=1, allocate="incremental")
+    prune(saved("llama"), recipe, tmp_path / "out", ids=ids)
+    script = (
+        "import sys, secateur, transformers\n"
+        "for name in ('AutoModelForCausalLM', 'AutoModel'):\n"
+        "    model = getattr(transformers, name).from_pretrained(sys.argv[1])\n"
+        "    print(sum(value.numel() for value in model.base_model.parameters()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "out"], capture_output=True, text=True)
+    assert done.returncode == 0 and len(set(done.stdout.split())) == 1, done.stderr
+    assert "global value" not in done.stderr

@@ -1,6 +1,10 @@
+import json
+
+import pytest
 import torch
 from safetensors.torch import load_file
 
+from secateur.core.errors import InputError, NumericalError
 from secateur.storage.folder import copy_companions, write_pruned
 from secateur.storage.shards import Checkpoint
 
@@ -24,3 +28,49 @@ def test_replaced_tensors_are_written_and_the_rest_is_kept(tmp_path, saved):
     before, after = load_file(saved("llama") / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert before.keys() == after.keys() and torch.equal(after[name], new)
     assert all(torch.equal(before[other], after[other]) for other in before if other != name)
+
+
+def test_records_of_another_run_and_adapters_stay_behind_and_modules_come_along(tmp_path):
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.mkdir(), target.mkdir()
+    left = ["cut.json", "blocks.json", "heads.json", "result.json", "masks.safetensors", "recover.json", "notes.txt"]
+    left += ["adapter_config.json", "adapter_model.safetensors", "optimizer.pt", "modeling.py", "training_args.bin"]
+    kept = ["config.json", "tokenizer_config.json", "special_tokens_map.json", "sentencepiece.bpe.model", "merges.txt"]
+    kept += ["sentence_bert_config.json", "config_sentence_transformers.json", "preprocessor_config.json"]
+    for name in kept + left:
+        (source / name).write_text("{}")
+    modules = [{"idx": 0, "path": ""}, {"idx": 1, "path": "1_Pooling"}, {"idx": 2, "path": "2_Dense"}]
+    (source / "modules.json").write_text(json.dumps(modules))
+    for name in ("1_Pooling", "2_Dense"):
+        (source / name).mkdir()
+        for file in ("config.json", "model.safetensors", "pytorch_model.bin", "code.py"):
+            (source / name / file).write_text("{}")
+    copy_companions(source, target)
+    files = sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file())
+    folders = [f"{name}/{file}" for name in ("1_Pooling", "2_Dense") for file in ("config.json", "model.safetensors")]
+    assert files == sorted([*kept, "modules.json", *folders])
+
+
+@pytest.mark.parametrize("modules", ["{", "[1]", '[{"path": "../x"}]', '[{"path": "none"}]', '{"path": 1}', "[[]]"])
+def test_a_damaged_list_of_modules_is_refused(modules, tmp_path):
+    (tmp_path / "modules.json").write_text(modules)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match=r"modules\.json"):
+        copy_companions(tmp_path, tmp_path / "out")
+
+
+def test_numbers_that_are_none_are_never_written(tmp_path, saved):
+    checkpoint = Checkpoint(saved("qwen2"))
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(NumericalError, match=r"model\.norm\.weight holds NaN or inf"):
+            write_pruned(checkpoint, tmp_path, lambda name, bad=bad: _spoiled(checkpoint, name, bad))
+
+
+def _spoiled(checkpoint, name, bad):
+    tensor = checkpoint.read(name)
+    return torch.where(torch.arange(tensor.numel()).view_as(tensor) == 1, bad, tensor) if "model.norm" in name else None
+
+
+def test_a_dtype_may_be_asked_for(tmp_path, saved):
+    write_pruned(Checkpoint(saved("llama")), tmp_path, lambda name: None, dtype=torch.bfloat16)
+    assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}

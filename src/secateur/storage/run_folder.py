@@ -72,7 +72,8 @@ class RunFolder:
 
     def give_up(self) -> None:
         """Remove the folder of a run that has failed, unless work is in it that a resumed run can use."""
-        kept = [file for file in self.path.rglob("*") if file.is_file() and file.name != _PLAN]
+        parts = [part for part in self.path.glob("*") if part.name not in (_PLAN, _MODEL) and part.name[0] != "."]
+        kept = any(part.is_file() or any(part.iterdir()) for part in parts)
         if self._ours() and not kept:
             shutil.rmtree(self.path)
 
