@@ -1,8 +1,11 @@
 import json
+import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.main import get_command
 
 from conftest import options, run
@@ -153,3 +156,81 @@ def test_ratios_can_be_said_alone_and_pruned_with(monkeypatch, capsys, saved, te
     code, printed, _ = run(monkeypatch, capsys, *args, "--out", tmp_path / "out", "--json")
     layers = json.loads(printed)["layers"]
     assert code == 0 and all(layer["ratio"] == pytest.approx(ratios[layer["name"]], abs=1e-2) for layer in layers)
+
+
+NAMES = ["x[/y]", "a [bold]b", ":smile:", "we ird$name$", "ünï\u2028code"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_printed_as_they_are(name, monkeypatch, capsys, saved, text, tmp_path):
+    model = tmp_path / "m" / name
+    shutil.copytree(saved("llama"), model)
+    args = ("--method", "wanda", "--ratio", 0.5, "--calibration", text, "--samples", 2, "--length", 16)
+    code, printed, err = run(monkeypatch, capsys, "prune", model, *args, "--out", tmp_path / name)
+    assert code == 0 and name in printed, err
+    code, _, err = run(monkeypatch, capsys, "prune", model, *args, "--out", tmp_path / name)
+    assert code == 2 and "already exists" in err
+    code, _, err = run(monkeypatch, capsys, "prune", tmp_path / "none" / name, *args, "--out", tmp_path / "o")
+    assert code == 2 and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_one_sentence_and_resuming_goes_on(number, saved, text, tmp_path):
+    args = ("prune", saved("llama", blocks=4), "--method", "sparsegpt", "--ratio", 0.5, "--calibration", text)
+    args += ("--samples", 2, "--length", 16, "--out", tmp_path / "out")
+    script = (
+        "import os, sys, signal\n"
+        "from secateur.storage.run_folder import RunFolder\n"
+        "save = RunFolder.save_block\n"
+        f"def saved(self, index, block): save(self, index, block); os.kill(os.getpid(), {int(number)})\n"
+        "RunFolder.save_block = saved\n"
+        "from secateur.cli.main import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *map(str, args)], capture_output=True, text=True)
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+    assert done.stderr.strip() == "interrupted: finished work is kept: rerun the command with --resume to go on"
+    again = [sys.executable, "-m", "secateur.cli", *map(str, args), "--resume"]
+    done = subprocess.run(again, capture_output=True, text=True)
+    assert done.returncode == 0 and "1 blocks resumed" in done.stdout and not (tmp_path / "out.partial").exists()
+
+
+def test_verify_judges_with_its_exit_code(monkeypatch, capsys, saved, text, tmp_path):
+    args = ("--method", "slimgpt", "--ratio", 0.4, "--round-to", 1, "--calibration", text, "--samples", 2)
+    out = tmp_path / "out"
+    assert run(monkeypatch, capsys, "prune", saved("llama"), *args, "--length", 16, "--out", out)[0] == 0
+    assert run(monkeypatch, capsys, "verify", saved("llama"), out)[0] == 0
+    weights = load_file(out / "model.safetensors")
+    weights["model.embed_tokens.weight"] += 0.1
+    save_file(weights, out / "model.safetensors", {"format": "pt"})
+    code, printed, err = run(monkeypatch, capsys, "verify", saved("llama"), out)
+    assert code == 1 and not printed and err.startswith("not the same: ")
+    code, printed, _ = run(monkeypatch, capsys, "verify", saved("llama"), out, "--json")
+    assert code == 1 and json.loads(printed)["same"] is False
+
+
+@pytest.mark.parametrize("out", ["", ".", "/", "n" * 300, "taken", "file/x"])
+@pytest.mark.parametrize("command", ["prune", "recover", "export"])
+def test_outputs_are_refused_before_any_work(command, out, monkeypatch, capsys, saved, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine").touch()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("secateur.adapt.source.resolve", lambda *a, **k: pytest.fail("began to work"))
+    extra = {"prune": ("--ratio", 0.5), "recover": ("--text", "bundled"), "export": ("--to", "onnx")}[command]
+    code, _, err = run(monkeypatch, capsys, command, saved("llama"), *extra, "--out", out)
+    assert code == 2 and err.startswith("error: output") and err.count("\n") == 1
+
+
+def test_what_nobody_expected_is_one_sentence_too(monkeypatch, capsys, saved, tmp_path):
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError("boo[/m]")
+
+    monkeypatch.setattr("secateur.run.prune.prune", broken)
+    monkeypatch.delenv("SECATEUR_TRACEBACK", raising=False)
+    args = ("prune", saved("llama"), "--ratio", 0.5, "--out", tmp_path / "out")
+    code, _, err = run(monkeypatch, capsys, *args)
+    assert code == 2 and err.startswith("error: ZeroDivisionError: boo[/m] (secateur did not expect this")
+    monkeypatch.setenv("SECATEUR_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        run(monkeypatch, capsys, *args)

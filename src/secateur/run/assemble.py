@@ -13,7 +13,7 @@ from secateur.adapt.source import Source
 from secateur.core.cut import Cut
 from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.mask import save_packed, unpack
-from secateur.storage.folder import copy_companions, write_pruned
+from secateur.storage.folder import copy_companions, with_dtype, write_pruned
 from secateur.storage.run_folder import FinishedBlock, RunFolder
 from secateur.storage.shards import TensorInfo
 from secateur.storage.weights import Weights
@@ -138,10 +138,7 @@ def _write_shrunk(
 def _document(weights: Weights, target: Path, added: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Any]:
     """The config, with the family's switches on where biases were added, and the dtype that was asked for."""
     switches = weights.adapter.family.bias_fields if added else ()
-    document = read_document(target / "config.json") | dict.fromkeys(switches, True)
-    if dtype is not None:
-        document["torch_dtype" if "torch_dtype" in document else "dtype"] = str(dtype).removeprefix("torch.")
-    return document
+    return with_dtype(read_document(target / "config.json") | dict.fromkeys(switches, True), dtype)
 
 
 def _layer(weights: Weights, stored: str) -> str:

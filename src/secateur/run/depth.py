@@ -14,7 +14,7 @@ from secateur.calibrate.survey import survey
 from secateur.core.errors import ModelError
 from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.shapes import TokenIds
-from secateur.storage.folder import copy_companions, write_pruned
+from secateur.storage.folder import copy_companions, with_dtype, write_pruned
 from secateur.storage.run_folder import RunFolder
 from secateur.storage.shards import Checkpoint
 from secateur.storage.weights import Weights
@@ -64,7 +64,7 @@ def write_kept_blocks(
         copy_companions(source.folder, target)
         write_pruned(weights.checkpoint, target, lambda name: None, renamed=renamed, dtype=dtype)
         document = depth_config(read_document(target / "config.json"), read_config(source), kept)
-        write_document(target / "config.json", document)
+        write_document(target / "config.json", with_dtype(document, dtype))
         write_document(target / "blocks.json", {"kept": list(kept), "influence": list(influence)})
 
 

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from secateur.core.errors import InputError, NumericalError
 from secateur.core.files import parse_json
 from secateur.storage.shards import Checkpoint, TensorInfo, write_checkpoint
 
-__all__ = ["copy_companions", "write_pruned"]
+__all__ = ["copy_companions", "with_dtype", "write_pruned"]
 
 _SHARD_BYTES = 5_000_000_000
 # What saved models and tokenizers are made of besides weights. Nothing else is copied: no code, no record of another
@@ -107,6 +108,13 @@ def write_pruned(
 
     ready = ((name, _finite(name, tensor).to(plan[name][0])) for name, tensor in tensors())
     write_checkpoint(target, plan, ready, shard_bytes=_SHARD_BYTES)
+
+
+def with_dtype(document: dict[str, Any], dtype: torch.dtype | None) -> dict[str, Any]:
+    """A config that says what weights are written as; None changes nothing."""
+    if dtype is None:
+        return document
+    return document | {"torch_dtype" if "torch_dtype" in document else "dtype": str(dtype).removeprefix("torch.")}
 
 
 def _written(kind: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
