@@ -1,6 +1,8 @@
 """ONNX for ONNX Runtime: decoders with past keys and values, and one forward pass of any model."""
 
 import copy
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, ModelError
 from secateur.surgery.heads import add_silent_heads_
 
 __all__ = ["write_forward_onnx", "write_onnx"]
@@ -45,15 +47,13 @@ def write_onnx(model: PreTrainedModel, out: Path) -> None:
     past = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
     names = [f"{kind}_{number}" for number in range(len(cache.layers)) for kind in ("key", "value")]
     batch, seq, seen = (torch.export.Dim(name) for name in ("batch", "seq", "seen"))
-    torch.onnx.export(
-        _Flat(model).eval(),
+    _export(
+        _Flat(model),
         (ids, past),
-        str(out / "model.onnx"),
+        out,
         input_names=["input_ids", *(f"past_{name}" for name in names)],
         output_names=["logits", *(f"present_{name}" for name in names)],
         dynamic_shapes=({0: batch, 1: seq}, [{0: batch, 2: seen} for _ in past]),
-        dynamo=True,
-        external_data=True,
     )
 
 
@@ -93,16 +93,30 @@ def write_forward_onnx(model: PreTrainedModel, batch: Mapping[str, Tensor], out:
         shapes.append({0: rows, 1: length} if value.dim() == 2 else {0: rows})
     if len(next(iter(inputs.values()))) == 1:  # a batch of one would be written as one for ever
         inputs = {name: value.repeat(2, *[1] * (value.dim() - 1)) for name, value in inputs.items()}
-    torch.onnx.export(
-        _Logits(model, list(inputs)).eval(),
+    _export(
+        _Logits(model, list(inputs)),
         tuple(inputs.values()),
-        str(out / "model.onnx"),
+        out,
         input_names=list(inputs),
         output_names=["logits"],
         dynamic_shapes=(tuple(shapes),),
-        dynamo=True,
-        external_data=True,
     )
+
+
+def _export(model: nn.Module, example: tuple[Any, ...], out: Path, **names: Any) -> None:
+    """Run torch's exporter without what it tells of itself. Raises ModelError where it cannot follow the model."""
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            path = str(out / "model.onnx")
+            torch.onnx.export(model.eval(), example, path, dynamo=True, external_data=True, verbose=False, **names)
+    except torch.onnx.OnnxExporterError as error:
+        raise ModelError(f"torch cannot export this model to ONNX: {str(error).strip().splitlines()[0]}") from error
+    finally:
+        exporter.setLevel(level)
 
 
 def _need_onnx() -> None:
