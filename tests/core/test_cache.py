@@ -28,7 +28,7 @@ def test_made_once_and_only_when_whole(tmp_path, monkeypatch):
 
 def test_package_files():
     assert package_file("torch", "version.py", "a test").is_file()
-    with pytest.raises(InputError, match="needs the package 'no_such_package'"):
+    with pytest.raises(InputError, match="needs the package 'no-such-package'"):
         package_file("no_such_package", "x", "a test")
     with pytest.raises(InputError, match="holds no nothing"):
         package_file("torch", "nothing", "a test")
