@@ -20,10 +20,11 @@ OPTIONS = {
     "search": "--calibration --figures --fitness --json --length --out --population --ratio --samples --seed --space "
     "--storage --text-column --trials --trust-remote-code --workers model",
     "run": "--json --out --resume --trust-remote-code recipe",
-    "evaluate": "--dtype --json --length --limit --perplexity --stride --tasks --trust-remote-code --windows model",
+    "evaluate": "--dtype --json --length --limit --perplexity --stride --tasks --text-column --trust-remote-code "
+    "--windows model",
     "methods": "--json",
     "recover": "--batch --json --length --out --rank --rate --resume --seed --steps --teacher --text "
-    "--trust-remote-code model",
+    "--text-column --trust-remote-code model",
     "verify": "--json --trust-remote-code dense pruned",
     "bench": "--batch --engine --json --new --prompt --rounds --trust-remote-code dense pruned",
     "export": "--out --quantize --to --trust-remote-code folder",

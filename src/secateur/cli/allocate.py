@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from secateur.cli.console import AsJson, Column, Length, Model, Text, Trust, progress, resumable, say, screen
-from secateur.core.files import check_output, storage_errors, write_document
+from secateur.core.files import check_folder, check_output, storage_errors, write_document
 
 Figures = Annotated[Path | None, typer.Option(help="Folder for figures of the result.")]
 
@@ -30,7 +30,7 @@ def allocate(
     trust_remote_code: Trust = False,
 ) -> None:
     """Say how much goes where, without pruning."""
-    check_output(out)
+    _check_outputs(out, figures)
     from secateur.adapt.source import resolve
     from secateur.run.allocate import survey_model
     from secateur.run.recipe import parse_recipe
@@ -71,7 +71,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find how much goes where by trial; killed or not, run it again to go on."""
-    check_output(out)
+    _check_outputs(out, figures)
     from secateur.adapt.source import resolve
     from secateur.calibrate.data import Calibration
     from secateur.search.study import Search, search_ratios
@@ -92,6 +92,15 @@ def search(
         typer.echo(json.dumps(result, indent=2))
         return
     say(f"{found.words}\n{found.fitness:.4f} nats a token, uniform {found.uniform:.4f}; ratios in {out}")
+
+
+def _check_outputs(out: Path, figures: Path | None) -> None:
+    check_output(out)
+    if figures is not None:
+        from secateur.report.figures import need_figures
+
+        check_folder(figures)
+        need_figures()
 
 
 def _draw_ratios(survey: Any, found: Any, folder: Path) -> None:

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from secateur.cli.console import AsJson, err, progress, say, screen
+from secateur.core.files import check_output
 
 __all__ = ["lottery"]
 
@@ -36,9 +37,13 @@ def lottery(
 ) -> None:
     """Find the subnetwork of a random network that computes what TARGET does, to within eps, without training."""
     from secateur.core.errors import InputError
+    from secateur.report.figures import need_figures
     from secateur.theory.golden import GOLDEN
     from secateur.theory.plan import Lottery
 
+    if out is not None:
+        check_output(out)
+        need_figures()
     if (target is None) == (layers is None):
         raise InputError("name one of TARGET and --layers")
     if (out is None) != plan or (layers is not None and not plan):
@@ -84,8 +89,7 @@ def _build(target: str, asked: Any, out: Path, settings: dict[str, Any], *, as_j
     from secateur.theory.session import draw_lottery
 
     with progress("inputs") as bar:
-        found = draw_lottery(target, asked, out, **settings, progress=bar)
-    _draw(found, out)
+        found = draw_lottery(target, asked, out, **settings, illustrate=_draw, progress=bar)
     _tell(found, out, as_json=as_json)
 
 

@@ -137,6 +137,7 @@ def recover(
     text: Text,
     out: Annotated[str, typer.Option(help="Folder to write; must not exist yet.")],
     teacher: Annotated[str | None, typer.Option(help="The dense model, to learn from its outputs too.")] = None,
+    text_column: Column = None,
     rank: Annotated[int, typer.Option(min=0, help="Rank of low-rank changes (LoRA); 0 trains all weights.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 200,
     batch: Annotated[int, typer.Option(min=1, help="Windows in a step.")] = 4,
@@ -154,7 +155,8 @@ def recover(
     from secateur.run.recover import recover as run_recover
     from secateur.train.recover import Training
 
-    training = Training(steps=steps, batch=batch, length=length, rank=rank, rate=rate, seed=seed)
+    sizes: Any = {"steps": steps, "batch": batch, "length": length, "rank": rank}
+    training = Training(**sizes, rate=rate, seed=seed, text_column=text_column)
     with resumable(_RESUME), progress("training steps") as bar:
         found = run_recover(
             model,
@@ -175,6 +177,7 @@ def recover(
 def evaluate(
     model: Model,
     perplexity: Annotated[str | None, typer.Option(help="Text to measure it on, or bundled.")] = None,
+    text_column: Column = None,
     tasks: Annotated[list[Path] | None, typer.Option(help="A .jsonl file of questions; may be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="First rows of each task only.")] = None,
     length: Length = None,
@@ -197,6 +200,7 @@ def evaluate(
             limit=limit,
             dtype=dtype,
             window=(length, stride, windows),
+            text_column=text_column,
             progress=bar,
         )
     show(results, as_json=as_json)

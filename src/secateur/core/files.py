@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from secateur.core.errors import InputError, StorageError
 
 __all__ = [
+    "check_folder",
     "check_output",
     "new_file",
     "new_folder",
@@ -57,6 +58,17 @@ def check_output(out: Path, *, may_be_empty: bool = False) -> None:
         _check_parent(out)
     except OSError as error:
         raise StorageError(f"output {shown} cannot be written: {error}; name another place") from error
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that files cannot be added to, before any work is done; it need not exist yet."""
+    if not folder.is_dir():
+        check_output(folder)
+        return
+    try:
+        _check_parent(folder / "file")
+    except OSError as error:
+        raise StorageError(f"folder {str(folder)!r} cannot be written: {error}; name another place") from error
 
 
 def _check_parent(out: Path) -> None:

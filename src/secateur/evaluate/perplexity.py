@@ -26,12 +26,14 @@ class Perplexity:
     start every `stride` tokens (None: every `length`); a token is scored once, in the first
     window that holds it, given all tokens of the window before it. Every window starts with
     the tokenizer's BOS if it adds one. `limit` stops after that many windows.
+    `column` is the field of rows that holds text.
     """
 
     source: str = "bundled"
     length: int | None = None
     stride: int | None = None
     limit: int | None = None
+    column: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse windows that score nothing."""
@@ -47,7 +49,7 @@ class Perplexity:
     def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
         """`perplexity` and the number of `tokens` scored. Raises InputError on a text the model cannot read."""
         length = default_length(model.config, _LENGTH) if self.length is None else self.length
-        ids, prefix = text_ids(read_text(self.source, "evaluation"), tokenizer)
+        ids, prefix = text_ids(read_text(self.source, "evaluation", column=self.column, tokenizer=tokenizer), tokenizer)
         start_ids = torch.tensor(prefix, dtype=torch.long)
         if length <= len(prefix):
             raise InputError(

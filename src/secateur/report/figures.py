@@ -1,5 +1,6 @@
 """Matplotlib figures, one function a figure; each returns a Figure that `save_figure` writes whole."""
 
+import importlib.util
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ __all__ = [
     "as_text",
     "curve_figure",
     "heads_figure",
+    "need_figures",
     "history_figure",
     "new_axes",
     "ratios_figure",
@@ -131,11 +133,16 @@ def _wrapped(title: str) -> str:
     return as_text(textwrap.fill(title, 75))
 
 
+def need_figures() -> None:
+    """Raise InputError without matplotlib, before work that would end in figures."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError("figures need matplotlib: pip install 'secateur[report]'")
+
+
 def new_axes(inches: tuple[float, float] = _INCHES) -> tuple[Any, Any]:
     """A figure and its axes. Raises InputError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("figures need matplotlib: pip install 'secateur[report]'") from error
+    need_figures()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=inches, layout="constrained")
     return figure, figure.subplots()

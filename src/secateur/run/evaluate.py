@@ -24,6 +24,7 @@ def measure(
     limit: int | None = None,
     dtype: str = "auto",
     window: tuple[int | None, int | None, int | None] = (None, None, None),
+    text_column: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure a model: keys `perplexity` and `tokens`, and `tasks.NAME.acc` and `acc_norm`.
@@ -42,7 +43,7 @@ def measure(
     config = read_config(source)
     length, stride, windows = window
     length = length or default_length(config)
-    text = Perplexity(source=perplexity or "bundled", length=length, stride=stride, limit=windows)
+    text = Perplexity(source=perplexity or "bundled", length=length, stride=stride, limit=windows, column=text_column)
     check_length(length, config, "perplexity")
     tokenizer = load_tokenizer(source)
     if tokenizer is None:

@@ -85,6 +85,7 @@ def _run(
     config, samples = read_config(source), training.steps * training.batch
     training = replace(training, length=training.length or default_length(config, _LENGTH))
     plan = Calibration(source=text, samples=samples, length=training.length, seed=training.seed)
+    plan = replace(plan, text_column=training.text_column)
     drawn, held = plan.draw_apart(load_tokenizer(source), _HELD, share=0.1)
     for ids in (drawn, held):
         check_ids(ids, config, f"text {text!r}")

@@ -27,6 +27,8 @@ from secateur.core.shapes import TokenIds
 from secateur.run.recipe import Recipe
 from secateur.search.evolution import Evolution, Expressions, Ratios
 from secateur.search.trial import Trials, prepare
+from secateur.storage.sealed import tensor_digest
+from secateur.storage.shards import Checkpoint
 
 __all__ = ["Found", "Search", "search_ratios"]
 
@@ -98,7 +100,7 @@ def search_ratios(
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     job = _Job(source, folder, settings, judged)
-    _check_plan(_study(job), job)
+    _check_plan(_study(job), job, ids)
     recipe = Recipe(method="wanda", ratio=settings.ratio, calibration=data)
     prepare(source, recipe, ids, folder / "ranks", progress)
     before = torch.get_num_threads()
@@ -274,9 +276,10 @@ def _study(job: _Job) -> Any:
         ) from error
 
 
-def _check_plan(study: Any, job: _Job) -> None:
+def _check_plan(study: Any, job: _Job, ids: TokenIds) -> None:
     """A study goes on with what it was begun with; expressions may be given more trials."""
-    plan = json.loads(json.dumps(asdict(job.settings) | {"model": str(job.source)}))
+    content = {"model": Checkpoint(job.source.folder).digests(), "ids": tensor_digest({"ids": ids, "judged": job.ids})}
+    plan = json.loads(json.dumps(asdict(job.settings) | content))
     for free in ("workers", "storage", *(["trials"] if job.settings.space == "expressions" else [])):
         plan.pop(free)
     begun = study.user_attrs.get("plan")

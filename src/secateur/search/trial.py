@@ -1,13 +1,11 @@
 """What a trial costs: one masking from stored ranks, and one forward pass over the fitness tokens."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from secateur.adapt.adapter import Adapter, Block, Layer
@@ -23,6 +21,7 @@ from secateur.evaluate.perplexity import token_losses
 from secateur.run.allocate import open_stream
 from secateur.run.recipe import Recipe
 from secateur.run.targets import block_weights
+from secateur.storage.sealed import load_sealed, save_sealed
 from secateur.storage.shards import Checkpoint
 from secateur.storage.weights import Weights
 
@@ -45,6 +44,8 @@ def prepare(
     weights = Weights(Checkpoint(source.folder), Adapter(skeleton(source)), torch.float32)
     places = {block.name: _stored(folder, number) for number, block in enumerate(weights.adapter.blocks())}
     if all(path.exists() for path in places.values()):
+        for path in places.values():
+            load_sealed(path)  # refused here if it was changed; trials map it
         return
     names = iter(places.values())
 
@@ -52,10 +53,7 @@ def prepare(
         tensors = {f"{name}.norm": view.stats[name][InputNorm].value.float().clone() for name in view.weights}
         for name, weight in view.weights.items():
             tensors[f"{name}.rank"] = row_ranks(weight.abs() * tensors[f"{name}.norm"])
-        path = next(names)
-        partial = path.with_suffix(f".{os.getpid()}")
-        save_file(tensors, partial)
-        partial.replace(path)
+        save_sealed(next(names), tensors)
 
     with storage_errors(folder), open_stream(weights.adapter, recipe, ids) as stream:
         folder.mkdir(parents=True, exist_ok=True)

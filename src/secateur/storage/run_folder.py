@@ -1,23 +1,19 @@
 """One finished block is one file; a restart reads them and gives the same bits."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from secateur.core.errors import InputError
-from secateur.core.files import check_output, new_file, read_sealed, storage_errors, write_sealed
+from secateur.core.files import check_output, read_sealed, storage_errors, write_sealed
+from secateur.storage.sealed import load_sealed, save_sealed
 
 __all__ = ["FinishedBlock", "RunFolder"]
 
 _PLAN, _FINISHED, _MODEL = "plan.json", "finished", "model"
-_SEAL = "sha256"
 
 
 class FinishedBlock(NamedTuple):
@@ -96,7 +92,7 @@ class RunFolder:
 
     def load_block(self, index: int) -> FinishedBlock:
         """Read a finished block. Raises InputError when its file is damaged."""
-        tensors, reports = self._load(self._block(index))
+        tensors, reports = load_sealed(self._block(index))
         parts = {
             kind: {key.removeprefix(kind): value for key, value in tensors.items() if key.startswith(kind)}
             for kind in ("weight:", "mask:", "bias:")
@@ -113,7 +109,7 @@ class RunFolder:
 
     def load_hidden(self, index: int) -> list[Tensor]:
         """Read the inputs of block `index`. Raises InputError when they are damaged."""
-        tensors, _ = self._load(self._hidden(index))
+        tensors, _ = load_sealed(self._hidden(index))
         return [tensors[key] for key in sorted(tensors)]
 
     def save_gradients(self, tensors: dict[str, Tensor]) -> None:
@@ -128,7 +124,7 @@ class RunFolder:
 
     def load_gradient(self, layer: str) -> Tensor:
         """Read one layer's gradient. Raises InputError when the file is damaged."""
-        return self._load(self._gradient(layer))[0][layer]
+        return load_sealed(self._gradient(layer))[0][layer]
 
     def save_state(self, tensors: dict[str, Tensor], losses: list[float]) -> None:
         """Write a training state and the losses so far."""
@@ -136,7 +132,7 @@ class RunFolder:
 
     def load_state(self) -> tuple[dict[str, Tensor], list[float]] | None:
         """The last training state, or None before the first. Raises InputError when it is damaged."""
-        return self._load(self._state) if self._state.exists() else None
+        return load_sealed(self._state) if self._state.exists() else None
 
     def finish(self) -> None:
         """Move the finished model to its name and remove everything else; a restart does what a kill left over."""
@@ -172,24 +168,9 @@ class RunFolder:
         )
 
     def _save(self, path: Path, tensors: dict[str, Tensor], extra: Any = None) -> None:
-        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        text = json.dumps(extra)
         with storage_errors(self.path):
             path.parent.mkdir(exist_ok=True)
-            with new_file(path) as room:
-                save_file(whole, room, {"extra": text, _SEAL: _digest(whole, text)})
-
-    def _load(self, path: Path) -> tuple[dict[str, Tensor], Any]:
-        try:
-            with safe_open(path, framework="pt") as opened:
-                file: Any = opened  # safetensors has no types
-                tensors = {key: file.get_tensor(key).clone() for key in file.keys()}
-                metadata = file.metadata() or {}
-            if metadata[_SEAL] != _digest(tensors, metadata["extra"]):
-                raise ValueError("its content does not fit its digest")
-            return tensors, json.loads(metadata["extra"])
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise InputError(f"{path} is damaged ({error}): remove {self.path} and start again") from error
+            save_sealed(path, tensors, extra)
 
     def _block(self, index: int) -> Path:
         return self.path / "blocks" / f"{index:05d}.safetensors"
@@ -219,13 +200,3 @@ class RunFolder:
                     f"{str(self.path)!r} was started with another {key} ({before.get(key)!r}, now {now.get(key)!r}): "
                     "repeat the first command, or remove the folder to start again"
                 )
-
-
-def _digest(tensors: dict[str, Tensor], text: str) -> str:
-    """SHA-256 of names, kinds, shapes and bytes of tensors, and of a text."""
-    found = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        found.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
-    return found.hexdigest()

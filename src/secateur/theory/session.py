@@ -65,12 +65,14 @@ def draw_lottery(
     seed: int = 0,
     tries: int = 1,
     inputs: Path | None = None,
+    illustrate: Callable[[dict[str, Any], Path], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Certificate of a pruned random network, written to `out` with what rebuilds it.
 
     certificate.json; masks.safetensors, which `load_ticket` turns into the network; product.safetensors, the same
-    function as a small dense network. tries: seeds taken, one after another, until nothing is missing.
+    function as a small dense network; `illustrate` may add figures before the folder gets its name.
+    tries: seeds taken, one after another, until nothing is missing.
     Raises InputError and ModelError on what cannot be used; `out` then does not exist.
     """
     if tries < 1:
@@ -94,6 +96,8 @@ def draw_lottery(
         write_target(target, folder / "target.safetensors")
         write_target(product, folder / "product.safetensors")
         write_document(folder / "certificate.json", found)
+        if illustrate is not None:
+            illustrate(found, folder)
     return found
 
 

@@ -33,7 +33,8 @@ class Finetuning:
 
     def __post_init__(self) -> None:
         """Refuse training that does nothing."""
-        if self.epochs <= 0 or self.batch < 1 or self.rate <= 0 or (self.length is not None and self.length < 2):
+        amounts = all(0 < amount < float("inf") for amount in (self.epochs, self.rate))
+        if not amounts or self.batch < 1 or (self.length is not None and self.length < 2):
             raise InputError(
                 f"fine-tuning needs epochs and rate above 0, batch >= 1 and length >= 2, got {self.epochs}, "
                 f"{self.rate}, {self.batch}, {self.length}"

@@ -34,12 +34,13 @@ class Training:
     rate: float | None = None
     teaching: float = 0.5
     seed: int = 0
+    text_column: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse fields outside their range."""
         if min(self.steps, self.batch) < 1 or (self.length or 2) < 2 or self.rank < 0 or self.length == 0:
             raise InputError("recover needs steps and batch of at least 1, length of at least 2, rank of at least 0")
-        if self.peak <= 0 or not 0 <= self.teaching <= 1:
+        if not 0 < self.peak < float("inf") or not 0 <= self.teaching <= 1:
             raise InputError("recover needs a rate above 0 and teaching in 0..1")
 
     @property

@@ -1,0 +1,51 @@
+"""Safetensors with a digest of their own: a changed byte is refused by the file's name."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from secateur.core.errors import InputError
+from secateur.core.files import new_file
+
+__all__ = ["load_sealed", "save_sealed", "tensor_digest"]
+
+_SEAL = "sha256"
+
+
+def save_sealed(path: Path, tensors: Mapping[str, Tensor], extra: Any = None) -> None:
+    """Write tensors, and plain data beside them, under the file's name once it is whole."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(extra)
+    with new_file(path) as room:
+        save_file(whole, room, {"extra": text, _SEAL: tensor_digest(whole, text)})
+
+
+def load_sealed(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """What `save_sealed` wrote: tensors and plain data. Raises InputError when the file is damaged or another's."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            file: Any = opened  # safetensors has no types
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}
+            metadata = file.metadata() or {}
+        if metadata[_SEAL] != tensor_digest(tensors, metadata["extra"]):
+            raise ValueError("its content does not fit its digest")
+        return tensors, json.loads(metadata["extra"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}): remove {path.parent} and start again") from error
+
+
+def tensor_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """SHA-256 of names, kinds, shapes and bytes of tensors, and of a text."""
+    found = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return found.hexdigest()
