@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from dataclasses import replace
 import optuna
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from secateur.adapt.source import Source, load_tokenizer
 from secateur.calibrate.data import Calibration
@@ -36,7 +37,10 @@ def settings(text):
 
 def told(folder):
     backend = optuna.storages.journal.JournalFileBackend(str(folder / "study.log"))
-    study = optuna.load_study(study_name=folder.name, storage=optuna.storages.JournalStorage(backend))
+    try:
+        study = optuna.load_study(study_name=folder.name, storage=optuna.storages.JournalStorage(backend))
+    except KeyError:  # the file is there before the study is
+        return []
     return study.get_trials()
 
 
@@ -155,3 +159,20 @@ def test_helpers_end_with_the_search_that_is_interrupted(settings, saved, tmp_pa
         search_ratios(saved("llama"), replace(settings, workers=2), tmp_path / "s", progress=stop)
     assert not multiprocessing.active_children()
     assert search_ratios(saved("llama"), settings, tmp_path / "s").fitness > 0
+
+
+def test_a_study_knows_its_model_and_text_by_content(settings, saved, text, tmp_path):
+    shutil.copytree(saved("llama"), tmp_path / "m")
+    short = replace(settings, trials=4)
+    search_ratios(tmp_path / "m", short, tmp_path / "s")
+    (tmp_path / "m").rename(tmp_path / "moved")
+    search_ratios(tmp_path / "moved", short, tmp_path / "s")
+    weights = load_file(tmp_path / "moved" / "model.safetensors")
+    save_file({name: value * 2 for name, value in weights.items()}, tmp_path / "moved" / "model.safetensors")
+    with pytest.raises(InputError, match="was begun with model"):
+        search_ratios(tmp_path / "moved", short, tmp_path / "s")
+    rank = sorted((tmp_path / "s" / "ranks").glob("*.safetensors"))[0]
+    whole = rank.read_bytes()
+    rank.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(InputError, match=rf"{rank.name} is damaged"):
+        search_ratios(saved("llama"), short, tmp_path / "s")

@@ -1,6 +1,5 @@
 """Matplotlib figures, one function a figure; each returns a Figure that `save_figure` writes whole."""
 
-import importlib.util
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -135,8 +134,10 @@ def _wrapped(title: str) -> str:
 
 def need_figures() -> None:
     """Raise InputError without matplotlib, before work that would end in figures."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise InputError("figures need matplotlib: pip install 'secateur[report]'")
+    try:
+        import matplotlib.figure  # noqa: F401 - only whether it is there
+    except ImportError as error:
+        raise InputError("figures need matplotlib: pip install 'secateur[report]'") from error
 
 
 def new_axes(inches: tuple[float, float] = _INCHES) -> tuple[Any, Any]:
