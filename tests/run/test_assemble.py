@@ -21,7 +21,7 @@ def masked_dense(dense, pruned, cut):
     for block in adapter.blocks():
         for site in block_sites(block, width):
             if site.name in cut.kept:
-                kept = cut_slices([site], Cut({site.name: cut.kept[site.name]}))[site.layer][1]
+                kept = cut_slices([site], Cut({site.name: cut.kept[site.name]}))[site.layer].columns
                 layer = block.named(site.layer)
                 wide = torch.zeros_like(layer.weight)
                 wide[:, kept] = layers[site.layer].weight

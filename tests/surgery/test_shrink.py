@@ -3,6 +3,7 @@ import torch
 
 from conftest import CONFIGS, tiny_model
 from secateur.adapt.adapter import Adapter
+from secateur.adapt.site import Site
 from secateur.adapt.sites import block_sites, block_sizes, head_dim
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError
@@ -43,3 +44,17 @@ def test_biases_lose_rows_only_and_unknown_sites_are_refused():
     assert sliced(torch.zeros(7), slices, "lm_head.weight").shape == (7,)
     with pytest.raises(InputError, match="does not have"):
         cut_slices(sites, Cut({"wheel": (0,)}))
+
+
+def test_two_sites_may_cut_a_layer_in_rows_and_in_columns_but_not_twice_alike():
+    rows, columns = torch.arange(6).reshape(3, 2), torch.arange(4).reshape(2, 2)
+    tail = torch.arange(5)[:, None]
+    first = Site("first", "channels", 3, 1, rows={"a": rows}, columns={"b": rows})
+    second = Site("second", "channels", 2, 1, rows={"c": columns}, columns={"a": columns})
+    slices = cut_slices([first, second], Cut({"first": (0, 2), "second": (1,)}))
+    weight = torch.arange(24.0).reshape(6, 4)
+    assert torch.equal(sliced(weight, slices, "a.weight"), weight[[0, 1, 4, 5]][:, [2, 3]])
+    assert sliced(torch.arange(6), slices, "a.bias").tolist() == [0, 1, 4, 5]
+    third = Site("third", "channels", 5, 1, rows={"a": tail}, columns={"d": tail})
+    with pytest.raises(InputError, match="two sites cut the rows of 'a'"):
+        cut_slices([first, third], Cut({"first": (0,), "third": (1,)}))

@@ -118,13 +118,14 @@ def _write_shrunk(
 
     def info(name: str) -> TensorInfo:
         dtype, shape = weights.checkpoint.info(name)
-        if _layer(weights, name) not in slices:
+        layer = _layer(weights, name)
+        if layer not in slices:
             return dtype, shape
-        dim, index = slices[_layer(weights, name)]
         if len(shape) == 1:
-            return dtype, shape if dim else (len(index),)
-        dim = 1 - dim if _layer(weights, name) in transposed else dim
-        return dtype, tuple(len(index) if axis == dim else size for axis, size in enumerate(shape))
+            return dtype, slices[layer].shape(shape[0], 1)[:1]
+        turned = layer in transposed
+        rows, columns = slices[layer].shape(*(shape[::-1] if turned else shape))
+        return dtype, (columns, rows) if turned else (rows, columns)
 
     added = {name: sliced(bias, slices, name) for name, bias in finished.new_biases(weights).items()}
     write_pruned(weights.checkpoint, target, changed, info, added=added, dtype=dtype)

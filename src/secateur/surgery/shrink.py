@@ -7,38 +7,35 @@ from transformers import PreTrainedModel
 
 from secateur.adapt.adapter import Adapter, Layer
 from secateur.adapt.resize import settle_
-from secateur.adapt.site import Site, kept_slices
+from secateur.adapt.site import Site, Slice, kept_slices
 from secateur.adapt.sites import Sizes, block_sizes, head_dim
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError
 
 __all__ = ["Slices", "cut_sizes", "cut_slices", "shrink_", "slice_layers_", "sliced"]
 
-Slices = Mapping[str, tuple[int, Tensor]]
+Slices = Mapping[str, Slice]
 
 
-def cut_slices(sites: Sequence[Site], cut: Cut) -> dict[str, tuple[int, Tensor]]:
-    """For every layer a cut touches: the dimension sliced (0 rows, 1 columns) and what stays.
+def cut_slices(sites: Sequence[Site], cut: Cut) -> dict[str, Slice]:
+    """For every layer a cut touches: the rows and columns that stay.
 
-    Raises InputError on a site the model does not have.
+    Raises InputError on a site the model does not have, and where two sites cut one dimension of a layer.
     """
     known = {site.name: site for site in sites}
-    for name in cut.kept:
+    slices: dict[str, Slice] = {}
+    for name, kept in cut.kept.items():
         if name not in known:
             raise InputError(f"cut names site {name!r}, which the model does not have, such as {sites[0].name!r}")
-    slices: dict[str, tuple[int, Tensor]] = {}
-    for name, kept in cut.kept.items():
-        slices |= kept_slices(known[name], kept)
+        for layer, part in kept_slices(known[name], kept).items():
+            slices[layer] = slices.get(layer, Slice()).joined(part, layer)
     return slices
 
 
 def sliced(tensor: Tensor, slices: Slices, parameter: str) -> Tensor:
     """What stays of a parameter `[out, in]` or `[out]`; biases lose rows and never columns."""
-    layer, _, leaf = parameter.rpartition(".")
-    if layer not in slices:
-        return tensor
-    dim, kept = slices[layer]
-    return tensor if leaf == "bias" and dim == 1 else tensor.index_select(dim, kept)
+    layer = parameter.rpartition(".")[0]
+    return slices[layer].cut(tensor) if layer in slices else tensor
 
 
 def cut_sizes(sites: Sequence[Site], cut: Cut, sizes: Sequence[Sizes]) -> list[Sizes]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.site import Site
+from secateur.adapt.site import Site, Slice
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError
 from secateur.core.shapes import TokenIds
@@ -31,17 +31,16 @@ def mask_(dense: PreTrainedModel, small: PreTrainedModel, sites: Sequence[Site],
     What feeds a removed column stays as it was: its output meets only zeros.
     """
     slices = cut_slices(sites, cut)
-    columns = {site.layer for site in sites}
     shrunk = {layer.name: layer for layer in Adapter(small).layers()}
     for layer in Adapter(dense).layers():
-        weight, rows = layer.weight.clone(), torch.arange(layer.weight.shape[0])
-        if layer.name not in slices:
-            weight = shrunk[layer.name].weight
-        elif layer.name in columns:
-            weight.zero_()[:, slices[layer.name][1]] = shrunk[layer.name].weight.to(weight.dtype)
-        else:
-            rows = slices[layer.name][1]
-            weight[rows] = shrunk[layer.name].weight.to(weight.dtype)
+        weight, part = layer.weight.clone(), slices.get(layer.name, Slice())
+        rows, columns = (
+            torch.arange(size) if kept is None else kept for size, kept in zip(weight.shape, part, strict=True)
+        )
+        gone = torch.ones(weight.shape[1], dtype=torch.bool)
+        gone[columns] = False
+        weight[:, gone] = 0
+        weight[rows[:, None], columns] = shrunk[layer.name].weight.to(weight.dtype)
         layer.set_weight(weight)
         narrow = shrunk[layer.name].bias
         if narrow is not None:
@@ -91,13 +90,12 @@ def _check_shapes(dense: PreTrainedModel, small: PreTrainedModel, sites: Sequenc
     slices = cut_slices(sites, cut)
     shrunk = {layer.name: tuple(layer.weight.shape) for layer in Adapter(small).layers()}
     for layer in Adapter(dense).layers():
-        expected = list(layer.weight.shape)
-        if layer.name in slices:
-            dim, index = slices[layer.name]
-            expected[dim] = len(index)
-        if shrunk.get(layer.name) != tuple(expected):
+        rows, columns = layer.weight.shape
+        expected = slices.get(layer.name, Slice()).shape(rows, columns)
+        found = shrunk.get(layer.name)
+        if found != expected:
             raise InputError(
-                f"{layer.name} should be {expected} after the cut, and is {shrunk.get(layer.name, 'missing')}: the "
+                f"{layer.name} should be {list(expected)} after the cut, and is {found and list(found)}: the "
                 "pruned folder and its cut.json come from another dense model"
             )
 
