@@ -257,7 +257,7 @@ SEARCH = (
     "search model --ratio 0.5 --trials 3 --population 2 --fitness 1 --calibration text.txt --samples 2 --length 8 "
     "--out out"
 )
-RECOVER = "recover zeroed --text text.txt --steps 4 --batch 1 --length 8 --out out"
+RECOVER = "recover zeroed --text text.txt --steps 26 --batch 1 --length 8 --out out"
 FOLDER = ("model/*.json", "model/*.safetensors")
 JUDGE = ("evaluate {} --perplexity text.txt --length 8 --windows 2", "verify model {}", "export {} --to standalone --out out")
 FOREST = "forest prune {} --data rows.csv --target target --costs costs.csv"

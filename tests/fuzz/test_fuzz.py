@@ -36,13 +36,14 @@ class Forbidden(BaseException):
 @pytest.fixture(scope="module")
 def room(tmp_path_factory):
     """Where good folders are made once, cases run, and a module lies that nothing may import."""
+    import matplotlib.font_manager  # asks the system for fonts in a process, once
+
     room = tmp_path_factory.mktemp("fuzz")
     for name in ("good", "temporary", "cache", "modules"):
         (room / name).mkdir()
     (room / "modules" / "planted_door.py").write_text(DOOR)
     with pytest.MonkeyPatch.context() as patch:
-        for name, place in {"SECATEUR_CACHE": "cache", "TMPDIR": "temporary", "XDG_CACHE_HOME": "temporary"}.items():
-            patch.setenv(name, str(room / place))
+        patch.setenv("SECATEUR_CACHE", str(room / "cache"))
         patch.setattr("tempfile.tempdir", str(room / "temporary"))
         patch.setenv("SECATEUR_TRACEBACK", "1")
         patch.setattr("secateur.theory.session.ACCURACIES", (1e-1, 1e-2, 1e-3))
