@@ -23,7 +23,20 @@ VALUES = (
 )
 KEYS = ("auto_map", "model_type", "architectures", "__class__", "name", "text", "", "\u2028", "[/b]", "dtype")
 LINES = ("", ",", ",,,,", "\t", '"', "'", "{", "[" * 2000, "\u2028", "\x85", "\ufeff", "\0", "nan", "1e999", "-1", "=")
-PIECES = (b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xe2\x80\xa8", b"\r", b"\n\n", b'"', b"[" * 3000, b"{", b"NaN", b"-", b"&a *a")
+PIECES = (
+    b"\0",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"\xe2\x80\xa8",
+    b"\r",
+    b"\n\n",
+    b'"',
+    b"[" * 3000,
+    b"{",
+    b"NaN",
+    b"-",
+    b"&a *a",
+)
 
 
 def mutate(path, draw, others):
@@ -40,6 +53,67 @@ def mutate(path, draw, others):
 
 
 TEXTS = {".txt", ".jsonl", ".csv", ".tsv", ".yaml", ".log"}
+
+
+def mutate_line(line, draw):
+    """A command line with another value, an option lost or doubled; what `--out` names stays, or is no name at all."""
+    words = line.split(" ")
+    at = draw.randrange(1, len(words))
+    way = draw.choice(("value", "value", "value", "value", "gone", "twice", "option"))
+    if way == "value":
+        names = (
+            ".",
+            "..",
+            "/",
+            "",
+            "~",
+            "none",
+            "x" * 300,
+            "a/b/c",
+            "bundled:none",
+            "datasets:",
+            "x[/y]",
+            "-",
+            "--",
+            "model",
+        )
+        numbers = (
+            "0",
+            "-1",
+            "nan",
+            "inf",
+            "1e999",
+            "1e-9",
+            "10000000000000000000000",
+            "\u00b2",
+            "1,2",
+            "0x10",
+            "2:4",
+            "1:1",
+        )
+        text = ("\x1b[31m", "\udcff", "\u2028", "[bold]", "w3")
+        end = draw.choice(("", "", ".txt", ".jsonl", ".csv", ".gguf", ".safetensors", ".skops", ".yaml"))
+        words[at] = draw.choice(names + numbers + text) + end
+        if words[at - 1] == "--out":
+            words[at] = draw.choice(("", ".", "..", "/", "x" * 300, "model", "text.txt/x", "text.txt"))
+    elif way == "gone":
+        del words[at]
+    elif way == "twice":
+        words.insert(at, words[at])
+    else:
+        option = (
+            "--seed",
+            "--ratio",
+            "--length",
+            "--samples",
+            "--budget",
+            "--pattern",
+            "--allocate",
+            "--exempt",
+            "--bogus",
+        )
+        words[at:at] = [draw.choice(option), draw.choice(("0", "-1", "nan", "1e99", "", "2:4", "5", "\u00b2", "units"))]
+    return f"words {words[1:]!r}"[:300], " ".join(words)
 
 
 def _bytes(path, draw, others):

@@ -4,7 +4,6 @@ import csv
 import gzip
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,9 @@ from sklearn.datasets import load_breast_cancer
 
 from conftest import task_model, tiny_llama_gguf, tiny_model, tiny_tokenizer, words
 from secateur.cli.main import main
+from secateur.core.mask import Masks
 from secateur.storage.run_folder import RunFolder
+from secateur.theory.session import load_ticket
 from secateur.theory.target import Target, write_target
 
 SMALL = "--calibration ids.safetensors --samples 2 --length 8"
@@ -28,12 +29,14 @@ class Kind(NamedTuple):
     """make: fills a folder. files: what is damaged, as globs. commands: what is run in the folder, `out` is written.
 
     resumes: the folder holds an unfinished run, and a command that succeeds has to write what an undisturbed one does.
+    refused: no command takes the file, damaged or not. A command may also name a function of `PYTHON`.
     """
 
     make: object
     files: tuple
     commands: tuple
     resumes: bool = False
+    refused: bool = False
 
 
 def secateur(folder, line):
@@ -57,7 +60,9 @@ def model(folder, family="llama", blocks=2, shards=None):
     tiny_tokenizer(mask=True).save_pretrained(folder / "model")
     made.generation_config.save_pretrained(folder / "model")
     (folder / "text.txt").write_text(words(120))
-    save_file({"ids": torch.randint(3, 99, (40,), generator=torch.Generator().manual_seed(0))}, folder / "ids.safetensors")
+    save_file(
+        {"ids": torch.randint(3, 99, (40,), generator=torch.Generator().manual_seed(0))}, folder / "ids.safetensors"
+    )
 
 
 def sharded(folder):
@@ -74,10 +79,9 @@ def classifier(folder, name="BertForSequenceClassification"):
     tiny_tokenizer(mask=True).save_pretrained(folder / "model")
     rows = [(words(3 + row % 7, row), str(row % 2)) for row in range(8)]
     (folder / "rows.tsv").write_text("".join(f"{text}\t{label}\n" for text, label in rows))
-    (folder / "rows.csv").write_text("".join(f'"{text}",{label}\n' for text, label in rows))
+    (folder / "rows.csv").write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows))
     (folder / "rows.jsonl").write_text("".join(json.dumps({"text": a, "label": int(b)}) + "\n" for a, b in rows))
-    pairs = [{"source": words(4, row), "target": words(3, row + 9)} for row in range(4)]
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    (folder / "pairs.tsv").write_text("".join(f"{words(4, row)}\t{words(3, row + 9)}\n" for row in range(4)))
 
 
 def translator(folder):
@@ -89,7 +93,10 @@ def sentences(folder):
     classifier(folder)
     (folder / "model/1_Pooling").mkdir()
     (folder / "model/1_Pooling/config.json").write_text(json.dumps({"word_embedding_dimension": 32}))
-    modules = [{"idx": 0, "name": "0", "path": "", "type": "x"}, {"idx": 1, "name": "1", "path": "1_Pooling", "type": "y"}]
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "x"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "y"},
+    ]
     (folder / "model/modules.json").write_text(json.dumps(modules))
 
 
@@ -162,7 +169,7 @@ def recipes(folder):
     source = "{source: ids.safetensors, samples: 2, length: 8}"
     (folder / "prune.yaml").write_text(
         f"model: model\nmethod: {{name: sparsegpt, damp: 0.01}}\nratio: 0.5\npattern: unstructured\n"
-        f"allocate: {{name: owl}}\nexempt: [0]\nround_to: 8\ndtype: float32\ncalibration: {source}\nout: out\n"
+        f"allocate: {{name: owl}}\nexempt: []\nallocation: {{model.layers.0: 0.4}}\nround_to: 8\ndtype: float32\ncalibration: {source}\nout: out\n"
     )
     (folder / "command.yaml").write_text(
         "command: evaluate\nmodel: model\nperplexity: text.txt\nlength: 8\nwindows: 2\ndtype: float32\n"
@@ -229,7 +236,9 @@ def boosted(folder):
     x, y = frame.iloc[:, :-1], frame["target"]
     save_forest(GradientBoostingClassifier(n_estimators=3, max_depth=2).fit(x, y), folder / "gradient.skops")
     save_forest(HistGradientBoostingClassifier(max_iter=2, max_depth=2).fit(x, y), folder / "histogram.skops")
-    LGBMClassifier(n_estimators=2, num_leaves=4, verbose=-1, n_jobs=1).fit(x, y).booster_.save_model(folder / "light.txt")
+    LGBMClassifier(n_estimators=2, num_leaves=4, verbose=-1, n_jobs=1).fit(x, y).booster_.save_model(
+        folder / "light.txt"
+    )
     grown = XGBClassifier(n_estimators=2, max_depth=2, n_jobs=1).fit(x, y)
     grown.save_model(folder / "extreme.json"), grown.save_model(folder / "extreme.ubj")
     torch.set_num_threads(threads)
@@ -243,14 +252,22 @@ def lottery(folder):
     np.savez(folder / "rows.npz", draw.normal(size=(5, 3)))
 
 
+def ticket(folder):
+    lottery(folder)
+    secateur(folder, "lottery target.safetensors --eps 0.1 --out drawn")
+
+
+PYTHON = {
+    "load_ticket": lambda: load_ticket(Path("drawn"))(np.ones((2, 3))),
+    "load_masks": lambda: Masks.load(Path("zeroed/masks.safetensors")),
+}
+
+
 def study(folder):
     """A search that has ended."""
     model(folder)
     secateur(folder, SEARCH)
     (folder / "out").unlink()
-    (folder / "out.search").rename(folder / "kept.search")
-    shutil.copytree(folder / "kept.search", folder / "out.search")
-    shutil.rmtree(folder / "kept.search")
 
 
 SEARCH = (
@@ -259,7 +276,7 @@ SEARCH = (
 )
 RECOVER = "recover zeroed --text text.txt --steps 26 --batch 1 --length 8 --out out"
 FOLDER = ("model/*.json", "model/*.safetensors")
-JUDGE = ("evaluate {} --perplexity text.txt --length 8 --windows 2", "verify model {}", "export {} --to standalone --out out")
+JUDGE = ("evaluate {} --perplexity text.txt --length 8 --windows 2", "verify model {}")
 FOREST = "forest prune {} --data rows.csv --target target --costs costs.csv"
 RESUMED = {
     "wanda": f"{PRUNE.replace('model', 'zeroed', 1)} --method wanda",
@@ -278,26 +295,32 @@ KINDS = {
             f"{PRUNE} --method taylor",
             f"allocate model --allocator owl --ratio 0.5 {SMALL} --out out",
             "evaluate model --perplexity text.txt --length 8 --windows 2",
-            "export model --to gguf --out out",
             "export model --to decilm --out out",
-            "export model --to standalone --out out",
             "recover model --text text.txt --steps 1 --batch 1 --length 8 --out out",
             "heads importance model --data text.txt --samples 2 --length 8 --out out",
         ),
     ),
     "gpt2": Kind(gpt2, FOLDER, (STANDARD, "heads prune model --data text.txt --length 8 --ratio 0.3 --out out")),
-    "sharded": Kind(sharded, ("model/*.json", "model/*.safetensors"), (STANDARD, "verify model model")),
-    "gguf": Kind(gguf, ("*.gguf",), ("prune model.gguf --method magnitude --ratio 0.5 --out out",)),
+    "sharded": Kind(sharded, FOLDER, (STANDARD, "evaluate model --perplexity text.txt --length 8 --windows 2")),
+    "gguf": Kind(gguf, ("*.gguf",), ("prune model.gguf --method magnitude --ratio 0.5 --out out", "export model.gguf --to gguf --out out")),
     "shrunk": Kind(
         shrunk,
         ("units/*.json", "blocks/*.json", "units/*.safetensors", "blocks/*.safetensors", "model/config.json"),
         tuple(line.format(name) for name in ("units", "blocks") for line in JUDGE)
-        + ("recover units --text text.txt --steps 1 --batch 1 --length 8 --out out", f"{STANDARD.replace('model', 'units')}"),
+        + ("export units --to standalone --out out", "export blocks --to decilm --out out")
+        + (
+            "recover units --text text.txt --steps 1 --batch 1 --length 8 --out out",
+            f"{STANDARD.replace('model', 'units')}",
+        ),
     ),
     "heads": Kind(
         headless,
         ("heads/*.json", "heads/*.safetensors", "model/config.json"),
-        ("verify model heads", "heads importance heads --data rows.tsv --out out", "heads ablate heads --data rows.tsv --out out"),
+        (
+            "verify model heads",
+            "heads importance heads --data rows.tsv --out out",
+            "heads ablate heads --data rows.tsv --out out",
+        ),
     ),
     "masks": Kind(masked, ("zeroed/*.json", "zeroed/*.safetensors"), (RECOVER, f"{RECOVER} --teacher model")),
     **{
@@ -321,7 +344,11 @@ KINDS = {
             f"prune model --method wanda --ratio 0.5 --samples 2 --length 8 --out out --calibration {name}"
             for name in (*(f"rows.{end}" for end in ("jsonl", "json", "csv", "parquet", "jsonl.gz")), "chat.jsonl")
         )
-        + (STANDARD, "evaluate model --perplexity text.txt.gz --length 8", "evaluate model --perplexity text.txt --length 8"),
+        + (
+            STANDARD,
+            "evaluate model --perplexity text.txt.gz --length 8",
+            "evaluate model --perplexity text.txt --length 8",
+        ),
     ),
     "tasks": Kind(
         tasks, ("quiz*.jsonl",), ("evaluate model --tasks quiz0.jsonl --tasks quiz1.jsonl --tasks quiz2.jsonl",)
@@ -337,9 +364,11 @@ KINDS = {
             "heads finetune model --data rows.tsv --epochs 1 --batch 4 --out out",
         ),
     ),
-    "translator": Kind(translator, (*FOLDER, "pairs.jsonl"), ("heads importance model --data pairs.jsonl --out out",)),
+    "translator": Kind(translator, (*FOLDER, "pairs.tsv"), ("heads importance model --data pairs.tsv --out out",)),
     "sentences": Kind(
-        sentences, ("model/modules.json", "model/1_Pooling/*"), ("heads prune model --data rows.tsv --ratio 0.3 --out out",)
+        sentences,
+        ("model/modules.json", "model/1_Pooling/*"),
+        ("heads prune model --data rows.tsv --ratio 0.3 --out out",),
     ),
     "forest": Kind(
         forest,
@@ -353,11 +382,14 @@ KINDS = {
     ),
     "boosted": Kind(
         boosted,
-        ("gradient.skops", "histogram.skops", "light.txt", "extreme.*"),
-        tuple(
-            f"{FOREST.format(name)} --trade-off 0.01 --out out"
-            for name in ("gradient.skops", "histogram.skops", "light.txt", "extreme.json", "extreme.ubj")
-        ),
+        ("gradient.skops", "histogram.skops"),
+        tuple(f"{FOREST.format(name)} --trade-off 0.01 --out out" for name in ("gradient.skops", "histogram.skops")),
+    ),
+    "other packages": Kind(
+        boosted,
+        ("light.txt", "extreme.*"),
+        tuple(f"{FOREST.format(name)} --path --out out" for name in ("light.txt", "extreme.json", "extreme.ubj")),
+        refused=True,
     ),
     "forest report": Kind(forest, ("small/forest.json",), ("forest report small", "forest report small --json")),
     "lottery": Kind(
@@ -365,5 +397,7 @@ KINDS = {
         ("target.safetensors", "rows.*"),
         ("lottery target.safetensors --eps 0.1 --inputs rows.npy --out out", "lottery target.safetensors --plan"),
     ),
+    "ticket": Kind(ticket, ("drawn/*.json", "drawn/*.safetensors"), ("load_ticket",)),
+    "mask file": Kind(masked, ("zeroed/masks.safetensors",), ("load_masks",)),
     "search": Kind(study, ("out.search/*", "out.search/ranks/*"), (SEARCH,)),
 }

@@ -13,10 +13,12 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-from fuzz.mutations import mutate
-from fuzz.subjects import KINDS
 
+from fuzz.mutations import mutate, mutate_line
+from fuzz.subjects import KINDS, PYTHON
+from secateur.cli.console import plain
 from secateur.cli.main import main
+from secateur.core.errors import SecateurError
 
 CASES = int(os.environ.get("FUZZ_CASES", 150))  # of every kind, where all of them run
 FEW = 4
@@ -36,7 +38,6 @@ class Forbidden(BaseException):
 @pytest.fixture(scope="module")
 def room(tmp_path_factory):
     """Where good folders are made once, cases run, and a module lies that nothing may import."""
-    import matplotlib.font_manager  # asks the system for fonts in a process, once
 
     room = tmp_path_factory.mktemp("fuzz")
     for name in ("good", "temporary", "cache", "modules"):
@@ -74,7 +75,7 @@ def tree(folder):
 
 
 @contextmanager
-def guarded(folder, line):
+def guarded(folder, words):
     """Run as a user does, in that folder; an alarm and no processes."""
 
     def forbidden(*args, **kwargs):
@@ -87,7 +88,7 @@ def guarded(folder, line):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("os.system", "os.execv", "os.execve", "os.posix_spawn", "os.fork", "subprocess.Popen.__init__"):
             patch.setattr(name, forbidden)
-        patch.setattr(sys, "argv", ["secateur", *line.split()])
+        patch.setattr(sys, "argv", ["secateur", *words])
         signal.signal(signal.SIGALRM, alarm)
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
         os.chdir(folder)
@@ -102,12 +103,15 @@ def run(folder, line):
     """Exit code, stdout, stderr; or what came out that is no exit."""
     out, err = io.StringIO(), io.StringIO()
     code = 0
-    with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings(), guarded(folder, line):
+    with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings(), guarded(folder, line.split(" ")):
         warnings.simplefilter("ignore")
         try:
-            main()
+            PYTHON.get(line, main)()
         except SystemExit as stop:
             code = stop.code or 0
+        except SecateurError as error:  # of a function
+            code = 2
+            err.write(f"error: {plain(str(error))}\n")
         except BaseException as error:
             frames = traceback.extract_tb(error.__traceback__)
             own = [frame for frame in frames if "/secateur/" in frame.filename] or frames
@@ -158,7 +162,9 @@ def misplaced(code, line, before, after):
             yield "the output is left after an error"
         kept = [name for name in after if name.startswith("out.partial")]
         if kept and not any(name.startswith("out.partial") for name in before):
-            work = [name for name in kept if name.endswith((".safetensors", "allocation.json")) and "/model/" not in name]
+            work = [
+                name for name in kept if name.endswith((".safetensors", "allocation.json")) and "/model/" not in name
+            ]
             if not work or "out.partial/plan.json" not in after:
                 yield f"left over without finished work: {kept}"
         lost = [name for name in before if name.startswith("out.") and name not in after]
@@ -169,7 +175,16 @@ def misplaced(code, line, before, after):
 
 
 def weights(folder):
-    return {name: data for name, data in tree(folder / "out").items() if name.endswith("safetensors") or name == "config.json"}
+    return {
+        name: data
+        for name, data in tree(folder / "out").items()
+        if name.endswith("safetensors") or name == "config.json"
+    }
+
+
+def fresh(folder, template):
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(template, folder)
 
 
 def try_kind(room, kind, cases):
@@ -177,28 +192,33 @@ def try_kind(room, kind, cases):
     subject, template = KINDS[kind], good(room, kind)
     expected = None
     found = []
+    folder = room / "case"
+    for line in subject.commands if min(cases) == 0 else ():
+        fresh(folder, template)
+        code, _, err = run(folder, line)
+        if code != (2 if subject.refused else 0):
+            found.append(f"{kind}: {line}\n  the undamaged folder is refused: {code} {err}")
     for number in cases:
         draw = random.Random(f"{kind} {number}")
-        folder = room / "case"
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(template, folder)
+        fresh(folder, template)
         line = draw.choice(subject.commands)
         if subject.resumes and expected is None:
             code, _, err = run(folder, line)
             assert code == 0, err
             expected = weights(folder)
-            shutil.rmtree(folder)
-            shutil.copytree(template, folder)
+            fresh(folder, template)
         files = [path for glob in subject.files for path in sorted(folder.glob(glob)) if path.is_file()]
         way = "undamaged"
-        if number:
+        if number % 8 == 7 and line not in PYTHON:
+            way, line = mutate_line(line, draw)
+        elif number:
             path = draw.choice(files)
             way = f"{path.relative_to(folder)}: {mutate(path, draw, files)}"
         before = tree(folder)
         code, printed, err = run(folder, line)
         broken = list(faults(code, printed, err, line, before, tree(folder), room))
-        if code != 0 and not number:
-            broken.append(f"the undamaged folder is refused: {err}")
+        if subject.refused and code != 2:
+            broken.append("taken for a forest")
         if subject.resumes and code == 0 and weights(folder) != expected:
             broken.append("the resumed run wrote other weights")
         if (room / "modules" / "opened").exists():

@@ -179,16 +179,17 @@ def write_document(path: Path, data: dict[str, Any]) -> None:
 def write_sealed(path: Path, data: dict[str, Any]) -> None:
     """Write a JSON object with a digest of its own, for `read_sealed`."""
     plain = json.loads(json.dumps(data))
-    write_document(path, plain | {_SEAL: _digest(plain)})
+    write_document(path, plain | {_SEAL: _digest(path, plain)})
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` wrote. Raises InputError when anything in the file has changed since."""
+    """What `write_sealed` wrote under this name. Raises InputError when anything in the file has changed since."""
     data = read_document(path)
-    if data.pop(_SEAL, None) != _digest(data):
+    if data.pop(_SEAL, None) != _digest(path, data):
         raise InputError(f"{path} is damaged: its content does not fit its digest")
     return data
 
 
-def _digest(data: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+def _digest(path: Path, data: dict[str, Any]) -> str:
+    """SHA-256 of a file's name and of what it holds: another file in its place is noticed too."""
+    return hashlib.sha256(f"{path.name} {json.dumps(data, sort_keys=True)}".encode()).hexdigest()
