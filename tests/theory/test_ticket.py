@@ -81,7 +81,7 @@ def test_masks_come_back_from_a_file(tmp_path):
         ("starts", lambda array: array[:-1]),
         ("starts", lambda array: array[:, None]),
         ("starts", lambda array: array.astype(np.float32)),
-        ("neurons", lambda array: array[0]),
+        ("neurons", lambda array: array[:, None]),
         ("outputs", lambda array: array.astype(np.float32)),
     ],
 )
