@@ -72,15 +72,14 @@ def check_folder(folder: Path) -> None:
 
 
 def _check_parent(out: Path) -> None:
-    """Try whether something can be created where `out`, or the first folder it lacks, would stand."""
+    """Look whether something can be created where `out`, or the first folder it lacks, would stand."""
     place = out.absolute().parent
     while not os.path.lexists(place):
         place = place.parent
     if not place.is_dir():
         raise StorageError(f"output {str(out)!r} cannot be written: {str(place)!r} is not a folder")
-    trial = room_beside(place / "try")
-    trial.mkdir()
-    trial.rmdir()
+    if not os.access(place, os.W_OK | os.X_OK):  # nothing is created: a kill would leave it
+        raise StorageError(f"output {str(out)!r} cannot be written: {str(place)!r} is read-only; name another place")
 
 
 @contextmanager

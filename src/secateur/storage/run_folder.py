@@ -147,6 +147,8 @@ class RunFolder:
     def _clear_finished(self) -> None:
         """Do what a run that was killed while it finished had left to do."""
         with storage_errors(self.out):
+            if self.path.is_dir() and not any(self.path.iterdir()):
+                self.path.rmdir()  # killed before anything was in it, or after everything was out
             if not (self.path / _FINISHED).exists():
                 return
             if self.model.exists() and not self.out.exists():
