@@ -139,7 +139,7 @@ def again(folder, line):
     return code, said
 
 
-def check(folder, line, template, expected, kills):
+def check_kills(folder, line, template, expected, kills):
     """Kill a fresh run at the first of these calls, what goes on at the next, and so on; True if none was killed."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(template, folder)
@@ -168,7 +168,7 @@ def test_a_few_kills(name, template, tmp_path):
     line = COMMANDS[name]
     expected = undisturbed(tmp_path / "whole", line, template)
     for at in random.Random(name).sample(range(1, 40), 4):
-        check(tmp_path / "case", line, template, expected, [at])
+        check_kills(tmp_path / "case", line, template, expected, [at])
 
 
 @pytest.mark.slow
@@ -176,12 +176,12 @@ def test_a_few_kills(name, template, tmp_path):
 def test_a_kill_at_every_call_that_changes_the_disk(name, template, tmp_path):
     line = COMMANDS[name]
     expected = undisturbed(tmp_path / "whole", line, template)
-    ended = next(at for at in itertools.count(1) if check(tmp_path / "case", line, template, expected, [at]))
+    ended = next(at for at in itertools.count(1) if check_kills(tmp_path / "case", line, template, expected, [at]))
     assert ended > 10
     draw = random.Random(name)
     for _ in range(20):
         kills = [draw.randrange(1, ended) for _ in range(draw.choice((2, 3)))]
-        check(tmp_path / "case", line, template, expected, kills)
+        check_kills(tmp_path / "case", line, template, expected, kills)
 
 
 def test_commands_are_those_that_work(template, tmp_path):

@@ -1,4 +1,4 @@
-"""Safetensors with a digest of their own: a changed byte, or another file in its place, is refused by the file's name."""
+"""Safetensors with a digest: a changed byte, or another file in its place, is refused by the file's name."""
 
 import hashlib
 import json
@@ -28,9 +28,9 @@ def save_sealed(path: Path, tensors: Mapping[str, Tensor], extra: Any = None) ->
 
 
 def load_sealed(path: Path, of: Path | None = None) -> tuple[dict[str, Tensor], Any]:
-    """What `save_sealed` wrote under this name: tensors and plain data. Raises InputError when the file is damaged or another's.
+    """What `save_sealed` wrote under this name: tensors and plain data.
 
-    of: the folder to remove then, where it is not the file's own.
+    of: the folder to remove when the file is damaged, its own unless named. Raises InputError then.
     """
     try:
         with safe_open(path, framework="pt") as opened:
