@@ -48,6 +48,7 @@ def test_a_folder_without_tokenizer_has_none(saved, tmp_path):
     [
         ("bundled:nothing", "no bundled model 'nothing': there is smollm2"),
         ("missing.gguf", "no such file"),
+        ("x" * 300 + ".gguf", "no such file"),
         ("a/b/c", "neither a folder nor a valid hub name"),
         ("nobody/no-such-model", "not a local folder, and the hub did not give it"),
     ],

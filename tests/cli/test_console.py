@@ -88,3 +88,11 @@ def test_lists_of_numbers_are_whole_numbers(text):
     with pytest.raises(InputError, match="whole numbers with commas"):
         console.whole_numbers("batch", text, "1,8")
     assert console.whole_numbers("batch", "1, 8", "1,8") == [1, 8]
+
+
+def test_messages_are_one_line_of_signs_that_print(capsys):
+    assert console.plain("a\nb\tc\u2028d\x1b[31m\x00\u202e\ud800 \u00e9\u4e2d[/x]") == (
+        "a b c d\\x1b[31m\\x00\\u202e\\ud800 \u00e9\u4e2d[/x]"
+    )
+    long = console.plain("what " + "x" * 100_000 + " remedy")
+    assert len(long) < 1300 and long.startswith("what xxx") and " ... " in long and long.endswith("xxx remedy")

@@ -84,6 +84,7 @@ def test_a_failure_is_told_and_the_code_says_whether_the_bound_holds(monkeypatch
         (("--layers", "3,a", "--plan"), "should be whole numbers with commas between"),
         (("--layers", "3", "--plan"), "two sizes or more"),
         (("none.safetensors", "--plan"), "neither a .safetensors file"),
+        (("x" * 300 + ".safetensors", "--plan"), "neither a .safetensors file"),
         (("--layers", "3,2", "--plan", "--eps", "0"), "eps 0.0 should be a positive number"),
         (("--layers", "3,2", "--plan", "--base", "1.7"), "above the golden ratio"),
         (("--layers", "3,2", "--plan", "--base", "0"), "base 0.0 is outside"),

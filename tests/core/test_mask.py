@@ -32,3 +32,12 @@ def test_another_file_is_refused(tmp_path):
     for name in ("a", "b", "missing"):
         with pytest.raises(InputError, match="not a mask file"):
             Masks.load(tmp_path / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize(
+    "shapes", ['{"w": [2, 5]}', '{"w": [2, 50]}', '{"w": [-1, -8]}', '{"w": "x"}', '{"w": 3}', "[]", "{}"]
+)
+def test_bits_that_do_not_fit_their_shape_are_refused(shapes, tmp_path):
+    save_file({"w": torch.zeros(1, dtype=torch.uint8)}, tmp_path / "m.safetensors", {"shapes": shapes})
+    with pytest.raises(InputError, match="is not a mask file"):
+        Masks.load(tmp_path / "m.safetensors")

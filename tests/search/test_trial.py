@@ -4,6 +4,7 @@ import torch
 from secateur.adapt.source import Source, load_model
 from secateur.allocate.dsa import DSA
 from secateur.allocate.expression import parse
+from secateur.core.errors import InputError
 from secateur.evaluate.perplexity import token_losses
 from secateur.run.allocate import allocate_model
 from secateur.run.prune import prune
@@ -63,3 +64,18 @@ def test_what_was_prepared_is_not_prepared_again(trials, model, ids, tmp_path, m
     monkeypatch.setattr("secateur.search.trial.survey", None)
     prepare(Source(model), Recipe(method="wanda", ratio=0.5), ids, tmp_path / "ranks")
     assert len(list((tmp_path / "ranks").glob("*.safetensors"))) == 2
+
+
+def test_damaged_ranks_and_numbers_are_refused_by_name(trials, model, ids, tmp_path):
+    program = parse("(abslog)-(std)-(tanh)-(8)")
+    trials.reduced(program)
+    (number,) = (tmp_path / "ranks").glob("*.json")
+    number.write_text(number.read_text().replace(": ", ": 7", 1))
+    with pytest.raises(InputError, match=r"abslog-std\.json is damaged"):
+        trials.reduced(program)
+    ranks = tmp_path / "ranks" / "1.safetensors"
+    whole = ranks.read_bytes()
+    for content in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:-8], b""):
+        ranks.write_bytes(content)
+        with pytest.raises(InputError, match=r"1\.safetensors is damaged"):
+            prepare(Source(model), Recipe(method="wanda", ratio=0.5), ids, tmp_path / "ranks")

@@ -51,7 +51,10 @@ def test_records_of_another_run_and_adapters_stay_behind_and_modules_come_along(
     assert files == sorted([*kept, "modules.json", *folders])
 
 
-@pytest.mark.parametrize("modules", ["{", "[1]", '[{"path": "../x"}]', '[{"path": "none"}]', '{"path": 1}', "[[]]"])
+NO_MODULES = ["{", "[1]", '[{"path": "../x"}]', '[{"path": "none"}]', '{"path": 1}', "[[]]", '[{"path": "..."}]']
+
+
+@pytest.mark.parametrize("modules", [*NO_MODULES, json.dumps([{"path": "x" * 300}]), json.dumps([{"path": "a\0"}])])
 def test_a_damaged_list_of_modules_is_refused(modules, tmp_path):
     (tmp_path / "modules.json").write_text(modules)
     (tmp_path / "out").mkdir()

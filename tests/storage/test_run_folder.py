@@ -123,3 +123,34 @@ def test_a_full_disk_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageError, match="cannot be written"):
         RunFolder(tmp_path / "file" / "out")
+
+
+def test_a_damaged_block_is_refused_before_any_more_work(tmp_path):
+    run = RunFolder(tmp_path / "out")
+    run.open({"x": 1}, resume=False)
+    run.save_block(0, BLOCK)
+    run.save_hidden(1, [torch.ones(2)])
+    file = run.path / "blocks" / "00000.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"00000\.safetensors is damaged"):
+        RunFolder(tmp_path / "out").open({"x": 1}, resume=True)
+    assert (run.path / "hidden-00001.safetensors").exists()
+
+
+def test_one_file_of_a_run_does_not_stand_for_another(tmp_path):
+    run = RunFolder(tmp_path / "out")
+    run.open({"x": 1}, resume=False)
+    run.save_document("allocation", {"a": 0.5})
+    run.save_hidden(0, [torch.ones(2)])
+    run.save_hidden(1, [torch.zeros(2)])
+    (run.path / "plan.json").replace(run.path / "allocation.json")
+    (run.path / "hidden-00000.safetensors").replace(run.path / "hidden-00001.safetensors")
+    for read in (lambda: run.load_document("allocation"), lambda: run.load_hidden(1)):
+        with pytest.raises(InputError, match="is damaged"):
+            read()
+
+
+def test_a_name_too_long_is_one_sentence(tmp_path):
+    with pytest.raises(StorageError, match="too long"):
+        RunFolder(tmp_path / ("x" * 300))

@@ -33,3 +33,11 @@ def test_a_digest_tells_names_kinds_shapes_and_values_apart():
     one = {"a": torch.zeros(2, 2)}
     others = [{"b": torch.zeros(2, 2)}, {"a": torch.zeros(4)}, {"a": torch.zeros(2, 2).half()}, {"a": torch.ones(2, 2)}]
     assert len({tensor_digest(tensors) for tensors in [one, *others]} | {tensor_digest(one, "x")}) == 6
+
+
+def test_another_file_in_its_place_is_refused(tmp_path):
+    for name in ("x", "y"):
+        save_sealed(tmp_path / f"{name}.safetensors", {"a": torch.ones(2)})
+    (tmp_path / "y.safetensors").replace(tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match=r"x\.safetensors is damaged .* remove .*run and start again"):
+        load_sealed(tmp_path / "x.safetensors", tmp_path / "run")

@@ -50,3 +50,9 @@ def test_a_checkpoint_that_does_not_fit_is_refused(saved, tmp_path):
     weights = rewritten(saved("llama"), tmp_path / "d", lambda t: t | {name: torch.zeros(48, 32, dtype=torch.int8)})
     with pytest.raises(ModelError, match="floating-point"), weights.loaded([name]):
         pass
+
+
+@pytest.mark.parametrize("name", ["transformer.ln_f.bias", "transformer.wpe.weight"])
+def test_other_shapes_outside_the_blocks_are_refused_too(name, saved, tmp_path):
+    with pytest.raises(ModelError, match=rf"{name} is \[1, "):
+        rewritten(saved("gpt2"), tmp_path / "m", lambda t: t | {name: t[name][None].contiguous()})

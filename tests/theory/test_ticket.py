@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file as torch_save
 
 from secateur.core.errors import InputError
 from secateur.theory.log_pruning import find_ticket
@@ -77,6 +79,9 @@ def test_masks_come_back_from_a_file(tmp_path):
         ("outputs", lambda array: array + 4),
         ("starts", lambda array: array[::-1].copy()),
         ("starts", lambda array: array[:-1]),
+        ("starts", lambda array: array[:, None]),
+        ("starts", lambda array: array.astype(np.float32)),
+        ("neurons", lambda array: array[:, None]),
         ("outputs", lambda array: array.astype(np.float32)),
     ],
 )
@@ -90,6 +95,7 @@ def test_masks_that_do_not_fit_are_refused(tmp_path, name, change):
 def test_masks_that_cannot_be_read_are_refused(tmp_path):
     save_masks(TICKET.masks[:1], tmp_path / "m.safetensors")
     (tmp_path / "x.safetensors").write_bytes(b"x")
-    for name in ("m.safetensors", "x.safetensors", "none.safetensors"):
+    torch_save({"0.neurons": torch.ones(2, dtype=torch.bfloat16)}, tmp_path / "bf.safetensors")
+    for name in ("m.safetensors", "x.safetensors", "none.safetensors", "bf.safetensors"):
         with pytest.raises(InputError, match="cannot be read"):
             load_masks(tmp_path / name, PLAN)

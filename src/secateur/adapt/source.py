@@ -1,5 +1,6 @@
 """MODEL as users write it (folder, hub name, .gguf, bundled:smollm2) to a folder, and models and tokenizers from it."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def resolve(model: str | Path | Source, *, trusted: bool = False) -> Source:
     if name.startswith("bundled:"):
         return Source(_bundled(name))
     if path.suffix == ".gguf":
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
             raise ModelError(f"model {name!r}: there is no such file")
         return Source(convert_gguf(path))
     if _is_folder(path):

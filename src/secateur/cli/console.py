@@ -25,6 +25,7 @@ __all__ = [
     "Trust",
     "err",
     "interruptible",
+    "plain",
     "progress",
     "resumable",
     "say",
@@ -50,6 +51,7 @@ Column = Annotated[
 Length = Annotated[
     int | None, typer.Option(min=2, help="Tokens in a sample; default is 1024, or the model's positions if fewer.")
 ]
+_HALF = 600  # letters of the ends of a long message
 _EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 
@@ -83,6 +85,12 @@ def resumable(how: str) -> Iterator[None]:
     except (Interrupted, KeyboardInterrupt):
         err.print(f"interrupted: {how}", soft_wrap=True)
         raise typer.Exit(130) from None
+
+
+def plain(why: str) -> str:
+    """A message as one line that is fit to print: control characters as escapes, the middle of a long one left out."""
+    text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in " ".join(why.split()))
+    return text if len(text) <= 2 * _HALF else f"{text[:_HALF]} ... {text[-_HALF:]}"
 
 
 def say(text: object) -> None:

@@ -25,6 +25,7 @@ from secateur.cli.console import (
     Trust,
     err,
     interruptible,
+    plain,
     progress,
     resumable,
     say,
@@ -333,7 +334,7 @@ def _misused(error: Any) -> NoReturn:
 
 
 def _end(why: str) -> NoReturn:
-    line = TextLine("error: ", style="bold red") + TextLine(" ".join(why.split()))
+    line = TextLine("error: ", style="bold red") + TextLine(plain(why))
     err.print(line, soft_wrap=True)
     sys.exit(2)
 

@@ -72,15 +72,14 @@ def check_folder(folder: Path) -> None:
 
 
 def _check_parent(out: Path) -> None:
-    """Try whether something can be created where `out`, or the first folder it lacks, would stand."""
+    """Look whether something can be created where `out`, or the first folder it lacks, would stand."""
     place = out.absolute().parent
     while not os.path.lexists(place):
         place = place.parent
     if not place.is_dir():
         raise StorageError(f"output {str(out)!r} cannot be written: {str(place)!r} is not a folder")
-    trial = room_beside(place / "try")
-    trial.mkdir()
-    trial.rmdir()
+    if not os.access(place, os.W_OK | os.X_OK):  # nothing is created: a kill would leave it
+        raise StorageError(f"output {str(out)!r} cannot be written: {str(place)!r} is read-only; name another place")
 
 
 @contextmanager
@@ -179,16 +178,17 @@ def write_document(path: Path, data: dict[str, Any]) -> None:
 def write_sealed(path: Path, data: dict[str, Any]) -> None:
     """Write a JSON object with a digest of its own, for `read_sealed`."""
     plain = json.loads(json.dumps(data))
-    write_document(path, plain | {_SEAL: _digest(plain)})
+    write_document(path, plain | {_SEAL: _digest(path, plain)})
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` wrote. Raises InputError when anything in the file has changed since."""
+    """What `write_sealed` wrote under this name. Raises InputError when anything in the file has changed since."""
     data = read_document(path)
-    if data.pop(_SEAL, None) != _digest(data):
+    if data.pop(_SEAL, None) != _digest(path, data):
         raise InputError(f"{path} is damaged: its content does not fit its digest")
     return data
 
 
-def _digest(data: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+def _digest(path: Path, data: dict[str, Any]) -> str:
+    """SHA-256 of a file's name and of what it holds: another file in its place is noticed too."""
+    return hashlib.sha256(f"{path.name} {json.dumps(data, sort_keys=True)}".encode()).hexdigest()

@@ -1,6 +1,7 @@
 """A named set of keep masks: apply, count, save as packed bits, load."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,10 @@ def pack(keep: Tensor) -> Tensor:
 
 
 def unpack(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The mask that `pack` packed."""
-    count = int(np.prod(shape))
+    """The mask that `pack` packed. Raises ValueError where the bits are not as many as the shape has."""
+    count = math.prod(shape)
+    if bits.dtype != torch.uint8 or min(shape, default=0) < 0 or bits.numel() != -(-count // 8):
+        raise ValueError(f"{bits.numel()} bytes of {bits.dtype} are no mask of shape {list(shape)}")
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=count).astype(bool)).reshape(shape)
 
 
@@ -67,5 +70,5 @@ class Masks:
                 file: Any = opened  # safetensors has no types
                 shapes = json.loads((file.metadata() or {})["shapes"])
                 return cls({name: unpack(file.get_tensor(name), tuple(shapes[name])) for name in file.keys()})
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
             raise InputError(f"{path} is not a mask file of secateur: {error}") from error

@@ -14,7 +14,7 @@ from secateur.allocate.expression import Expression
 from secateur.allocate.problem import Problem
 from secateur.calibrate.statistic import InputNorm
 from secateur.calibrate.survey import survey
-from secateur.core.files import read_document, storage_errors, write_document
+from secateur.core.files import read_sealed, storage_errors, write_sealed
 from secateur.core.roles import BlockView
 from secateur.core.shapes import TokenIds, Weight
 from secateur.evaluate.perplexity import token_losses
@@ -91,8 +91,8 @@ class Trials:
         path = self._folder / f"{'-'.join((*expression.pre, expression.reduce))}.json"
         if not path.exists():
             found = {block.name: self._reduce(number, block, expression) for number, block in enumerate(self._blocks)}
-            write_document(path, found)
-        return read_document(path)
+            write_sealed(path, found)
+        return read_sealed(path)
 
     def _reduce(self, number: int, block: Block, expression: Expression) -> float:
         with safe_open(_stored(self._folder, number), framework="pt") as stored:

@@ -71,9 +71,10 @@ def _modules(path: Path) -> list[str]:
         folders = [str(entry["path"]) for entry in listed if entry["path"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} should list modules with a path each: {error}") from error
+    present = {part.name for part in path.parent.iterdir() if part.is_dir()}
     for folder in folders:
-        if Path(folder).name != folder or not (path.parent / folder).is_dir():
-            raise InputError(f"{path} names module folder {folder!r}, which {path.parent} does not hold")
+        if folder not in present:
+            raise InputError(f"{path} names module folder {folder[:80]!r}, which {path.parent} does not hold")
     return folders
 
 

@@ -48,7 +48,8 @@ class RunFolder:
     def open(self, plan: dict[str, Any], *, resume: bool) -> int:
         """Start or resume, and return how many blocks are finished.
 
-        Raises InputError when an unfinished run is there and resume is off, or when it was started with another plan.
+        Raises InputError when an unfinished run is there and resume is off, or when its plan is another or its
+        blocks are damaged.
         """
         if self._begun():
             if not resume:
@@ -92,7 +93,7 @@ class RunFolder:
 
     def load_block(self, index: int) -> FinishedBlock:
         """Read a finished block. Raises InputError when its file is damaged."""
-        tensors, reports = load_sealed(self._block(index))
+        tensors, reports = load_sealed(self._block(index), self.path)
         parts = {
             kind: {key.removeprefix(kind): value for key, value in tensors.items() if key.startswith(kind)}
             for kind in ("weight:", "mask:", "bias:")
@@ -109,7 +110,7 @@ class RunFolder:
 
     def load_hidden(self, index: int) -> list[Tensor]:
         """Read the inputs of block `index`. Raises InputError when they are damaged."""
-        tensors, _ = load_sealed(self._hidden(index))
+        tensors, _ = load_sealed(self._hidden(index), self.path)
         return [tensors[key] for key in sorted(tensors)]
 
     def save_gradients(self, tensors: dict[str, Tensor]) -> None:
@@ -124,7 +125,7 @@ class RunFolder:
 
     def load_gradient(self, layer: str) -> Tensor:
         """Read one layer's gradient. Raises InputError when the file is damaged."""
-        return load_sealed(self._gradient(layer))[0][layer]
+        return load_sealed(self._gradient(layer), self.path)[0][layer]
 
     def save_state(self, tensors: dict[str, Tensor], losses: list[float]) -> None:
         """Write a training state and the losses so far."""
@@ -132,7 +133,7 @@ class RunFolder:
 
     def load_state(self) -> tuple[dict[str, Tensor], list[float]] | None:
         """The last training state, or None before the first. Raises InputError when it is damaged."""
-        return load_sealed(self._state) if self._state.exists() else None
+        return load_sealed(self._state, self.path) if self._state.exists() else None
 
     def finish(self) -> None:
         """Move the finished model to its name and remove everything else; a restart does what a kill left over."""
@@ -145,7 +146,11 @@ class RunFolder:
 
     def _clear_finished(self) -> None:
         """Do what a run that was killed while it finished had left to do."""
-        if (self.path / _FINISHED).exists():
+        with storage_errors(self.out):
+            if self.path.is_dir() and not any(self.path.iterdir()):
+                self.path.rmdir()  # killed before anything was in it, or after everything was out
+            if not (self.path / _FINISHED).exists():
+                return
             if self.model.exists() and not self.out.exists():
                 self.model.replace(self.out)
             if not self.model.exists():
@@ -186,8 +191,10 @@ class RunFolder:
         return self.path / "training.safetensors"
 
     def _count(self) -> int:
+        """Finished blocks; each is read, so that damage shows before any more work."""
         count = 0
         while self._block(count).exists():
+            load_sealed(self._block(count), self.path)
             count += 1
         return count
 

@@ -1,4 +1,4 @@
-"""Safetensors with a digest of their own: a changed byte is refused by the file's name."""
+"""Safetensors with a digest: a changed byte, or another file in its place, is refused by the file's name."""
 
 import hashlib
 import json
@@ -24,21 +24,24 @@ def save_sealed(path: Path, tensors: Mapping[str, Tensor], extra: Any = None) ->
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(extra)
     with new_file(path) as room:
-        save_file(whole, room, {"extra": text, _SEAL: tensor_digest(whole, text)})
+        save_file(whole, room, {"extra": text, _SEAL: tensor_digest(whole, path.name + text)})
 
 
-def load_sealed(path: Path) -> tuple[dict[str, Tensor], Any]:
-    """What `save_sealed` wrote: tensors and plain data. Raises InputError when the file is damaged or another's."""
+def load_sealed(path: Path, of: Path | None = None) -> tuple[dict[str, Tensor], Any]:
+    """What `save_sealed` wrote under this name: tensors and plain data.
+
+    of: the folder to remove when the file is damaged, its own unless named. Raises InputError then.
+    """
     try:
         with safe_open(path, framework="pt") as opened:
             file: Any = opened  # safetensors has no types
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}
             metadata = file.metadata() or {}
-        if metadata[_SEAL] != tensor_digest(tensors, metadata["extra"]):
+        if metadata[_SEAL] != tensor_digest(tensors, path.name + metadata["extra"]):
             raise ValueError("its content does not fit its digest")
         return tensors, json.loads(metadata["extra"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}): remove {path.parent} and start again") from error
+        raise InputError(f"{path} is damaged ({error}): remove {of or path.parent} and start again") from error
 
 
 def tensor_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:

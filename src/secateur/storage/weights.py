@@ -20,13 +20,14 @@ class Weights:
     """
 
     def __init__(self, checkpoint: Checkpoint, adapter: Adapter, dtype: torch.dtype) -> None:
-        """Match the blocks' names. Raises ModelError naming the first one missing."""
+        """Match names and shapes. Raises ModelError naming the first one missing in a block, or of another shape."""
         self.checkpoint = checkpoint
         self.adapter = adapter
         self.dtype = dtype
         self.prefix = f"{adapter.model.base_model_prefix}."
-        for block in adapter.blocks():
-            for name, tensor in block.tensors().items():
+        inside = {name for block in adapter.blocks() for name in block.tensors()}
+        for name, tensor in adapter.model.named_parameters():
+            if name in inside or name in self:  # some lack the head, which not every method reads
                 stored = checkpoint.info(self.stored_name(name))[1]
                 if stored != tuple(tensor.shape):
                     raise ModelError(

@@ -1,5 +1,6 @@
 """What the command does: plan, draw, prune, certify, and write what rebuilds the pruned network."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,7 +28,7 @@ def open_target(name: str) -> Target:
     """A .safetensors file of linear layers, or bundled:digits-mlp. Raises ModelError for anything else."""
     if name == _BUNDLED:
         return digits_target()
-    if not name.endswith(".safetensors") or not Path(name).is_file():
+    if not name.endswith(".safetensors") or not os.path.isfile(name):  # noqa: PTH113 - of any name
         raise ModelError(f"target {name!r} is neither a .safetensors file nor {_BUNDLED}")
     return read_target(Path(name))
 

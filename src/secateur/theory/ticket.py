@@ -122,7 +122,7 @@ def load_masks(path: Path, plan: Plan) -> tuple[LayerMask, ...]:
             LayerMask(*(tensors[f"{number}.{name}"] for name in LayerMask._fields))
             for number in range(len(plan.layers))
         )
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"masks {path} cannot be read: {error}") from error
     for number, (mask, layer) in enumerate(zip(masks, plan.layers, strict=True)):
         if not _fits(mask, layer.width, layer.inputs + 1, layer.outputs):
@@ -131,11 +131,12 @@ def load_masks(path: Path, plan: Plan) -> tuple[LayerMask, ...]:
 
 
 def _fits(mask: LayerMask, width: int, inputs: int, outputs: int) -> bool:
-    limits = ((mask.neurons, width), (mask.sources, inputs), (mask.outputs, outputs))
-    inside = all(_below(array, limit) for array, limit in limits) and len(mask.sources) == len(mask.neurons)
     starts: Any = mask.starts
+    limits = ((mask.neurons, width), (mask.sources, inputs), (mask.outputs, outputs), (starts, mask.outputs.size + 1))
+    if not all(_below(array, limit) for array, limit in limits) or len(mask.sources) != len(mask.neurons):
+        return False
     ends = len(starts) == len(mask.neurons) + 1 and (starts[0], starts[-1]) == (0, len(mask.outputs))
-    return inside and ends and bool((np.diff(starts) >= 0).all()) and len(np.unique(mask.neurons)) == len(mask.neurons)
+    return ends and bool((np.diff(starts) >= 0).all()) and len(np.unique(mask.neurons)) == len(mask.neurons)
 
 
 def _below(array: Any, limit: int) -> bool:
