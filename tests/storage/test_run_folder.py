@@ -154,3 +154,21 @@ def test_one_file_of_a_run_does_not_stand_for_another(tmp_path):
 def test_a_name_too_long_is_one_sentence(tmp_path):
     with pytest.raises(StorageError, match="too long"):
         RunFolder(tmp_path / ("x" * 300))
+
+
+def test_what_a_killed_run_left_half_written_does_not_get_into_the_model(tmp_path):
+    run = RunFolder(tmp_path / "out")
+    run.open({"x": 1}, resume=False)
+    (run.new_model() / ".masks.safetensors.0123.safetensors").write_text("half")
+    assert list(run.new_model().iterdir()) == []
+    run.finish()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+
+
+def test_an_empty_working_folder_is_cleared(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model").touch()
+    (tmp_path / "out.partial").mkdir()
+    with pytest.raises(InputError, match="already exists"):
+        RunFolder(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

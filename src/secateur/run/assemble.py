@@ -71,9 +71,8 @@ def assemble(
     what weights are written as; None keeps each one's own.
     """
     finished = _Finished(folder, len(weights.adapter.blocks()))
-    target = folder.model
+    target = folder.new_model()
     with storage_errors(target):
-        target.mkdir(exist_ok=True)
         copy_companions(source.folder, target)
         if sites:
             _write_shrunk(weights, finished, target, sites, dtype)

@@ -58,9 +58,8 @@ def write_kept_blocks(
         new = f"{prefix}{numbers[number]}.{rest}"
         return new if stored == name else new.removeprefix(weights.prefix)
 
-    target = folder.model
+    target = folder.new_model()
     with storage_errors(target):
-        target.mkdir(exist_ok=True)
         copy_companions(source.folder, target)
         write_pruned(weights.checkpoint, target, lambda name: None, renamed=renamed, dtype=dtype)
         document = depth_config(read_document(target / "config.json"), read_config(source), kept)

@@ -145,14 +145,13 @@ def _train(trainer: Trainer, drawn: TokenIds, folder: RunFolder, progress: Calla
 def _write(source: Source, folder: RunFolder, trained: Mapping[str, Tensor], found: dict[str, Any]) -> None:
     checkpoint = Checkpoint(source.folder)
     weights = Weights(checkpoint, Adapter(skeleton(source)), torch.float32)
-    target = folder.model
+    target = folder.new_model()
 
     def changed(name: str) -> Tensor | None:
         layer, _, leaf = weights.model_name(name).rpartition(".")
         return trained[layer].to(checkpoint.info(name)[0]) if leaf == "weight" and layer in trained else None
 
     with storage_errors(target):
-        target.mkdir(exist_ok=True)
         copy_companions(source.folder, target)
         for name in _KEPT:
             if (source.folder / name).exists():

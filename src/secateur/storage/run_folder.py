@@ -45,6 +45,14 @@ class RunFolder:
         """Where the finished model is put together."""
         return self.path / _MODEL
 
+    def new_model(self) -> Path:
+        """That folder, empty: nothing that a killed run left half written gets into the model."""
+        with storage_errors(self.path):
+            if self.model.exists():
+                shutil.rmtree(self.model)
+            self.model.mkdir()
+        return self.model
+
     def open(self, plan: dict[str, Any], *, resume: bool) -> int:
         """Start or resume, and return how many blocks are finished.
 
