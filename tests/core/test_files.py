@@ -63,6 +63,10 @@ def test_a_seal_breaks_with_any_change(tmp_path):
     (tmp_path / "a.json").write_text(text.replace("0.1", "0.2"))
     with pytest.raises(InputError, match=r"a\.json is damaged"):
         read_sealed(tmp_path / "a.json")
+    write_sealed(tmp_path / "b.json", {})
+    (tmp_path / "b.json").replace(tmp_path / "a.json")
+    with pytest.raises(InputError, match=r"a\.json is damaged"):
+        read_sealed(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "/", "x/..", "a\0b", "n" * 300, "link", "taken", "file/inside"])
@@ -85,6 +89,17 @@ def test_an_empty_folder_may_be_taken_where_that_is_said(tmp_path):
     check_output(tmp_path / "empty", may_be_empty=True)
     with pytest.raises(InputError, match="already exists"):
         check_output(tmp_path / "empty")
+
+
+def test_a_name_is_checked_without_creating_anything(tmp_path, monkeypatch):
+    def refused(*args, **kwargs):
+        raise AssertionError(args)
+
+    monkeypatch.setattr("os.mkdir", refused)  # what a kill would leave
+    check_output(tmp_path / "out")
+    monkeypatch.setattr("os.access", lambda place, mode: False)  # root may write anywhere
+    with pytest.raises(StorageError, match="is read-only; name another place"):
+        check_output(tmp_path / "out")
 
 
 def test_files_of_the_user_beside_an_output_are_left_alone(tmp_path):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 import pytest
@@ -109,6 +110,23 @@ def test_a_search_may_be_made_longer_but_not_changed(settings, saved, tmp_path):
     assert longer.history[:4] == short.history[:4] and len(longer.history) == 12
     with pytest.raises(InputError, match="begun with ratio 0.5, now it is 0.6"):
         search_ratios(saved("llama"), replace(settings, ratio=0.6), tmp_path / "s")
+
+
+def test_the_lock_that_a_killed_search_leaves_can_be_told_from_a_live_one(settings, saved, tmp_path, monkeypatch):
+    """Optuna breaks a lock whose link it can follow and nobody touches; else it waits for ever."""
+    led = []
+    link = os.symlink
+
+    def noted(target, name):
+        link(target, name)
+        led.append(Path(name).exists())
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "symlink", noted)
+    few = replace(settings, trials=1)
+    search_ratios(saved("llama"), few, Path("s"))
+    search_ratios(saved("llama"), replace(few, storage="journal:other.log"), Path("t"))
+    assert len(led) > 4 and all(led)
 
 
 def test_sqlite_keeps_a_study_too(settings, saved, tmp_path):

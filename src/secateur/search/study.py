@@ -266,7 +266,8 @@ def _study(job: _Job) -> Any:
     try:
         storage: Any = url
         if url.startswith("journal:"):
-            backend = JournalFileBackend(url.removeprefix("journal:"))
+            path = Path(url.removeprefix("journal:")).absolute()  # its lock is a link to it, which has to lead there
+            backend = JournalFileBackend(str(path))
             storage = optuna.storages.JournalStorage(backend)
         return optuna.create_study(storage=storage, study_name=job.folder.name, load_if_exists=True)
     except Exception as error:  # SQLAlchemy, its drivers and Optuna each raise their own kinds
