@@ -41,7 +41,7 @@ def test_every_kind_holds_the_same_texts(kind, tmp_path):
     ):
         read_text(str(path), "calibration", column="body")
     if kind != ".csv":  # which knows text alone
-        with pytest.raises(InputError, match=r"field 'n' should be text, found a int"):
+        with pytest.raises(InputError, match=r"field 'n' should be text, found int"):
             read_text(str(path), "calibration", column="n")
 
 

@@ -302,7 +302,11 @@ KINDS = {
     ),
     "gpt2": Kind(gpt2, FOLDER, (STANDARD, "heads prune model --data text.txt --length 8 --ratio 0.3 --out out")),
     "sharded": Kind(sharded, FOLDER, (STANDARD, "evaluate model --perplexity text.txt --length 8 --windows 2")),
-    "gguf": Kind(gguf, ("*.gguf",), ("prune model.gguf --method magnitude --ratio 0.5 --out out", "export model.gguf --to gguf --out out")),
+    "gguf": Kind(
+        gguf,
+        ("*.gguf",),
+        ("prune model.gguf --method magnitude --ratio 0.5 --out out", "export model.gguf --to gguf --out out"),
+    ),
     "shrunk": Kind(
         shrunk,
         ("units/*.json", "blocks/*.json", "units/*.safetensors", "blocks/*.safetensors", "model/config.json"),

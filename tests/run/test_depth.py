@@ -60,8 +60,11 @@ def test_a_model_shrunk_before_loses_blocks_too(saved, ids, tmp_path):
 
 
 def test_wrong_requests_are_refused_in_words(saved, ids, tmp_path):
-    with pytest.raises(RatioError, match="all 2 blocks"):
-        prune(saved("llama"), Recipe(method="shortgpt", ratio=0.9), tmp_path / "out", ids=ids)
+    with pytest.raises(RatioError, match="removes none of 2 blocks: ask for at least 0.5"):
+        prune(saved("llama"), Recipe(method="shortgpt", ratio=0.4), tmp_path / "out", ids=ids)
+    assert (
+        prune(saved("llama", blocks=3), Recipe(method="shortgpt", ratio=0.6), tmp_path / "a", ids=ids).sparsity < 0.34
+    )
     with pytest.raises(RecipeError, match="go together"):
         Recipe(method="wanda", pattern="blocks", ratio=0.5)
     with pytest.raises(RecipeError, match="go together"):

@@ -338,3 +338,11 @@ def test_loading_a_model_of_unequal_blocks_warns_of_nothing(saved, ids, tmp_path
     done = subprocess.run([sys.executable, "-c", script, tmp_path / "out"], capture_output=True, text=True)
     assert done.returncode == 0 and len(set(done.stdout.split())) == 1, done.stderr
     assert "global value" not in done.stderr
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_biases_that_a_method_adds_are_no_missing_tensors(family, saved, text, tmp_path):
+    calibration = Calibration(source=str(text), samples=4, length=16)
+    recipe = Recipe(method="flap", ratio=0.3, round_to=1, calibration=calibration)
+    result = prune(saved(family), recipe, tmp_path / "out")
+    assert result.held_out is not None and result.held_out["before"] != result.held_out["after"]

@@ -1,10 +1,13 @@
 import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from conftest import tiny_model
+from conftest import CONFIGS, tiny_model
 from secateur.adapt.adapter import Adapter
 from secateur.core.errors import InputError, RatioError
+from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 from secateur.run.targets import choose_targets, ratio_for
+from secateur.storage.shards import Checkpoint
 
 ADAPTER = Adapter(tiny_model("llama"))
 ADAPTER3 = Adapter(tiny_model("llama", blocks=3))
@@ -84,3 +87,16 @@ def test_a_layers_own_ratio_stands_above_its_blocks():
     assert layers["model.layers.0.mlp.up_proj"].ratio == pytest.approx(0.3, abs=1e-3)
     assert layers["model.layers.0.mlp.down_proj"].ratio == pytest.approx(0.2, abs=1e-3)
     assert layers["model.layers.1.mlp.up_proj"].ratio == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("unit", "each"), [("params", 1), ("bytes", 4)])
+def test_a_budget_counts_a_tied_head_once(tied, unit, each, ids, tmp_path):
+    config = LlamaConfig(**CONFIGS["llama"] | dict(tie_word_embeddings=tied, num_hidden_layers=4))
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "m")
+    dense = Checkpoint(tmp_path / "m").size()[0]
+    budget = int(0.8 * dense)
+    recipe = Recipe(method="magnitude", pattern="units:none", budget=f"{budget * each}-{unit}", round_to=1)
+    result = prune(tmp_path / "m", recipe, tmp_path / "out", ids=ids)
+    assert abs(Checkpoint(tmp_path / "out").size()[0] - budget) < 0.02 * budget  # whole channels of 32
+    assert result.parameters[0] == dense

@@ -58,6 +58,9 @@ def _read(gguf: Path) -> tuple[str | None, torch.dtype]:
     except ImportError as error:
         raise InputError("reading .gguf files needs the gguf package: pip install 'secateur[gguf]'") from error
     reader = GGUFReader(gguf)
+    architecture = reader.get_field("general.architecture")
+    if architecture is not None and architecture.contents() == "deci":
+        raise InputError(f"{gguf} holds architecture 'deci', which llama.cpp alone reads: give the model's folder")
     field = reader.get_field("tokenizer.ggml.pre")
     kinds = {tensor.tensor_type for tensor in reader.tensors if len(tensor.shape) > 1}
     wide = {GGMLQuantizationType.F32: torch.float32, GGMLQuantizationType.F16: torch.float16}

@@ -85,8 +85,10 @@ def row_text(row: Row, column: str | None, tokenizer: PreTrainedTokenizerBase | 
     if name in row.fields:
         text = row.fields[name]
         if not isinstance(text, str):
-            found = "null" if text is None else f"a {type(text).__name__}"
+            found = "null" if text is None else type(text).__name__
             raise InputError(f"{row.where}: field {name!r} should be text, found {found}")
+        if any("\ud800" <= sign <= "\udfff" for sign in text):
+            raise InputError(f"{row.where}: field {name!r} holds half of a character (a lone surrogate)")
         return text
     if column is None and "messages" in row.fields:
         return _chat(row, tokenizer)
@@ -118,7 +120,8 @@ def _json(path: Path) -> Iterator[Row]:
     try:
         data = parse_json(read_plain(path))
     except ValueError as error:
-        raise InputError(f"{str(path)!r} is not JSON: {error}") from error
+        hint = " (of a file with one object a line the name ends in .jsonl)" if "Extra data" in str(error) else ""
+        raise InputError(f"{str(path)!r} is not JSON: {error}{hint}") from error
     if not isinstance(data, list):
         raise InputError(f"{str(path)!r} should hold a list of objects, found a {type(data).__name__}")
     for number, fields in enumerate(data, 1):

@@ -105,7 +105,7 @@ def show(results: dict[str, Any], *, as_json: bool) -> None:
         return
     table = Table("measure", "value")
     for name, value in _flat(results):
-        table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
+        table.add_row(name, _number(value))
     screen.print(table)
 
 
@@ -167,6 +167,14 @@ def _lines(label: str) -> Iterator[Callable[[int, int], None]]:
     finally:
         ended.set()
         speaker.join()
+
+
+def _number(value: int | float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.3g}"
 
 
 def _flat(results: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -42,9 +43,10 @@ from secateur.core.files import check_output
 __all__ = ["app", "main"]
 
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_HELP = str(__import__("secateur").__doc__).splitlines()[0]
 _RESUME = "finished work is kept: rerun the command with --resume to go on"
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__import__("secateur").__doc__)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=_HELP)
 app.command()(allocate)
 app.command()(search)
 app.command()(lottery)
@@ -80,7 +82,7 @@ def prune(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Prune MODEL and save a model that plain transformers loads."""
+    """Prune MODEL and save it as a transformers folder; unequal blocks load after `import secateur`."""
     _check_names(model, Path(out))
     from secateur.run.recipe import parse_recipe  # torch takes seconds to import: not for --help
 
@@ -171,7 +173,7 @@ def recover(
         )
     show(found, as_json=as_json)
     if not as_json:
-        say(f"{out}: trained; next: secateur evaluate {out} --perplexity FILE")
+        say(f"{out}: trained; next: secateur evaluate {shlex.quote(out)} --perplexity FILE")
 
 
 @app.command()
@@ -372,7 +374,8 @@ def _prune(model: str, recipe: Any, out: str, *, resume: bool, trust: bool, as_j
             f"{held['before']:.2f} before, {held['after']:.2f} after"
         )
     smaller = (result.out / "cut.json").exists() or (result.out / "blocks.json").exists()
-    say(f"next: secateur verify {model} {out}" if smaller else f"next: secateur evaluate {out} --perplexity FILE")
+    pair = shlex.join(["--", model, out] if out.startswith("-") else [model, out])
+    say(f"next: secateur verify {pair}" if smaller else f"next: secateur evaluate {shlex.quote(out)} --perplexity FILE")
 
 
 def _ratios(path: Path | None) -> dict[str, float]:

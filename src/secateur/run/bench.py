@@ -1,5 +1,6 @@
 """bench(dense, pruned, ...) -> tokens a second of both, side by side, and their ratio."""
 
+import importlib.util
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from secateur.export.convert import convert
 __all__ = ["ENGINES", "bench"]
 
 ENGINES = ("torch", "torch-bfloat16", "onnxruntime", "llama.cpp")
+_PACKAGES = {"onnxruntime": ("onnxruntime", "onnx"), "llama.cpp": ("llama_cpp", "llamacpp")}
 Run = Callable[[int], Speed]
 
 
@@ -39,6 +41,9 @@ def bench(
     for engine in engines:
         if engine not in ENGINES:
             raise InputError(f"engine {engine!r} is unknown: use {', '.join(ENGINES)}")
+        module, extra = _PACKAGES.get(engine, ("torch", ""))
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f"engine {engine!r} needs its package: pip install 'secateur[{extra}]'")
     if min(*batches, prompt, new, rounds) < 1:
         raise InputError("batch, prompt, new and rounds must be at least 1")
     sources = resolve(dense), resolve(pruned)

@@ -120,6 +120,7 @@ class _Job:
         self.weights = Weights(checkpoint, self.adapter, self.dtype)
         self.checkpoint = checkpoint
         self.solver: Solver = recipe.solver()
+        checkpoint.check_finite()
         self.targets = self._targets(recipe)
         self.streamed = [kind for kind in self.solver.needs if kind is not Gradient]
         self.tokens = 0
@@ -168,9 +169,11 @@ class _Job:
         if self.held is None:
             return None
         written = Source(self.folder.model, self.source.trusted)
-        after = Weights(Checkpoint(written.folder), Adapter(skeleton(written)), self.dtype)
         settings = stream_settings(self.recipe)
-        before, found = (streamed_perplexity(weights, self.held, settings) for weights in (self.weights, after))
+        before, found = (
+            streamed_perplexity(Weights(Checkpoint(model.folder), Adapter(skeleton(model)), self.dtype), ids, settings)
+            for model, ids in ((self.source, self.held), (written, self.held))
+        )
         if before is None or found is None:
             return None
         windows, length = self.held.shape

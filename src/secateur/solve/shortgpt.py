@@ -25,11 +25,14 @@ class ShortGPT:
     def keep(self, influence: Sequence[float], ratio: float) -> list[int]:
         """The numbers of the blocks that stay, in order; of equal blocks the first goes.
 
-        Raises RatioError when none would stay.
+        Raises RatioError when none would stay, or none would go.
         """
-        gone = round(ratio * len(influence))
-        if gone >= len(influence):
-            raise RatioError(f"ratio {ratio:g} would remove all {len(influence)} blocks: ask for less")
+        blocks = len(influence)
+        gone = int(ratio * blocks + 1e-9)  # whole blocks, and no more than was asked for
+        if gone >= blocks:
+            raise RatioError(f"ratio {ratio:g} would remove all {blocks} blocks: ask for less")
+        if ratio > 0 and not gone:
+            raise RatioError(f"ratio {ratio:g} removes none of {blocks} blocks: ask for at least {1 / blocks:.3g}")
         lowest = sorted(range(len(influence)), key=lambda number: (influence[number], number))[:gone]
         return [number for number in range(len(influence)) if number not in lowest]
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from secateur.core.cache import file_digest
-from secateur.core.errors import ModelError
+from secateur.core.errors import ModelError, NumericalError
 from secateur.core.files import read_document, write_document
 
 __all__ = ["Checkpoint", "TensorInfo", "write_checkpoint"]
@@ -64,6 +64,12 @@ class Checkpoint:
     def info(self, name: str) -> TensorInfo:
         """A tensor's dtype and shape, without reading it."""
         return self._info[name]
+
+    def check_finite(self) -> None:
+        """Read every tensor once, one at a time. Raises NumericalError naming the first that holds NaN or inf."""
+        for name, (dtype, _) in self._info.items():
+            if dtype.is_floating_point and not torch.isfinite(self.read(name)).all():
+                raise NumericalError(f"{name} holds NaN or inf in {self._where[name]}: download the model again")
 
     def size(self) -> tuple[int, int]:
         """How many numbers the checkpoint holds, and in how many bytes."""
