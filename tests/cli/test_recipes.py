@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 from typer.main import get_command
@@ -58,3 +59,28 @@ def test_a_file_that_cannot_be_read_is_named_once(tmp_path):
     with pytest.raises(RecipeError) as told:
         load_recipe(tmp_path / "none.yaml")
     assert str(told.value).count("none.yaml cannot be read") == 1 and not str(told.value).count(": recipe ")
+
+
+def test_a_recipe_that_lacks_an_argument_and_one_that_fails_end_as_the_command_itself_does(
+    monkeypatch, capsys, tmp_path
+):
+    (tmp_path / "r.yaml").write_text("command: evaluate\ntasks: quiz.jsonl\n")
+    code, _, err = run(monkeypatch, capsys, "run", tmp_path / "r.yaml")
+    assert code == 2 and err.startswith("error: Missing argument 'model'.") and err.count("\n") == 1
+    (tmp_path / "r.yaml").write_text("command: lottery\ntarget: none.safetensors\nplan: true\n")
+    code, _, err = run(monkeypatch, capsys, "run", tmp_path / "r.yaml")
+    assert code == 2 and "neither a .safetensors file" in err and err.count("\n") == 1
+
+
+def test_a_recipes_command_keeps_its_exit_code(monkeypatch, capsys, saved, text, tmp_path):
+    data = f"source: {text}, samples: 2, length: 8"
+    for name, ratio in (("a", 0.3), ("b", 0.4)):
+        (tmp_path / "p.yaml").write_text(
+            f"model: {saved('llama')}\nmethod: magnitude\npattern: units\nround_to: 1\nratio: {ratio}\n"
+            f"calibration: {{{data}}}\nout: {tmp_path / name}\n"
+        )
+        assert run(monkeypatch, capsys, "run", tmp_path / "p.yaml")[0] == 0
+    shutil.copyfile(tmp_path / "b" / "cut.json", tmp_path / "a" / "cut.json")
+    (tmp_path / "v.yaml").write_text(f"command: verify\ndense: {saved('llama')}\npruned: {tmp_path / 'a'}\n")
+    code, _, err = run(monkeypatch, capsys, "run", tmp_path / "v.yaml")
+    assert code == 1 and "not the same" in err
