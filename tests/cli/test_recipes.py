@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.main import get_command
 
 from conftest import run
@@ -58,3 +59,25 @@ def test_a_file_that_cannot_be_read_is_named_once(tmp_path):
     with pytest.raises(RecipeError) as told:
         load_recipe(tmp_path / "none.yaml")
     assert str(told.value).count("none.yaml cannot be read") == 1 and not str(told.value).count(": recipe ")
+
+
+def test_a_recipe_that_lacks_an_argument_and_one_that_fails_end_as_the_command_itself_does(
+    monkeypatch, capsys, tmp_path
+):
+    (tmp_path / "r.yaml").write_text("command: evaluate\ntasks: quiz.jsonl\n")
+    code, _, err = run(monkeypatch, capsys, "run", tmp_path / "r.yaml")
+    assert code == 2 and err.startswith("error: Missing argument 'model'.") and err.count("\n") == 1
+    (tmp_path / "r.yaml").write_text("command: lottery\ntarget: none.safetensors\nplan: true\n")
+    code, _, err = run(monkeypatch, capsys, "run", tmp_path / "r.yaml")
+    assert code == 2 and "neither a .safetensors file" in err and err.count("\n") == 1
+
+
+def test_a_recipes_command_keeps_its_exit_code(monkeypatch, capsys, saved, tmp_path):
+    args = ("--method", "magnitude", "--pattern", "units", "--round-to", 1, "--ratio", 0.3, "--out", tmp_path / "small")
+    assert run(monkeypatch, capsys, "prune", saved("llama"), *args)[0] == 0
+    file = tmp_path / "small" / "model.safetensors"
+    save_file({name: tensor * 1.5 for name, tensor in load_file(file).items()}, tmp_path / "m", {"format": "pt"})
+    (tmp_path / "m").replace(file)
+    (tmp_path / "v.yaml").write_text(f"command: verify\ndense: {saved('llama')}\npruned: {tmp_path / 'small'}\n")
+    code, _, err = run(monkeypatch, capsys, "run", tmp_path / "v.yaml")
+    assert code == 1 and "not the same" in err

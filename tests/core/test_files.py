@@ -7,6 +7,7 @@ from secateur.core.files import (
     check_output,
     new_file,
     new_folder,
+    parse_json,
     read_document,
     read_sealed,
     reserve,
@@ -49,6 +50,13 @@ def test_nesting_without_end_is_refused(tmp_path):
     (tmp_path / "a.json").write_text("[" * 100_000)
     with pytest.raises(InputError, match="cannot be read as JSON"):
         read_document(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("text", ['{"a": "\\ud800"}', '["\\uDFFF x"]', '{"\\udc00": 1}', '"\\ude00\\ud83d"'])
+def test_half_of_a_surrogate_pair_is_no_text(text):
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        parse_json(text)
+    assert parse_json('["\\ud83d\\ude00", "\\\\ud800"]') == ["\U0001f600", "\\ud800"]
 
 
 def test_a_byte_order_mark_is_no_content(tmp_path):

@@ -125,7 +125,8 @@ def run(
 
         given = {"out": out, "resume": resume or None, "json": as_json or None}  # they stand above the recipe's
         given["trust_remote_code"] = trust_remote_code or None
-        app(as_arguments(get_command(app), data | {key: value for key, value in given.items() if value is not None}))
+        words = as_arguments(get_command(app), data | {key: value for key, value in given.items() if value is not None})
+        raise typer.Exit(app(words, standalone_mode=False) or 0)
     settings = load_recipe(recipe)
     target = out or settings.out
     if settings.model is None or target is None:
@@ -343,7 +344,7 @@ def _end(why: str) -> NoReturn:
 
 def _check_names(model: str, out: Path | None = None) -> None:
     """Refuse names that lead nowhere before torch is imported."""
-    if out is not None:
+    if out is not None and not os.path.lexists(f"{out}.partial"):  # which the run clears up, and then looks
         check_output(out, may_be_empty=True)
     if "\0" in model or not model.strip():
         raise InputError(f"model {model!r} is no name: give a folder, a hub name, a .gguf file or bundled:smollm2")

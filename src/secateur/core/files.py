@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _SEAL = "sha256"
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _LONGEST = 255  # bytes of a file name
 _FREE = "free some space and rerun the command, with --resume where it has one"
 _SPARE = 20  # bytes that temporary names add
@@ -151,9 +153,14 @@ def _set_mode(file: Path) -> None:
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text holds. Raises ValueError, also where it is nested too deep to be read."""
+    """What a JSON text holds. Raises ValueError, also where it nests too deep or holds half of a surrogate pair."""
     try:
-        return json.loads(text)
+        data = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(data, ensure_ascii=False).encode()
+        return data
+    except UnicodeEncodeError as error:
+        raise ValueError("it holds half of a surrogate pair, which is no text") from error
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 
