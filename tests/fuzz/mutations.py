@@ -7,8 +7,6 @@ import copy
 import gzip
 import io
 import json
-import os
-import shutil
 import struct
 import zipfile
 
@@ -187,23 +185,28 @@ def changed(data, draw):
         if not places:
             return "value", draw.choice(VALUES)
         holder, key = draw.choice(places[:60] if draw.random() < 0.7 else places)
-        way = draw.choice(("value", "value", "value", "number", "gone", "key", "twice", "deep"))
-        ways.append(f"{way} of {str(key)[:30]!r}")
-        if way == "gone":
-            del holder[key]
-        elif way == "key" and isinstance(holder, dict):
-            holder[draw.choice(KEYS)] = draw.choice(VALUES)
-        elif way == "twice" and isinstance(holder, list):
-            holder.append(holder[key])
-        elif way == "deep":
-            for _ in range(draw.choice((1, 3, 150))):
-                holder[key] = [holder[key]]
-        elif way == "number" and type(holder[key]) in (int, float):
-            holder[key] = draw.choice((holder[key] + 1, -holder[key], holder[key] * 7, 10**9, 0, 1e999, 0.5))
-        else:
-            holder[key] = copy.deepcopy(draw.choice(VALUES))
-            ways[-1] += f" is {str(holder[key])[:20]!r}"
+        ways.append(_change(holder, key, draw))
     return ", ".join(ways), data
+
+
+def _change(holder, key, draw):
+    """Change one place of plain data."""
+    way, value = draw.choice(("value", "value", "value", "number", "gone", "key", "twice", "deep")), holder[key]
+    if way == "gone":
+        del holder[key]
+    elif way == "key" and isinstance(holder, dict):
+        holder[draw.choice(KEYS)] = draw.choice(VALUES)
+    elif way == "twice" and isinstance(holder, list):
+        holder.append(value)
+    elif way == "deep":
+        for _ in range(draw.choice((1, 3, 150))):
+            holder[key] = [holder[key]]
+    elif way == "number" and type(value) in (int, float):
+        holder[key] = draw.choice((value + 1, -value, value * 7, 10**9, 0, 1e999, 0.5))
+    else:
+        holder[key] = copy.deepcopy(draw.choice(VALUES))
+        way = f"{str(holder[key])[:20]!r}"
+    return f"{way} at {str(key)[:30]!r}"
 
 
 def _places(data):
@@ -264,50 +267,72 @@ def _safetensors(path, draw, others):
     try:
         size = struct.unpack("<Q", data[:8])[0]
         header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
-        tensors = [name for name in header if name != "__metadata__"]
-        name = draw.choice(tensors)
+        name = draw.choice([name for name in header if name != "__metadata__"])
     except (ValueError, struct.error, IndexError):
         return _bytes(path, draw, others)
-    way = draw.choice(("header", "header", "length", "dtype", "overlap", "renamed", "gone", "nan", "shape", "same"))
-    entry = header[name]
+    way = draw.choice(("header", "header", "length", *HEADERS))
     if way == "header":
         said, header = changed(header, draw)
         way += f" {said}"
-    elif way == "length":
-        path.write_bytes(struct.pack("<Q", draw.choice((0, 1, size - 1, size + 8, 2**31, 2**63))) + data[8:])
-        return way
-    elif way == "dtype":
-        entry["dtype"] = draw.choice(("F64", "F16", "BF16", "I64", "I8", "BOOL", "F8_E4M3", "U16", "C64", "X"))
-        if draw.random() < 0.5:  # of the same width, or with as many bytes as it needs
-            entry["dtype"] = draw.choice(("I32", "U32", "F32"))
-    elif way == "overlap":
-        entry["data_offsets"] = header[draw.choice(tensors)]["data_offsets"]
-    elif way == "renamed":
-        header[name + draw.choice(("x", ".weight", "\0", "[/b]"))] = header.pop(name)
-    elif way == "gone":
-        header, body = _without(header, body, name)
-    elif way == "nan":
-        at = draw.randrange(max(1, len(body) // 4)) * 4
-        body = body[:at] + struct.pack("<f", draw.choice((float("nan"), float("inf"), 3e38))) + body[at + 4 :]
-    elif way == "shape":
-        entry["shape"] = draw.choice((list(reversed(entry["shape"])), [*entry["shape"], 1], [1, *entry["shape"]]))
-    else:
-        header["__metadata__"] = draw.choice((None, {}, {"format": "tf"}, {"extra": "[" * 3000}, {"sha256": "0"}))
-        if header["__metadata__"] is None:
-            del header["__metadata__"]
+    elif way in HEADERS:
+        header, body = HEADERS[way](header, body, name, draw)
     text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+    size = draw.choice((0, 1, size - 1, size + 8, 2**31, 2**63)) if way == "length" else len(text)
+    path.write_bytes(struct.pack("<Q", size) + text + body)
     return f"{way} of {name[:40]}"
 
 
-def _without(header, body, name):
-    """The same tensors but one, with offsets that fit."""
+def _kind(header, body, name, draw):
+    kinds = ("F64", "F32", "F16", "BF16", "I64", "I32", "U32", "I8", "BOOL", "F8_E4M3", "U16", "C64", "X")
+    return header | {name: header[name] | {"dtype": draw.choice(kinds)}}, body
+
+
+def _overlap(header, body, name, draw):
+    other = draw.choice([key for key in header if key != "__metadata__"])
+    return header | {name: header[name] | {"data_offsets": header[other]["data_offsets"]}}, body
+
+
+def _renamed(header, body, name, draw):
+    new = name + draw.choice(("x", ".weight", "\0", "[/b]"))
+    return {new if key == name else key: entry for key, entry in header.items()}, body
+
+
+def _no_number(header, body, name, draw):
+    at = draw.randrange(max(1, len(body) // 4)) * 4
+    number = struct.pack("<f", draw.choice((float("nan"), float("inf"), 3e38)))
+    return header, body[:at] + number + body[at + 4 :]
+
+
+def _shape(header, body, name, draw):
+    shape = header[name]["shape"]
+    shape = draw.choice((list(reversed(shape)), [*shape, 1], [1, *shape]))
+    return header | {name: header[name] | {"shape": shape}}, body
+
+
+def _metadata(header, body, name, draw):
+    kept = {key: entry for key, entry in header.items() if key != "__metadata__"}
+    said = draw.choice(({}, {"format": "tf"}, {"extra": "[" * 3000}, {"sha256": "0"}, {"shapes": "{}"}, None))
+    return kept if said is None else kept | {"__metadata__": said}, body
+
+
+def _without(header, body, name, draw):
     start, end = header[name]["data_offsets"]
     kept = {key: dict(entry) for key, entry in header.items() if key != name}
     for key, entry in kept.items():
         if key != "__metadata__" and entry["data_offsets"][0] >= end:
             entry["data_offsets"] = [at - (end - start) for at in entry["data_offsets"]]
     return kept, body[:start] + body[end:]
+
+
+HEADERS = {
+    "dtype": _kind,
+    "overlap": _overlap,
+    "new name": _renamed,
+    "nan": _no_number,
+    "shape": _shape,
+    "metadata": _metadata,
+    "gone": _without,
+}
 
 
 def _skops(path, draw, others):
@@ -357,11 +382,3 @@ def _gzip(path, draw, others):
     way, data = damaged(data, draw)
     path.write_bytes(gzip.compress(data))
     return f"packed: {way}"
-
-
-def clear(path):
-    """Remove whatever stands there."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif os.path.lexists(path):
-        shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""What is fuzzed: for every kind of file, how to make a good folder of it, which files are damaged, what is run there."""
+"""What is fuzzed: for every kind of file, how to make a good folder, which files are damaged, and what is run there."""
 
 import csv
 import gzip
@@ -169,7 +169,8 @@ def recipes(folder):
     source = "{source: ids.safetensors, samples: 2, length: 8}"
     (folder / "prune.yaml").write_text(
         f"model: model\nmethod: {{name: sparsegpt, damp: 0.01}}\nratio: 0.5\npattern: unstructured\n"
-        f"allocate: {{name: owl}}\nexempt: []\nallocation: {{model.layers.0: 0.4}}\nround_to: 8\ndtype: float32\ncalibration: {source}\nout: out\n"
+        f"allocate: {{name: owl}}\nexempt: []\nallocation: {{model.layers.0: 0.4}}\nround_to: 8\n"
+        f"dtype: float32\ncalibration: {source}\nout: out\n"
     )
     (folder / "command.yaml").write_text(
         "command: evaluate\nmodel: model\nperplexity: text.txt\nlength: 8\nwindows: 2\ndtype: float32\n"
@@ -275,14 +276,19 @@ SEARCH = (
     "--out out"
 )
 RECOVER = "recover zeroed --text text.txt --steps 26 --batch 1 --length 8 --out out"
-FOLDER = ("model/*.json", "model/*.safetensors")
-JUDGE = ("evaluate {} --perplexity text.txt --length 8 --windows 2", "verify model {}")
+SHORT_RECOVER = "recover {} --text text.txt --steps 1 --batch 1 --length 8 --out out"
+EVALUATE = "evaluate {} --perplexity text.txt --length 8 --windows 2"
+HEADS = "heads {} --out out"
 FOREST = "forest prune {} --data rows.csv --target target --costs costs.csv"
+TEXTS = ("rows.jsonl", "rows.json", "rows.csv", "rows.parquet", "rows.jsonl.gz", "chat.jsonl")
+FOLDER = ("model/*.json", "model/*.safetensors")
+PARTIAL = ("out.partial/*.json", "out.partial/**/*.safetensors")
+AGAIN = f"prune zeroed {SMALL} --ratio 0.5 --out out"
 RESUMED = {
-    "wanda": f"{PRUNE.replace('model', 'zeroed', 1)} --method wanda",
-    "owl": f"{PRUNE.replace('model', 'zeroed', 1)} --method sparsegpt --allocate owl",
-    "taylor": f"{PRUNE.replace('model', 'zeroed', 1)} --method taylor --round-to 1",
-    "slimgpt": f"{PRUNE.replace('model', 'zeroed', 1)} --method slimgpt --round-to 1",
+    "wanda": f"{AGAIN} --method wanda",
+    "owl": f"{AGAIN} --method sparsegpt --allocate owl",
+    "taylor": f"{AGAIN} --method taylor --round-to 1",
+    "slimgpt": f"{AGAIN} --method slimgpt --round-to 1",
 }
 KINDS = {
     "model": Kind(
@@ -294,14 +300,14 @@ KINDS = {
             f"{PRUNE} --method shortgpt",
             f"{PRUNE} --method taylor",
             f"allocate model --allocator owl --ratio 0.5 {SMALL} --out out",
-            "evaluate model --perplexity text.txt --length 8 --windows 2",
+            EVALUATE.format("model"),
             "export model --to decilm --out out",
-            "recover model --text text.txt --steps 1 --batch 1 --length 8 --out out",
-            "heads importance model --data text.txt --samples 2 --length 8 --out out",
+            SHORT_RECOVER.format("model"),
+            HEADS.format("importance model --data text.txt --samples 2 --length 8"),
         ),
     ),
-    "gpt2": Kind(gpt2, FOLDER, (STANDARD, "heads prune model --data text.txt --length 8 --ratio 0.3 --out out")),
-    "sharded": Kind(sharded, FOLDER, (STANDARD, "evaluate model --perplexity text.txt --length 8 --windows 2")),
+    "gpt2": Kind(gpt2, FOLDER, (STANDARD, HEADS.format("prune model --data text.txt --length 8 --ratio 0.3"))),
+    "sharded": Kind(sharded, FOLDER, (STANDARD, EVALUATE.format("model"))),
     "gguf": Kind(
         gguf,
         ("*.gguf",),
@@ -310,11 +316,15 @@ KINDS = {
     "shrunk": Kind(
         shrunk,
         ("units/*.json", "blocks/*.json", "units/*.safetensors", "blocks/*.safetensors", "model/config.json"),
-        tuple(line.format(name) for name in ("units", "blocks") for line in JUDGE)
-        + ("export units --to standalone --out out", "export blocks --to decilm --out out")
-        + (
-            "recover units --text text.txt --steps 1 --batch 1 --length 8 --out out",
-            f"{STANDARD.replace('model', 'units')}",
+        (
+            EVALUATE.format("units"),
+            EVALUATE.format("blocks"),
+            "verify model units",
+            "verify model blocks",
+            "export units --to standalone --out out",
+            "export blocks --to decilm --out out",
+            SHORT_RECOVER.format("units"),
+            STANDARD.replace("model", "units"),
         ),
     ),
     "heads": Kind(
@@ -322,36 +332,26 @@ KINDS = {
         ("heads/*.json", "heads/*.safetensors", "model/config.json"),
         (
             "verify model heads",
-            "heads importance heads --data rows.tsv --out out",
-            "heads ablate heads --data rows.tsv --out out",
+            HEADS.format("importance heads --data rows.tsv"),
+            HEADS.format("ablate heads --data rows.tsv"),
         ),
     ),
     "masks": Kind(masked, ("zeroed/*.json", "zeroed/*.safetensors"), (RECOVER, f"{RECOVER} --teacher model")),
     **{
-        f"unfinished {name}": Kind(
-            unfinished(line), ("out.partial/*.json", "out.partial/**/*.safetensors"), (f"{line} --resume",), True
-        )
+        f"unfinished {name}": Kind(unfinished(line), PARTIAL, (f"{line} --resume",), resumes=True)
         for name, line in RESUMED.items()
     },
-    "unfinished recover": Kind(
-        unfinished(RECOVER, "save_state"),
-        ("out.partial/*.json", "out.partial/*.safetensors"),
-        (f"{RECOVER} --resume",),
-        True,
-    ),
+    "unfinished recover": Kind(unfinished(RECOVER, "save_state"), PARTIAL, (f"{RECOVER} --resume",), resumes=True),
     "allocation": Kind(allocation, ("ratios.json",), (f"{STANDARD} --allocation ratios.json",)),
     "recipe": Kind(recipes, ("*.yaml",), ("run prune.yaml", "run command.yaml")),
     "calibration": Kind(
         texts,
         ("rows.*", "chat.jsonl", "text.txt.gz", "text.txt", "ids.safetensors", "model/tokenizer*.json"),
-        tuple(
-            f"prune model --method wanda --ratio 0.5 --samples 2 --length 8 --out out --calibration {name}"
-            for name in (*(f"rows.{end}" for end in ("jsonl", "json", "csv", "parquet", "jsonl.gz")), "chat.jsonl")
-        )
-        + (
+        (
             STANDARD,
+            EVALUATE.format("model"),
             "evaluate model --perplexity text.txt.gz --length 8",
-            "evaluate model --perplexity text.txt --length 8",
+            *(f"prune model --ratio 0.5 --samples 2 --length 8 --out out --calibration {name}" for name in TEXTS),
         ),
     ),
     "tasks": Kind(
@@ -361,18 +361,18 @@ KINDS = {
         classifier,
         (*FOLDER, "rows.*"),
         (
-            "heads importance model --data rows.tsv --out out",
-            "heads ablate model --data rows.csv --samples 3 --out out",
-            "heads prune model --data rows.jsonl --ratio 0.3 --out out",
-            "heads curve model --data rows.tsv --by importance --step 0.5 --out out",
-            "heads finetune model --data rows.tsv --epochs 1 --batch 4 --out out",
+            HEADS.format("importance model --data rows.tsv"),
+            HEADS.format("ablate model --data rows.csv --samples 3"),
+            HEADS.format("prune model --data rows.jsonl --ratio 0.3"),
+            HEADS.format("curve model --data rows.tsv --by importance --step 0.5"),
+            HEADS.format("finetune model --data rows.tsv --epochs 1 --batch 4"),
         ),
     ),
-    "translator": Kind(translator, (*FOLDER, "pairs.tsv"), ("heads importance model --data pairs.tsv --out out",)),
+    "translator": Kind(translator, (*FOLDER, "pairs.tsv"), (HEADS.format("importance model --data pairs.tsv"),)),
     "sentences": Kind(
         sentences,
         ("model/modules.json", "model/1_Pooling/*"),
-        ("heads prune model --data rows.tsv --ratio 0.3 --out out",),
+        (HEADS.format("prune model --data rows.tsv --ratio 0.3"),),
     ),
     "forest": Kind(
         forest,
