@@ -113,7 +113,7 @@ def shrunk(folder):
     model(folder, blocks=3)
     common = f"prune model {SMALL} --ratio 0.3"
     secateur(folder, f"{common} --method slimgpt --round-to 1 --allocate incremental --out units")
-    secateur(folder, f"{common} --method shortgpt --out blocks")
+    secateur(folder, f"{common} --method shortgpt --ratio 0.4 --out blocks")
 
 
 def headless(folder):
