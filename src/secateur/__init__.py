@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from secateur.calibrate.data import Calibration
     from secateur.core.errors import SecateurError
     from secateur.core.mask import Masks
+    from secateur.evaluate.agreement import verify_folders
+    from secateur.export.convert import convert
     from secateur.forest.pruner import BudgetPruner
     from secateur.heads.ablation import ablate, keep_one
     from secateur.heads.curve import head_curve
@@ -53,6 +55,7 @@ __all__ = [
     "Training",
     "ablate",
     "certify",
+    "convert",
     "find_ticket",
     "finetune",
     "head_curve",
@@ -70,6 +73,7 @@ __all__ = [
     "recover",
     "score_heads",
     "search_ratios",
+    "verify_folders",
 ]
 
 _HOME = {
@@ -85,6 +89,8 @@ _HOME = {
     "Removal": "secateur.heads.removal",
     "Scoring": "secateur.heads.scoring",
     "Lottery": "secateur.theory.plan",
+    "convert": "secateur.export.convert",
+    "verify_folders": "secateur.evaluate.agreement",
     "certify": "secateur.theory.certificate",
     "find_ticket": "secateur.theory.log_pruning",
     "load_ticket": "secateur.theory.session",

@@ -71,6 +71,7 @@ def test_only_a_line_feed_ends_a_line(tmp_path):
         ("a.parquet", b"PAR1", "cannot be read as parquet"),
         ("a.txt.gz", b"no gzip", "cannot be read"),
         ("a.jsonl", b'{"messages": [{"role": "user", "content": "x"}]}', "has no chat template"),
+        ("a.csv", b",text\n0,x\n", "pandas' index"),
         ("a.xml", b"<a/>", r"should be a \.txt"),
         ("a", b"text", r"should be a \.txt"),
     ],
@@ -87,6 +88,29 @@ def test_chats_go_through_the_tokenizers_own_template(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"messages": [{"role": "user", "content": "w3"}, {"role": "assistant", "content": "w4"}]}')
     assert read_text(str(path), "calibration", tokenizer=tokenizer) == "user: w3;assistant: w4;"
+    path.write_text(
+        '{"messages": [{"role": "user", "content": [{"type": "text", "text": "w3 "}, {"type": "text", "text": "w4"}]}]}'
+    )
+    assert read_text(str(path), "calibration", tokenizer=tokenizer) == "user: w3 w4;"
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(InputError, match="roles must alternate"):
         row_text(read_rows(path)[0], None, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ('[{"role": "user", "content": [{"type": "image", "url": "x"}]}]', "should be text, found .*image"),
+        ('[{"role": "user", "content": null}]', "should be text, found 'None'"),
+        ('[{"role": "user"}]', "should be text"),
+        ('[{"role": "user", "content": [{"type": "text", "text": 3}]}]', "should be text"),
+        ('"hello"', "list of objects"),
+        ('["hello"]', "list of objects"),
+    ],
+)
+def test_a_message_that_is_no_text_is_refused_not_printed_as_a_list(messages, message, tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }};{% endfor %}"
+    (tmp_path / "a.jsonl").write_text(f'{{"messages": {messages}}}')
+    with pytest.raises(InputError, match=message):
+        read_text(str(tmp_path / "a.jsonl"), "calibration", tokenizer=tokenizer)

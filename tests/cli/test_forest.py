@@ -32,6 +32,11 @@ def test_fit_prune_and_report(monkeypatch, capsys, tmp_path):
         (tmp_path / "small" / name).unlink()
     code, printed, _ = run(monkeypatch, capsys, "forest", "report", tmp_path / "small")
     assert code == 0 and "chosen.cost" in printed and (tmp_path / "small" / "use.png").exists()
+    code, printed, err = run(
+        monkeypatch, capsys, "forest", "prune", model, "--data", *data, "--path", "--out", tmp_path / "all"
+    )
+    corners = json.loads((tmp_path / "all" / "forest.json").read_text())["path"]
+    assert code == 0 and all(f"{corner['cost']:.6g}" in printed for corner in corners), err
     code, _, err = run(monkeypatch, capsys, "forest", "prune", model, "--data", *data, "--out", tmp_path / "x")
     assert code == 2 and "one of --budget, --trade-off and --path" in " ".join(err.split())
 

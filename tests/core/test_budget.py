@@ -12,7 +12,7 @@ def test_written_budgets(text, limit, unit):
     assert parse_budget(text) == Budget(limit, unit)
 
 
-@pytest.mark.parametrize("text", ["100M", "-1-ms", "0-ms", "5X-params", "params"])
+@pytest.mark.parametrize("text", ["100M", "-1-ms", "0-ms", "5X-params", "params", "8-cost"])
 def test_bad_budgets_are_refused(text):
     with pytest.raises(InputError, match="budget"):
         parse_budget(text)

@@ -82,7 +82,7 @@ def test_sizes_by_block_tokens_and_rotated_rows_are_in_the_file(shrunk, tmp_path
         ("q4_0", 0.14),
     ],
 )
-def test_quantised_matrices_are_near_what_they_were(tmp_path, quantize, bound):
+def test_quantised_matrices_are_near_what_they_were(tmp_path, caplog, quantize, bound):
     tiny_model("llama").save_pretrained(tmp_path / "dense")
     byte_tokenizer().save_pretrained(tmp_path / "dense")
     write_gguf(Source(tmp_path / "dense"), tmp_path / "x.gguf", quantize)
@@ -91,6 +91,7 @@ def test_quantised_matrices_are_near_what_they_were(tmp_path, quantize, bound):
     assert kinds["output_norm.weight"] == "F32" and kinds["blk.0.ffn_up.weight"] == quantize.upper()
     narrow = quantize.upper() if "f" in quantize else "F16"  # 48 columns are no whole number of blocks
     assert kinds["blk.1.ffn_down.weight"] == narrow
+    assert ("2 of 20 tensors stay f16" in caplog.text) == (narrow != quantize.upper())
     stored = {tensor.name: tensor for tensor in reader.tensors}
     for name, layer in (
         ("blk.0.ffn_up.weight", model.model.layers[0].mlp.up_proj),

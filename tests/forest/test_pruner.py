@@ -196,7 +196,7 @@ def test_columns_go_by_name_and_never_by_place(kind, fitted):
         assert pruner.score(turned, Y) == pruner.score(FRAME, Y)
     renamed = FRAME.rename(columns={"worst area": "worst aera"})
     for action in (pruner.predict, pruner.costs, pruner.predict_proba):
-        with pytest.raises(InputError, match="'worst area', one of 1 missing.*nearest is 'worst aera'"):
+        with pytest.raises(InputError, match="'worst area', which.*nearest is 'worst aera'"):
             action(renamed)
     if fitted:
         with pytest.raises(InputError, match="nearest is 'worst aera'"):
@@ -252,7 +252,7 @@ def test_costs_and_groups_go_by_name(kind, fitted):
     [
         ({"feature_costs": {**PRICES, "mean aera": 1.0}}, "names 'mean aera'.*the nearest is 'mean area'"),
         ({"feature_costs": PRICES.rename({"mean area": "mean aera"})}, "the nearest is 'mean area'"),
-        ({"feature_costs": PRICES.iloc[1:]}, "lacks 'mean radius', one of 1"),
+        ({"feature_costs": PRICES.iloc[1:]}, "no price for 'mean radius'"),
         ({"feature_costs": PRICES.reset_index(drop=True)}, "names 0, and nothing here is called that"),
         ({"feature_costs": pandas.concat([PRICES, PRICES])}, "names 'mean radius' twice"),
         ({"feature_costs": "free"}, "should hold numbers"),

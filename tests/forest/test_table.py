@@ -53,7 +53,7 @@ def test_costs_stand_by_name_and_group(tmp_path):
         ("name,price\na,1\n", "columns feature, cost"),
         ("feature,cost\na,cheap\n", "columns feature, cost"),
         ("feature,cost\na,1\na,2\n", "name 'a' twice"),
-        ("feature,cost\nb,1\n", "lack 'a', one of 1"),
+        ("feature,cost\nb,1\n", "no price for 'a'"),
         ("feature,cost,group\na,1,g\nb,2,g\n", "group 'g' cost differently"),
     ],
 )
@@ -198,7 +198,7 @@ def test_names_in_costs_are_text(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("feature,cost\na,1\nbb,2\n", "lack 'b', one of 1 .*the nearest is 'bb'"),
+        ("feature,cost\na,1\nbb,2\n", "no price for 'b'.*the nearest is 'bb'"),
         ("feature,cost\na,1\nb,2\nc,1\n", "line 4 of .* prices 'c', which is no feature here"),
         ("feature,cost\na,-1\nb,2\n", "line 2 of .* says '-1'"),
         ("feature,cost\na,1\nb,nan\n", "line 3 of .* says 'nan'"),

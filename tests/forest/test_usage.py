@@ -32,7 +32,7 @@ def test_prices_by_feature_by_group_and_by_name():
         ([1, 2, -1], None, "at least 0"),
         ([1, 2, np.nan], None, "at least 0"),
         (None, ["a"], "names 1 features, and there are 3"),
-        ({"a": 1}, ["a", "b", "b"], "lacks 'b', one of 1"),
+        ({"a": 1}, ["a", "b", "b"], "no price for 'b'"),
     ],
 )
 def test_prices_that_do_not_fit_are_refused(costs, groups, message):

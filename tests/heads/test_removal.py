@@ -22,7 +22,15 @@ def removed(live):
 def test_steps_nest_and_count(subject, labelled):
     task = subject.read(str(labelled))
     for again in (False, True):
-        found = plan_removal(subject, task, [0.0, 0.25, 0.5, 1.0], Removal(reestimate=again))
+        told = []
+        found = plan_removal(
+            subject,
+            task,
+            [0.0, 0.25, 0.5, 1.0],
+            Removal(reestimate=again),
+            progress=lambda done, total, told=told: told.append(done / total),
+        )
+        assert told == sorted(told) and told[0] == 0 and told[-1] < 1  # one count over all rounds
         sets = [removed(live) for live in found]
         assert [len(one) for one in sets] == [0, 3, 6, 12] and all(a <= b for a, b in pairwise(sets))
 

@@ -18,7 +18,7 @@ def test_keys_are_those_promised(saved, tmp_path):
     )
     assert found["tokens"] == 56 and found["perplexity"] > 1
     assert found["tasks"]["quiz"].keys() == {"acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "n"}
-    assert steps == [(0, 2), (1, 2), (2, 2)]
+    assert steps == [(0, 4), (1, 4), (2, 4), (3, 4), (0, 1)]  # windows of 16, 15 of them scored; then questions
 
 
 def test_mistakes_show_before_the_model_is_loaded(tmp_path):

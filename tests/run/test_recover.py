@@ -55,6 +55,7 @@ def test_losses_before_and_after_are_of_the_same_windows_that_were_not_trained_o
     starts = [next(at for at in range(385) if numbers[at : at + 16] == row) for row in seen.tolist()]
     free = [place for place in range(25) if all(abs(start - 16 * place) >= 16 for start in starts)]
     assert len(starts) == 120 and len(free) == found["windows"] == 2  # all others were touched
+    assert (found["model"], found["text"], found["teacher"]) == (str(zeroed), str(text), None)
     for folder, name in ((zeroed, "before"), (tmp_path / "out", "after")):
         expected = float(token_losses(load_model(Source(folder)), windows[free]).mean())
         assert found[name] == pytest.approx(expected, rel=1e-4)

@@ -99,10 +99,33 @@ def row_text(row: Row, column: str | None, tokenizer: PreTrainedTokenizerBase | 
 def _chat(row: Row, tokenizer: PreTrainedTokenizerBase | None) -> str:
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
         raise InputError(f"{row.where} holds messages, and the model's tokenizer has no chat template for them")
+    messages = _messages(row)
     try:
-        return str(tokenizer.apply_chat_template(row.fields["messages"], tokenize=False))
+        return str(tokenizer.apply_chat_template(messages, tokenize=False))
     except Exception as error:  # a template may raise anything
         raise InputError(f"{row.where}: the chat template cannot use its messages: {error}") from error
+
+
+def _messages(row: Row) -> list[dict[str, Any]]:
+    """Turns whose content is text: parts of type text are joined, as a template of texts would print the list itself.
+
+    Raises InputError naming the row on anything else, pictures for one.
+    """
+    turns: Any = row.fields["messages"]
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise InputError(f"{row.where}: messages should be a list of objects with role and content")
+    return [{**turn, "content": _content(turn.get("content"), row.where)} for turn in turns]
+
+
+def _content(content: Any, where: str) -> str:
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        found = next(part for part, text in zip(parts, texts, strict=True) if not isinstance(text, str))
+        raise InputError(f"{where}: the content of a message should be text, found {str(found)[:60]!r}")
+    return "".join(map(str, texts))
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
@@ -137,7 +160,10 @@ def _csv(path: Path) -> Iterator[Row]:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         names = reader.fieldnames or []
         if len(set(names)) < len(names) or not all(names):
-            raise InputError(f"{str(path)!r} line 1 should name every column once, found {json.dumps(names[:20])}")
+            index = "" if all(names) else " (a column without a name may be pandas' index: write with index=False)"
+            raise InputError(
+                f"{str(path)!r} line 1 should name every column once, found {json.dumps(names[:20])}{index}"
+            )
         for fields in reader:
             where = f"{path} line {reader.line_num}"
             if None in fields or None in fields.values():

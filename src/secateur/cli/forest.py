@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
-from secateur.cli.console import AsJson, say, show
+from secateur.cli.console import AsJson, say, screen, show
 
 __all__ = ["forest"]
 
@@ -111,6 +112,8 @@ def _tell(found: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
+    if found.get("chosen") is None:
+        _tell_path(found.get("path", []))
     show(kept, as_json=False)
     if found.get("names") == "none":
         say("the forest has no column names: columns were taken in the order they stand in")
@@ -119,3 +122,12 @@ def _tell(found: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     if "corners" in found.get("chosen", {}):
         say(f"chosen: least error there of the {found['chosen']['corners']} corners within the budget")
     say(f"in {folder}")
+
+
+def _tell_path(path: list[dict[str, Any]]) -> None:
+    """Every corner of the frontier, the cheapest last."""
+    table = Table("corner", "trade_off", "cost", "error", "nodes")
+    for number, corner in enumerate(path):
+        numbers = (corner["trade_off"], corner["cost"], corner["error"], corner["nodes"])
+        table.add_row(str(number), *("" if value is None else f"{value:.6g}" for value in numbers))
+    screen.print(table)

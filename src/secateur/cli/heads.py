@@ -174,11 +174,12 @@ def prune(
     if as_json:
         show(found, as_json=True)
         return
+    rows = "windows" if found["metric"] == "perplexity" else "rows"
     gone = found["heads_before"] - found["heads"]
     say(
         f"{gone} of {found['heads_before']} heads removed, {found['parameters_before']:,} to {found['parameters']:,} "
         f"parameters; {found['metric']} {found['before']:.4f} before, {found['after']:.4f} after\n"
-        f"scored on {found['data_rows']} rows of {found['data']}, judged on {found['test_rows']} of {found['test']}\n"
+        f"scored on {found['data_rows']} {rows} of {found['data']}, judged on {found['test_rows']} of {found['test']}\n"
         f"{out}: loads with transformers' Auto classes after `import secateur`"
     )
 

@@ -1,6 +1,7 @@
 """Perplexity of a causal language model on a text, strided, with its token count."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -46,8 +47,16 @@ class Perplexity:
                 f"{self.stride}, {self.limit}"
             )
 
-    def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
-        """`perplexity` and the number of `tokens` scored. Raises InputError on a text the model cannot read."""
+    def measure(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> dict[str, float]:
+        """`perplexity` and the number of `tokens` scored; progress counts windows.
+
+        Raises InputError on a text the model cannot read.
+        """
         length = default_length(model.config, _LENGTH) if self.length is None else self.length
         ids, prefix = text_ids(read_text(self.source, "evaluation", column=self.column, tokenizer=tokenizer), tokenizer)
         start_ids = torch.tensor(prefix, dtype=torch.long)
@@ -59,7 +68,8 @@ class Perplexity:
             len(ids), len(prefix)
         )
         total, count = 0.0, 0
-        for start, scored in windows:
+        for done, (start, scored) in enumerate(windows):
+            progress(done, len(windows))
             window = torch.cat([start_ids, ids[start : start + length - len(prefix)]])[None]
             check_ids(window, model.config, f"text {self.source!r}")
             losses = token_losses(model, window.to(model.device))[0, -scored:]

@@ -1,7 +1,7 @@
 """Zero-shot multiple choice and last-word prediction, scored as lm-eval does."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,11 +38,17 @@ class ZeroShot:
     path: Path
     limit: int | None = None
 
-    def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
-        """`acc`, `acc_norm`, their standard errors and the number of questions `n`."""
+    def measure(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> dict[str, float]:
+        """`acc`, `acc_norm`, their standard errors and the number of questions `n`; progress counts questions."""
         questions = read_questions(self.path, self.limit)
         right, right_norm = 0, 0
-        for question in questions:
+        for done, question in enumerate(questions):
+            progress(done, len(questions))
             if question.gold is None:
                 hit = _greedy(model, tokenizer, question.candidates[0])
                 right, right_norm = right + hit, right_norm + hit

@@ -1,6 +1,7 @@
 """GGUF for llama.cpp: architecture `deci`, which has sizes of its own in every block."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = ["QUANTIZATIONS", "write_gguf"]
 
 QUANTIZATIONS = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 
+_log = logging.getLogger(__name__)
 _NAMES = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -60,6 +62,7 @@ def write_gguf(source: Source, out: Path, quantize: str = "f32") -> None:
     left_out = _left_out(adapter)
     plan = [name for name in checkpoint.names() if not name.startswith(left_out)]
     kinds = {name: _stored_as(checkpoint.info(name)[1], quantize) for name in plan}
+    _warn_of_odd_widths(kinds, quantize)
     for name, kind in kinds.items():
         shape, (block, size) = checkpoint.info(name)[1], gguf.GGML_QUANT_SIZES[kind]
         length = int(np.prod(shape)) // block * size
@@ -141,6 +144,19 @@ def _stored_as(shape: Sequence[int], quantize: str) -> Any:
     if len(shape) < 2:
         return gguf.GGMLQuantizationType.F32
     return gguf.GGMLQuantizationType.F16 if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] else kind
+
+
+def _warn_of_odd_widths(kinds: Mapping[str, Any], quantize: str) -> None:
+    import gguf
+
+    odd = sum(kind == gguf.GGMLQuantizationType.F16 for kind in kinds.values())
+    if odd and quantize != "f16":
+        _log.warning(
+            "%d of %d tensors stay f16: their width is no multiple of 32, a block of %s (prune with --round-to 32)",
+            odd,
+            len(kinds),
+            quantize,
+        )
 
 
 def _write_tokenizer(writer: Any, folder: Path, vocab_size: int) -> None:

@@ -163,8 +163,8 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     def predict_lazy(self, acquire: Callable[[int], Mapping[int, float] | float]) -> tuple[Any, Bill]:
         """Predict one example, acquiring a feature only when a node asks; and the bill.
 
-        acquire: called with a feature's number, gives its value, or the values of its
-        whole group by number.
+        acquire: called with a feature's number (its place among the columns the forest was fitted on, from 0),
+        gives its value, or the values of its whole group by number.
         """
         forest = self._fitted()
         if is_boosted(forest):

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from secateur.core.errors import InputError, ModelError
 from secateur.forest.archive import TRUSTED, check_forest, plain_archive
-from secateur.forest.usage import in_order, nearest
+from secateur.forest.usage import in_order, nearest, others
 
 __all__ = ["Table", "load_forest", "read_costs", "read_table", "save_forest", "save_onnx"]
 
@@ -254,7 +254,7 @@ def _match(prices: dict[str, _Price], columns: list[str], where: str) -> None:
     strange = [name for name in prices if name not in known]
     if missing:
         raise InputError(
-            f"{where} lack {missing[0]!r}, one of {len(missing)} columns of the table missing"
+            f"{where} have no price for {missing[0]!r}{others(missing)}, which the table has"
             + nearest(missing[0], strange or [*prices])
         )
     if strange:

@@ -22,6 +22,7 @@ __all__ = [
     "in_order",
     "named",
     "nearest",
+    "others",
     "read_prices",
     "used_features",
 ]
@@ -60,7 +61,7 @@ def read_prices(features: int, costs: Any = None, groups: Any = None, names: Seq
         found = _by_name(by_name, bought, "feature_costs")
         missing = [name for name in bought if name not in found]
         if missing:
-            raise InputError(f"feature_costs lacks {missing[0]!r}, one of {len(missing)} missing")
+            raise InputError(f"feature_costs has no price for {missing[0]!r}{others(missing)}")
         costs = [found[name] for name in bought]
     try:
         cost = np.ones(len(bought)) if costs is None else np.asarray(costs, dtype=float)
@@ -170,8 +171,8 @@ def in_order(x: Any, names: Sequence[str] | None, *, spaces: bool = True) -> Any
         return x.to_numpy()  # these numbers are no names
     if missing:
         raise InputError(
-            f"the table has {len(labels)} columns and none is {missing[0]!r}, one of {len(missing)} missing that the "
-            "forest was fitted on" + nearest(missing[0], labels)
+            f"the table has {len(labels)} columns and none is {missing[0]!r}{others(missing)}, which the forest was "
+            "fitted on" + nearest(missing[0], labels)
         )
     wanted = [place[_key(name, spaces)] for name in names]
     chosen, texts = x if wanted == labels else x[wanted], [str(label) for label in wanted]
@@ -244,3 +245,8 @@ def answer(
             node = int((steps.left if goes_left else steps.right)[node])
         total += forest.value[node]
     return total / len(forest.roots), Bill(asked, float(prices.cost[sorted(bought)].sum()))
+
+
+def others(missing: Sequence[str]) -> str:
+    """How many more are missing than the one that is named."""
+    return f" and {len(missing) - 1} more" if len(missing) > 1 else ""

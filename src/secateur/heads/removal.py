@@ -54,11 +54,12 @@ def plan_removal(
     if plan.exact:
         return [exact_removal(subject, task, count, kinds=plan.kinds, progress=progress) for count in counts]
     live = subject.live
-    scores = score_heads(subject, task, plan.scoring, live, progress=progress)
+    rounds = len(counts) if plan.reestimate else 1
+    scores = score_heads(subject, task, plan.scoring, live, progress=_step(progress, 0, rounds))
     found = []
     for number, count in enumerate(counts):
         if number and plan.reestimate:
-            scores = score_heads(subject, task, plan.scoring, live, progress=progress)
+            scores = score_heads(subject, task, plan.scoring, live, progress=_step(progress, number, len(counts)))
         part = [live[place] for place in chosen]
         after = remove_heads([scores[place] for place in chosen], layouts, part, count, at_least=plan.at_least)
         live = list(live)
@@ -66,6 +67,11 @@ def plan_removal(
             live[place] = keep
         found.append(live)
     return found
+
+
+def _step(progress: Progress | None, number: int, rounds: int) -> Progress | None:
+    """Progress of one of equal rounds as progress of all of them."""
+    return None if progress is None else lambda done, total: progress(number * total + done, rounds * total)
 
 
 def exact_removal(

@@ -30,8 +30,8 @@ def measure(
     """Measure a model: keys `perplexity` and `tokens`, and `tasks.NAME.acc` and `acc_norm`.
 
     window is (length, stride, limit) of the perplexity; a length of None is 1024, or as many tokens as the model
-    has positions. Everything is checked before the model is loaded. Raises InputError when nothing is asked for or
-    cannot be read.
+    has positions. progress counts the windows of the text, then the questions of each task. Everything is checked
+    before the model is loaded. Raises InputError when nothing is asked for or cannot be read.
     """
     if perplexity is None and not tasks:
         raise InputError("nothing to measure: give --perplexity TEXT, --tasks FILE.jsonl, or both")
@@ -49,14 +49,10 @@ def measure(
     if tokenizer is None:
         raise InputError(f"{source} has no tokenizer, and texts cannot be scored without one")
     loaded = load_model(source, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
-    steps = (perplexity is not None) + len(tasks)
     tell = progress or (lambda done, total: None)
-    tell(0, steps)
     results: dict[str, Any] = {}
     if perplexity is not None:
-        results |= text.measure(loaded, tokenizer)
-        tell(1, steps)
-    for done, path in enumerate(tasks, steps - len(tasks) + 1):
-        results.setdefault("tasks", {})[path.stem] = ZeroShot(path=path, limit=limit).measure(loaded, tokenizer)
-        tell(done, steps)
+        results |= text.measure(loaded, tokenizer, tell)
+    for path in tasks:
+        results.setdefault("tasks", {})[path.stem] = ZeroShot(path=path, limit=limit).measure(loaded, tokenizer, tell)
     return results

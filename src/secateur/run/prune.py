@@ -86,6 +86,7 @@ def _run(
             LayerReport(**report) for report in assemble(job.weights, folder, source, job.targets.sites, job.saved)
         ]
         removed = job.targets.removed(layers)
+    held = job.check_held_out()
     sizes = [checkpoint.size() for checkpoint in (job.checkpoint, Checkpoint(folder.model))]
     result = Result(
         out=folder.out,
@@ -99,7 +100,7 @@ def _run(
         calibration_tokens=job.tokens,
         parameters=(sizes[0][0], sizes[1][0]),
         bytes=(sizes[0][1], sizes[1][1]),
-        held_out=job.check_held_out(),
+        held_out=held,
         trust_remote_code=source.trusted,
     )
     job.publish(result)

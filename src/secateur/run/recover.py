@@ -65,7 +65,8 @@ def recover(
         source = resolve(model, trusted=trust_remote_code)
         guide = None if teacher is None else resolve(teacher, trusted=trust_remote_code)
         tell = progress or (lambda done, steps: None)
-        return _run((source, guide), text, folder, training or Training(), resume=resume, progress=tell)
+        named = {"model": str(model), "text": text, "teacher": teacher}
+        return _run((source, guide), named, folder, training or Training(), resume=resume, progress=tell)
     except BaseException:
         folder.give_up()
         raise
@@ -73,7 +74,7 @@ def recover(
 
 def _run(
     sources: tuple[Source, Source | None],
-    text: str,
+    named: dict[str, Any],
     folder: RunFolder,
     training: Training,
     *,
@@ -81,7 +82,7 @@ def _run(
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     started = time.perf_counter()
-    source, teacher = sources
+    source, teacher, text = *sources, str(named["text"])
     config, samples = read_config(source), training.steps * training.batch
     training = replace(training, length=training.length or default_length(config, _LENGTH))
     plan = Calibration(source=text, samples=samples, length=training.length, seed=training.seed)
@@ -95,9 +96,7 @@ def _run(
     before = _loss(trainer, held)
     _train(trainer, drawn, folder, progress)
     found = {
-        "model": str(source),
-        "text": text,
-        "teacher": None if teacher is None else str(teacher),
+        **named,
         "trust_remote_code": source.trusted,
         "training": {**asdict(training), "rate": training.peak},
         "before": before,
