@@ -108,4 +108,5 @@ def _save(source: Path, model: PreTrainedModel, cut: Cut, folder: Path) -> None:
 
 @torch.no_grad()
 def _logits(model: PreTrainedModel, batch: Batch) -> Tensor:
-    return model(**batch).logits
+    read_by_decoder = bool(model.config.is_encoder_decoder)  # elsewhere labels only make a loss, which nobody asked for
+    return model(**{name: value for name, value in batch.items() if name != "labels" or read_by_decoder}).logits
