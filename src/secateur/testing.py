@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateur.calibrate.gradient import Gradient
 from secateur.calibrate.moments import Moments
-from secateur.calibrate.statistic import Gathered, Gram, InputNorm, gather
+from secateur.calibrate.statistic import Gathered, Gram, InputRMS, gather
 from secateur.core.errors import PatternError
 from secateur.core.linalg import layer_loss
 from secateur.core.pattern import NM, Columns, PerRow, Unstructured
@@ -18,7 +18,7 @@ from secateur.core.seed import generator
 
 __all__ = ["check_score", "check_solver", "problem", "summary"]
 
-_STATISTICS = (InputNorm, Gram, Moments)
+_STATISTICS = (InputRMS, Gram, Moments)
 _CASES: tuple[tuple[Pattern, float], ...] = (
     (PerRow(), 0.5),
     (Unstructured(), 0.5),

@@ -14,7 +14,7 @@ from secateur.calibrate.statistic import Gram
 from secateur.core.errors import InputError, NumericalError, RatioError
 from secateur.core.pattern import PerRow
 from secateur.score.wanda import Wanda
-from secateur.solve.threshold import Threshold
+from secateur.solve.mask_only import MaskOnly
 from secateur.testing import problem, summary
 
 
@@ -25,7 +25,7 @@ def test_losses_are_half_the_weighted_squared_changes_of_wandas_outputs():
     ratios = [0.25, 0.5, 1.0]
     found = ratio_losses(weight, stats[Gram].value, sensitivity, ratios)
     for ratio, loss in zip(ratios, found, strict=True):
-        pruned = Threshold(score=Wanda()).solve(weight, stats, PerRow(), ratio).weight
+        pruned = MaskOnly(score=Wanda()).solve(weight, stats, PerRow(), ratio).weight
         change = x @ (weight - pruned).T
         assert loss == pytest.approx(float((change.square().mean(dim=0) * sensitivity).sum() / 2), rel=1e-4)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from secateur.allocate.spread import block_scores, spread
-from secateur.calibrate.statistic import InputNorm
+from secateur.calibrate.statistic import InputRMS
 from secateur.core.roles import BlockView
 from secateur.testing import problem, summary
 
@@ -26,4 +26,4 @@ def test_block_scores_are_wandas():
     weight, x = problem(4, 8)
     stats = summary(weight, x)
     (score,) = block_scores(BlockView({"w": weight}, {"w": stats}))
-    assert torch.equal(score, weight.abs() * stats[InputNorm].value)
+    assert torch.equal(score, weight.abs() * stats[InputRMS].value)

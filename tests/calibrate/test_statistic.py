@@ -3,11 +3,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.calibrate.statistic import Gram, InputNorm, gather
+from secateur.calibrate.statistic import Gram, InputRMS, gather
 from secateur.core.errors import CalibrationError
 from secateur.core.linalg import damped
 
-KINDS = (InputNorm, Gram)
+KINDS = (InputRMS, Gram)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -31,7 +31,7 @@ def test_values_follow_their_formulas():
     gram = stats[Gram].value
     assert torch.allclose(gram, 2 / 50 * x.T @ x, atol=1e-4)
     assert torch.equal(gram, gram.T)
-    assert torch.allclose(stats[InputNorm].value, x.square().mean(dim=0).sqrt(), rtol=1e-4)
+    assert torch.allclose(stats[InputRMS].value, x.square().mean(dim=0).sqrt(), rtol=1e-4)
     assert Gram in stats and int not in stats
 
 
@@ -57,4 +57,4 @@ def test_no_tokens_and_nan_are_errors(kind):
 def test_half_precision_inputs_do_not_overflow():
     x = torch.full((4, 3), 1000.0, dtype=torch.float16)
     assert gather(KINDS, x)[Gram].value[0, 0] == pytest.approx(2e6)
-    assert gather(KINDS, x)[InputNorm].value[0] == pytest.approx(1000)
+    assert gather(KINDS, x)[InputRMS].value[0] == pytest.approx(1000)

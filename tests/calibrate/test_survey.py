@@ -5,7 +5,7 @@ from secateur.adapt.adapter import Adapter
 from secateur.adapt.source import Source, load_model, skeleton
 from secateur.calibrate.samples import BlockSamples, Samples
 from secateur.calibrate.sensitivity import Sensitivity
-from secateur.calibrate.statistic import InputNorm
+from secateur.calibrate.statistic import InputRMS
 from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.survey import survey
 from secateur.storage.shards import Checkpoint
@@ -18,7 +18,7 @@ def test_a_survey_sees_what_the_dense_model_computes(family, saved, ids):
     given = {weights.adapter.layers()[0].name: Sensitivity(torch.ones(2), 1)}
     with Stream(weights.adapter, ids, StreamSettings(batch_tokens=32)) as stream:
         views = survey(
-            stream, weights, (InputNorm,), lambda: BlockSamples(Samples()), lambda view: view, lambda a, b: None, given
+            stream, weights, (InputRMS,), lambda: BlockSamples(Samples()), lambda view: view, lambda a, b: None, given
         )
     model = load_model(Source(saved(family)), torch.float32)
     seen = {}
@@ -30,5 +30,5 @@ def test_a_survey_sees_what_the_dense_model_computes(family, saved, ids):
         assert torch.allclose(view.watched, hidden[number].reshape(-1, hidden[0].shape[-1]), atol=1e-4)
         for name, weight in view.weights.items():
             norm = seen[name].flatten(0, -2).square().mean(dim=0).sqrt()
-            assert name.startswith(block) and torch.allclose(view.stats[name][InputNorm].value, norm, atol=1e-4)
+            assert name.startswith(block) and torch.allclose(view.stats[name][InputRMS].value, norm, atol=1e-4)
             assert weight.shape[1] == len(norm) and (Sensitivity in view.stats[name]) == (name in given)

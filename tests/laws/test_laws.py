@@ -3,7 +3,7 @@ import pytest
 from secateur.run.methods import METHODS, SCORES
 from secateur.run.recipe import Recipe
 from secateur.score.magnitude import Magnitude
-from secateur.solve.threshold import Threshold
+from secateur.solve.mask_only import MaskOnly
 from secateur.testing import check_score, check_solver
 
 
@@ -29,7 +29,7 @@ class Backwards(Magnitude):
         return weight.abs().flip(0)
 
 
-class Careless(Threshold):
+class Careless(MaskOnly):
     def solve(self, weight, stats, pattern, ratio):
         solution = super().solve(weight, stats, pattern, ratio)
         return solution._replace(weight=solution.weight + 0.1)

@@ -6,15 +6,15 @@ from secateur.core.pattern import NM, PerRow, Unstructured
 from secateur.run.recipe import Recipe, load_recipe, parse_recipe
 from secateur.score.ria import RIA
 from secateur.score.wanda import Wanda
+from secateur.solve.mask_only import MaskOnly
 from secateur.solve.refit import Refit
 from secateur.solve.sparsegpt import SparseGPT
-from secateur.solve.threshold import Threshold
 
 
 def test_names_become_objects():
     assert Recipe(ratio=0.5).solver() == SparseGPT() and Recipe(ratio=0.5).shape() == Unstructured()
     wanda = Recipe(method="wanda", ratio=0.5)
-    assert wanda.solver() == Threshold(score=Wanda()) and wanda.shape() == PerRow()
+    assert wanda.solver() == MaskOnly(score=Wanda()) and wanda.shape() == PerRow()
     tuned = Recipe(method={"name": "refit", "score": {"name": "ria", "power": 0.2}, "damp": 0.1}, ratio=0.5)
     assert tuned.solver() == Refit(score=RIA(power=0.2), damp=0.1)
     assert Recipe(pattern="2:4").shape() == NM() and Recipe(pattern="1:4").target() == 0.75

@@ -4,14 +4,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.calibrate.statistic import Gram, InputNorm, gather
+from secateur.calibrate.statistic import Gram, InputRMS, gather
 from secateur.core.errors import NumericalError
 from secateur.core.linalg import damped, layer_loss
 from secateur.core.pattern import NM, PerRow, Unstructured
 from secateur.score.magnitude import Magnitude
 from secateur.score.wanda import Wanda
+from secateur.solve.mask_only import MaskOnly
 from secateur.solve.sparsegpt import SparseGPT
-from secateur.solve.threshold import Threshold
 from secateur.testing import problem
 
 
@@ -66,14 +66,14 @@ def test_update_block_does_not_change_n_m_results():
 
 def test_beats_masking_alone_and_wanda():
     weight, x = problem(32, 64)
-    stats = gather((Gram, InputNorm), x)
+    stats = gather((Gram, InputRMS), x)
     for pattern in (Unstructured(), PerRow(), NM()):
         swept = SparseGPT().solve(weight, stats, pattern, 0.5)
         masked = torch.where(swept.keep, weight, 0)
         gram = stats[Gram].value
         for other in (
             masked,
-            *(Threshold(score=score).solve(weight, stats, pattern, 0.5).weight for score in (Wanda(), Magnitude())),
+            *(MaskOnly(score=score).solve(weight, stats, pattern, 0.5).weight for score in (Wanda(), Magnitude())),
         ):
             assert swept.loss < layer_loss(weight, other, gram)
 

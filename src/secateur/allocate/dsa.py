@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from secateur.allocate.expression import PUBLISHED, parse
 from secateur.allocate.problem import Problem
 from secateur.allocate.spread import block_scores, spread
-from secateur.calibrate.statistic import InputNorm
+from secateur.calibrate.statistic import InputRMS
 from secateur.core.allocation import Allocation
 from secateur.core.errors import RatioError
 from secateur.core.roles import BlockView, Statistic
@@ -30,7 +30,7 @@ class DSA:
     @property
     def needs(self) -> tuple[type[Statistic], ...]:
         """The norm of every input."""
-        return (InputNorm,)
+        return (InputRMS,)
 
     def watch(self) -> None:
         """What passes between blocks is not looked at."""

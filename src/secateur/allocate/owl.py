@@ -8,7 +8,7 @@ from torch import Tensor
 
 from secateur.allocate.problem import Problem
 from secateur.allocate.spread import block_scores, spread
-from secateur.calibrate.statistic import InputNorm
+from secateur.calibrate.statistic import InputRMS
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError
 from secateur.core.roles import BlockView, Statistic
@@ -34,7 +34,7 @@ class OWL:
     @property
     def needs(self) -> tuple[type[Statistic], ...]:
         """The norm of every input."""
-        return (InputNorm,)
+        return (InputRMS,)
 
     def watch(self) -> None:
         """What passes between blocks is not looked at."""

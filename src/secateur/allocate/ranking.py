@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from secateur.allocate.problem import Problem
-from secateur.calibrate.statistic import InputNorm
+from secateur.calibrate.statistic import InputRMS
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError, NumericalError, RatioError
 from secateur.core.pattern import check_ratio
@@ -37,7 +37,7 @@ class Ranking:
     @property
     def needs(self) -> tuple[type[Statistic], ...]:
         """The norm of every input, for Wanda's scores."""
-        return (InputNorm,) if self.score == "wanda" else ()
+        return (InputRMS,) if self.score == "wanda" else ()
 
     def watch(self) -> None:
         """What passes between blocks is not looked at."""
@@ -46,7 +46,7 @@ class Ranking:
         """How many scores fall into every bin, by matrix."""
         found: dict[str, Tensor] = {}
         for name, weight in view.weights.items():
-            scale = view.stats[name][InputNorm].value if self.score == "wanda" else torch.ones(weight.shape[1])
+            scale = view.stats[name][InputRMS].value if self.score == "wanda" else torch.ones(weight.shape[1])
             place = ((weight.abs() * scale).log() - _LOW) * (_BINS / (_HIGH - _LOW))
             if torch.isnan(place).any():
                 raise NumericalError(f"{name}: scores hold NaN: check the weights and the calibration statistics")

@@ -1,4 +1,4 @@
-"""InputNorm and Gram: running sums over a layer's inputs that merge exactly."""
+"""InputRMS and Gram: running sums over a layer's inputs that merge exactly."""
 
 from collections.abc import Iterable, Mapping
 from typing import TypeVar, cast
@@ -12,7 +12,7 @@ from secateur.core.linalg import damped, inverse_factor
 from secateur.core.roles import Statistic
 from secateur.core.shapes import Activations, GramMatrix
 
-__all__ = ["Gathered", "Gram", "InputNorm", "gather"]
+__all__ = ["Gathered", "Gram", "InputRMS", "gather"]
 
 S = TypeVar("S")
 _PANEL = 192  # rows of the Gram computed at a time: only blocks on and below the diagonal
@@ -28,7 +28,7 @@ def _finite(total: Tensor, tokens: int) -> None:
         raise CalibrationError("calibration activations hold NaN or inf: try --dtype float32")
 
 
-class InputNorm(Statistic):
+class InputRMS(Statistic):
     """The root mean square of every input, `[in]`; what Wanda scales by."""
 
     def __init__(self) -> None:
@@ -40,9 +40,9 @@ class InputNorm(Statistic):
         """Add a batch of inputs."""
         self._add(x.float().square().sum(dim=0), len(x))
 
-    def merge(self, other: "InputNorm") -> "InputNorm":
-        """The norm over both sets of inputs."""
-        both = InputNorm()
+    def merge(self, other: "InputRMS") -> "InputRMS":
+        """The root mean square over both sets of inputs."""
+        both = InputRMS()
         for part in (self, other):
             if part.total is not None:
                 both._add(part.total, part.tokens)

@@ -21,12 +21,12 @@ from secateur.score.random import Random
 from secateur.score.ria import RIA
 from secateur.score.taylor import Taylor
 from secateur.score.wanda import Wanda
-from secateur.solve.offset import Offset
+from secateur.solve.bias_compensation import BiasCompensation
+from secateur.solve.mask_only import MaskOnly
 from secateur.solve.refit import Refit
 from secateur.solve.shortgpt import ShortGPT
 from secateur.solve.slimgpt import SlimGPT
 from secateur.solve.sparsegpt import SparseGPT
-from secateur.solve.threshold import Threshold
 
 __all__ = ["ALLOCATORS", "METHODS", "PATTERNS", "SCORES", "SOLVERS", "Method", "find_method"]
 
@@ -39,12 +39,12 @@ SCORES: Mapping[str, Callable[..., Score]] = {
     "wanda": Wanda,
 }
 SOLVERS: Mapping[str, Callable[..., Solver]] = {
+    "bias-compensation": BiasCompensation,
+    "mask-only": MaskOnly,
     "refit": Refit,
-    "offset": Offset,
     "shortgpt": ShortGPT,
     "slimgpt": SlimGPT,
     "sparsegpt": SparseGPT,
-    "threshold": Threshold,
 }
 ALLOCATORS: Mapping[str, Callable[..., Allocator]] = {
     "alpha": AlphaPruning,
@@ -78,25 +78,28 @@ class Method(NamedTuple):
 
 METHODS: Mapping[str, Method] = {
     "flap": Method(
-        Offset, {"score": "fluctuation"}, "units", "inputs that vary least; their mean becomes a bias (An et al. 2024)"
+        BiasCompensation,
+        {"score": "fluctuation"},
+        "units",
+        "inputs that vary least; their mean becomes a bias (An et al. 2024)",
     ),
-    "fluctuation": Method(Threshold, {"score": "fluctuation"}, "units", "the same score, and no bias is added"),
+    "fluctuation": Method(MaskOnly, {"score": "fluctuation"}, "units", "the same score, and no bias is added"),
     "magnitude": Method(
-        Threshold, {"score": "magnitude"}, "unstructured", "smallest weights go; no calibration (Han et al. 2015)"
+        MaskOnly, {"score": "magnitude"}, "unstructured", "smallest weights go; no calibration (Han et al. 2015)"
     ),
     "refit": Method(Refit, {"score": "wanda"}, "row", "any score, then exact least squares on what is kept; slow"),
     "ria": Method(
-        Threshold,
+        MaskOnly,
         {"score": "ria"},
         "unstructured",
         "weights relative to row and column, times inputs (Zhang et al. 2024)",
     ),
-    "random": Method(Threshold, {"score": "random"}, "units", "inputs at random; what any choice must beat"),
+    "random": Method(MaskOnly, {"score": "random"}, "units", "inputs at random; what any choice must beat"),
     "shortgpt": Method(ShortGPT, {}, "blocks", "whole blocks that change their input least (Men et al. 2024)"),
     "slimgpt": Method(SlimGPT, {}, "units", "greedy OBS removal of heads and channels, with repair (Ling et al. 2024)"),
     "sparsegpt": Method(SparseGPT, {}, "unstructured", "OBS sweep that repairs what is kept (Frantar & Alistarh 2023)"),
-    "taylor": Method(Threshold, {"score": "taylor"}, "units", "first-order change of the loss (LLM-Pruner, 2023)"),
-    "wanda": Method(Threshold, {"score": "wanda"}, "row", "weights times the norm of their inputs (Sun et al. 2024)"),
+    "taylor": Method(MaskOnly, {"score": "taylor"}, "units", "first-order change of the loss (LLM-Pruner, 2023)"),
+    "wanda": Method(MaskOnly, {"score": "wanda"}, "row", "weights times the norm of their inputs (Sun et al. 2024)"),
 }
 
 

@@ -30,7 +30,7 @@ from secateur.run.recipe import Recipe
 from secateur.run.result import LayerReport, Result, versions
 from secateur.run.targets import Targets, block_weights, choose_targets
 from secateur.run.timing import timed
-from secateur.solve.offset import Offset
+from secateur.solve.bias_compensation import BiasCompensation
 from secateur.solve.shortgpt import ShortGPT
 from secateur.storage.memory import give_back_freed, peak_memory_mb, resident_memory_mb
 from secateur.storage.run_folder import FinishedBlock, RunFolder
@@ -200,7 +200,11 @@ class _Job:
 
     def _check_bias(self, name: str) -> None:
         model, family = self.adapter.model, self.adapter.family
-        if isinstance(self.solver, Offset) and model.get_submodule(name).bias is None and not family.bias_fields:
+        if (
+            isinstance(self.solver, BiasCompensation)
+            and model.get_submodule(name).bias is None
+            and not family.bias_fields
+        ):
             raise ModelError(
                 f"{type(model).__name__} has no bias here to hold what was removed: use method fluctuation, which adds "
                 "none, or {name: refit, score: fluctuation}"

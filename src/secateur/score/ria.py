@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from secateur.calibrate.statistic import InputNorm
+from secateur.calibrate.statistic import InputRMS
 from secateur.core.errors import InputError
 from secateur.core.roles import Statistic, Stats
 from secateur.core.shapes import ScoreMatrix, Weight
@@ -29,7 +29,7 @@ class RIA:
     @property
     def needs(self) -> tuple[type[Statistic], ...]:
         """The norm of every input."""
-        return (InputNorm,)
+        return (InputRMS,)
 
     def __call__(self, weight: Weight, stats: Stats) -> ScoreMatrix:
         """Score every weight by its share of its row and of its column."""
@@ -37,4 +37,4 @@ class RIA:
         smallest = torch.finfo(size.dtype).tiny
         row = size / size.sum(dim=1, keepdim=True).clamp_min(smallest)
         column = size / size.sum(dim=0, keepdim=True).clamp_min(smallest)
-        return (row + column) * stats[InputNorm].value.pow(self.power)
+        return (row + column) * stats[InputRMS].value.pow(self.power)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from secateur.calibrate.statistic import InputNorm
+from secateur.calibrate.statistic import InputRMS
 from secateur.core.roles import Statistic, Stats
 from secateur.core.shapes import ScoreMatrix, Weight
 
@@ -16,8 +16,8 @@ class Wanda:
     @property
     def needs(self) -> tuple[type[Statistic], ...]:
         """The norm of every input."""
-        return (InputNorm,)
+        return (InputRMS,)
 
     def __call__(self, weight: Weight, stats: Stats) -> ScoreMatrix:
         """Score every weight by its size times the norm of its input."""
-        return weight.abs() * stats[InputNorm].value
+        return weight.abs() * stats[InputRMS].value

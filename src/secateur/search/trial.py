@@ -12,7 +12,7 @@ from secateur.adapt.adapter import Adapter, Block, Layer
 from secateur.adapt.source import Source, load_model, skeleton
 from secateur.allocate.expression import Expression
 from secateur.allocate.problem import Problem
-from secateur.calibrate.statistic import InputNorm
+from secateur.calibrate.statistic import InputRMS
 from secateur.calibrate.survey import survey
 from secateur.core.files import read_sealed, storage_errors, write_sealed
 from secateur.core.roles import BlockView
@@ -50,14 +50,14 @@ def prepare(
     names = iter(places.values())
 
     def read(view: BlockView) -> None:
-        tensors = {f"{name}.norm": view.stats[name][InputNorm].value.float().clone() for name in view.weights}
+        tensors = {f"{name}.norm": view.stats[name][InputRMS].value.float().clone() for name in view.weights}
         for name, weight in view.weights.items():
             tensors[f"{name}.rank"] = row_ranks(weight.abs() * tensors[f"{name}.norm"])
         save_sealed(next(names), tensors)
 
     with storage_errors(folder), open_stream(weights.adapter, recipe, ids) as stream:
         folder.mkdir(parents=True, exist_ok=True)
-        survey(stream, weights, (InputNorm,), lambda: None, read, progress or (lambda done, total: None))
+        survey(stream, weights, (InputRMS,), lambda: None, read, progress or (lambda done, total: None))
 
 
 class Trials:

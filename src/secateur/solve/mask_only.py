@@ -10,15 +10,15 @@ from secateur.core.linalg import layer_loss
 from secateur.core.roles import Pattern, Score, Solution, Statistic, Stats
 from secateur.core.shapes import Weight
 
-__all__ = ["Threshold"]
+__all__ = ["MaskOnly"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Threshold:
+class MaskOnly:
     """Keep the highest scores as they are."""
 
     score: Score
-    name: ClassVar[str] = "threshold"
+    name: ClassVar[str] = "mask-only"
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:

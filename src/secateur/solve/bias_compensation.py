@@ -6,17 +6,17 @@ from typing import ClassVar
 from secateur.calibrate.moments import Moments
 from secateur.core.roles import Pattern, Score, Solution, Statistic, Stats
 from secateur.core.shapes import Weight
-from secateur.solve.threshold import Threshold
+from secateur.solve.mask_only import MaskOnly
 
-__all__ = ["Offset"]
+__all__ = ["BiasCompensation"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offset:
+class BiasCompensation:
     """An et al. 2024, equation 7: every output gains sum over removed j of W_oj E[x_j], so its mean stays."""
 
     score: Score
-    name: ClassVar[str] = "offset"
+    name: ClassVar[str] = "bias-compensation"
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:
@@ -25,5 +25,5 @@ class Offset:
 
     def solve(self, weight: Weight, stats: Stats, pattern: Pattern, ratio: float) -> Solution:
         """Mask by score; the loss is not known, as the mean is not part of a Gram's loss."""
-        plain = Threshold(score=self.score).solve(weight, stats, pattern, ratio)
+        plain = MaskOnly(score=self.score).solve(weight, stats, pattern, ratio)
         return plain._replace(loss=None, bias=(weight - plain.weight) @ stats[Moments].mean)
