@@ -29,7 +29,7 @@ def test_weights_are_out_by_in_however_stored(family):
 
 
 def test_unknown_families_are_refused_with_the_way_to_add_one():
-    with pytest.raises(ModelError, match=r"'bert' is not in the table .*llama.* add a row .*families\.py"):
+    with pytest.raises(ModelError, match=r"'bert' is not in the table .*llama.* add a row .*decoder_table\.py"):
         family_of(AutoConfig.for_model("bert"))
 
 

@@ -10,8 +10,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from conftest import tiny_model
+from secateur.adapt.encoder_table import attentions
 from secateur.adapt.source import Source, load, load_tokenizer, resolve
-from secateur.adapt.stacks import attentions
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document, write_document

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from conftest import CONFIGS, TASK_CONFIGS, task_batch, task_model, tiny_model
-from secateur.adapt.stacks import attentions
+from secateur.adapt.encoder_table import attentions
 from secateur.core.errors import CalibrationError
 from secateur.score.gates import gate_gradients, gated, query_positions
 

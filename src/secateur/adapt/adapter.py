@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from secateur.adapt.families import FAMILIES, Family
+from secateur.adapt.decoder_table import DECODERS, Decoder
 from secateur.core.errors import ModelError
 from secateur.core.shapes import Weight
 
 __all__ = ["Adapter", "Block", "Layer", "family_of"]
 
 
-def family_of(config: PretrainedConfig) -> Family:
+def family_of(config: PretrainedConfig) -> Decoder:
     """The table row of a config's model_type.
 
     Raises ModelError naming the known families and how to add one, and refuses
@@ -26,13 +26,13 @@ def family_of(config: PretrainedConfig) -> Family:
             "the checkpoint is quantised, and pruning needs plain floating-point weights: "
             "start from the unquantised model"
         )
-    if config.model_type not in FAMILIES:
+    if config.model_type not in DECODERS:
         raise ModelError(
             f"architecture {config.model_type!r} is not in the table of families "
-            f"({', '.join(sorted(FAMILIES))}): add a row with its module names to "
-            "secateur/adapt/families.py, see docs/adapt.md"
+            f"({', '.join(sorted(DECODERS))}): add a row with its module names to "
+            "secateur/adapt/decoder_table.py, see docs/adapt.md"
         )
-    return FAMILIES[config.model_type]
+    return DECODERS[config.model_type]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Block:
 
     name: str
     module: nn.Module
-    family: Family
+    family: Decoder
 
     def layer(self, name: str) -> Layer:
         """A layer by its name inside the block."""
@@ -162,6 +162,6 @@ def _check_complete(block: Block) -> None:
     for name, tensor in block.tensors().items():
         if tensor.dim() > 1 and name not in named:
             raise ModelError(
-                f"{name} {list(tensor.shape)} belongs to no stage of the family's row in adapt/families.py: this "
+                f"{name} {list(tensor.shape)} belongs to no stage of the family's row in adapt/decoder_table.py: this "
                 "variant (cross-attention, experts, ...) cannot be pruned yet"
             )

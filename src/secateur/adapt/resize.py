@@ -7,15 +7,15 @@ from typing import Any
 from transformers import PretrainedConfig, PreTrainedModel
 
 from secateur.adapt.adapter import Adapter, Block
-from secateur.adapt.families import FAMILIES, Family
+from secateur.adapt.decoder_table import DECODERS, Decoder
+from secateur.adapt.encoder_table import ENCODERS, head_counts, resize_heads_
 from secateur.adapt.sites import Sizes, block_sites, block_sizes, head_dim
-from secateur.adapt.stacks import STACKS, head_counts, resize_heads_
 from secateur.core.errors import ModelError
 
 __all__ = ["layer_sizes", "register", "resize_", "settle_", "settled_numbers", "shrinkable"]
 
 
-def layer_sizes(config: PretrainedConfig, family: Family) -> list[Sizes] | None:
+def layer_sizes(config: PretrainedConfig, family: Decoder) -> list[Sizes] | None:
     """Every block's sizes where a config's `per_layer_config` lists them; else None."""
     if not getattr(config, "is_heterogeneous", False):
         return None
@@ -24,16 +24,16 @@ def layer_sizes(config: PretrainedConfig, family: Family) -> list[Sizes] | None:
 
 def _wanted(config: PretrainedConfig) -> Callable[[Any], None] | None:
     """What makes a freshly built model as the config lists it; None where it lists nothing of its own."""
-    if config.model_type in STACKS:
+    if config.model_type in ENCODERS:
         counts = head_counts(config)
         return None if counts is None else lambda model: resize_heads_(model, counts)
-    if config.model_type not in FAMILIES:
+    if config.model_type not in DECODERS:
         return None
-    sizes = layer_sizes(config, FAMILIES[config.model_type])  # quantised ones are not ours to refuse here
+    sizes = layer_sizes(config, DECODERS[config.model_type])  # quantised ones are not ours to refuse here
     return None if sizes is None else lambda model: resize_(model, sizes)
 
 
-def _sizes(config: PretrainedConfig, family: Family) -> Sizes:
+def _sizes(config: PretrainedConfig, family: Decoder) -> Sizes:
     heads = int(getattr(config, family.heads_field))
     ffn = getattr(config, family.ffn_field or "intermediate_size", None)
     return Sizes(heads, getattr(config, "num_key_value_heads", None) or heads, ffn or 4 * config.hidden_size)
@@ -127,7 +127,7 @@ def register() -> None:
     from transformers.models.auto import modeling_auto
 
     every = [auto for name, auto in vars(modeling_auto).items() if name.startswith("AutoModel")]
-    for name in (*FAMILIES, *STACKS):
+    for name in (*DECODERS, *ENCODERS):
         config_class = CONFIG_MAPPING[name]
         for auto in every:
             stock: Any = auto._model_mapping.get(config_class, None)

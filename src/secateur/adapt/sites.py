@@ -30,14 +30,14 @@ def head_dim(config: PretrainedConfig) -> int:
 def block_attention(block: Block, width: int) -> Attention:
     """A decoder block's attention; `width` is that of one head."""
     family = block.family
-    mixing, projecting, _, _ = block.stages()
+    attention_in, attention_out, _, _ = block.stages()
     return Attention(
         name=block.name,
         kind="decoder",
         layer=int(block.name.rpartition(".")[2]),
         width=width,
-        inputs=tuple(mixing),
-        output=projecting[0],
+        inputs=tuple(attention_in),
+        output=attention_out[0],
         module=block.module.get_submodule(family.attention),
         fused=family.fused,
         no_heads=family.no_heads,
@@ -72,13 +72,13 @@ def all_sites(adapter: Adapter, names: Iterable[str]) -> list[Site]:
 
 
 def _ffn(block: Block) -> Site:
-    _, _, widening, (narrowing,) = block.stages()
-    count = narrowing.weight.shape[1]
+    _, _, ffn_in, (ffn_out,) = block.stages()
+    count = ffn_out.weight.shape[1]
     channels = span(count, 1)
     rows = {
         layer.name: torch.cat([channels + start for start in range(0, layer.weight.shape[0], count)], dim=1)
-        for layer in widening
+        for layer in ffn_in
     }
-    columns = {narrowing.name: channels}
-    layers = {layer.name: layer for layer in (*widening, narrowing)}
+    columns = {ffn_out.name: channels}
+    layers = {layer.name: layer for layer in (*ffn_in, ffn_out)}
     return Site(f"{block.name}.ffn", "ffn", count, site_weights(layers, rows, columns), rows, columns)

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from secateur.adapt.adapter import family_of
-from secateur.adapt.families import FAMILIES
+from secateur.adapt.decoder_table import DECODERS
 from secateur.adapt.gguf import convert_gguf
 from secateur.adapt.loading import HEADLESS, check_report, check_sizes, first_line, quiet
 from secateur.adapt.resize import shrinkable
@@ -169,14 +169,14 @@ def load(
     """
     source = resolve(model, trusted=trust_remote_code)
     config = read_config(source)
-    if config.model_type in FAMILIES and not config.architectures:
+    if config.model_type in DECODERS and not config.architectures:
         return load_model(source, dtype)
     return load_as_saved(source, dtype)
 
 
 def load_with_head(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """A decoder as a language model, anything else by the class its config names."""
-    return (load_model if read_config(source).model_type in FAMILIES else load_as_saved)(source, dtype)
+    return (load_model if read_config(source).model_type in DECODERS else load_as_saved)(source, dtype)
 
 
 def load_as_saved(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:

@@ -83,16 +83,16 @@ class Stream:
         nothing is run only where its outputs are stored.
         """
         number = int(block.name.rsplit(".", 1)[1])
-        mixing, projecting, widening, narrowing = block.stages()
-        if needs(mixing) is not None:
-            solve(mixing, self._inputs(block, number, mixing[0], needs(mixing) or ()))
+        attention_in, attention_out, ffn_in, ffn_out = block.stages()
+        if needs(attention_in) is not None:
+            solve(attention_in, self._inputs(block, number, attention_in[0], needs(attention_in) or ()))
         with closing(self._store()) as mixed, closing(self._store()) as inner:
-            solve(projecting, self._inputs(block, number, projecting[0], needs(projecting) or (), into=mixed))
-            self._apply(projecting[0], mixed)
-            if needs(widening) is not None:
-                solve(widening, self._inputs(block, number, widening[0], needs(widening) or (), mixed=mixed))
-            found = self._inputs(block, number, narrowing[0], needs(narrowing) or (), mixed=mixed, into=inner)
-            solve(narrowing, found)
+            solve(attention_out, self._inputs(block, number, attention_out[0], needs(attention_out) or (), into=mixed))
+            self._apply(attention_out[0], mixed)
+            if needs(ffn_in) is not None:
+                solve(ffn_in, self._inputs(block, number, ffn_in[0], needs(ffn_in) or (), mixed=mixed))
+            found = self._inputs(block, number, ffn_out[0], needs(ffn_out) or (), mixed=mixed, into=inner)
+            solve(ffn_out, found)
             if not last:
                 self._advance(block, number, mixed, inner)
 
@@ -163,9 +163,9 @@ class Stream:
             store[index] = layer.module(store[index])
 
     def _advance(self, block: Block, number: int, mixed: Store, inner: Store) -> None:
-        narrowing = block.stages()[3][0]
+        ffn_out = block.stages()[3][0]
         for index in range(len(self.batches)):
-            out = narrowing.module(inner[index])
+            out = ffn_out.module(inner[index])
             inner.drop(index)
             with _replay_attention(block, mixed, index), _replay_ffn(block, out):
                 self.hidden[index] = self.call(block, number, index)

@@ -7,10 +7,10 @@ import torch
 from transformers import PreTrainedModel
 
 from secateur.adapt.adapter import Adapter
+from secateur.adapt.encoder_table import ENCODERS, attentions, example_batch
 from secateur.adapt.positions import max_length
 from secateur.adapt.sites import all_sites
 from secateur.adapt.source import Source, load_with_head, resolve
-from secateur.adapt.stacks import STACKS, attentions, example_batch
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError
 from secateur.core.files import read_document
@@ -41,7 +41,7 @@ def verify_folders(dense: str | Source, pruned: str | Source, *, tokens: int = 6
         raise InputError(f"{kinds}: they are no pair")
     if not cut.exists():
         return _verify_blocks(wide, small, read_document(blocks).get("kept"), tokens)
-    if wide.config.model_type in STACKS:
+    if wide.config.model_type in ENCODERS:
         return _verify_heads(wide, small, Cut.load(cut), tokens)
     kept = Cut.load(cut)
     return verify(wide, small, all_sites(Adapter(wide), kept.kept), kept, _ids(wide, tokens))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from secateur.adapt.families import FAMILIES
+from secateur.adapt.decoder_table import DECODERS
+from secateur.adapt.encoder_table import example_batch
 from secateur.adapt.source import Source, load_with_head, resolve
-from secateur.adapt.stacks import example_batch
 from secateur.core.errors import InputError
 from secateur.core.files import check_output, new_file, new_folder, storage_errors
 from secateur.export.decilm import write_decilm
@@ -23,7 +23,7 @@ def _onnx(source: Source, out: Path) -> None:
     """A decoder with its cache, anything else as one forward pass."""
     model = load_with_head(source, torch.float32)
     copy_companions(source.folder, out)
-    if model.config.model_type in FAMILIES:
+    if model.config.model_type in DECODERS:
         write_onnx(model, out)
     else:
         write_forward_onnx(model, example_batch(model), out)

@@ -8,10 +8,10 @@ from transformers import PreTrainedModel
 
 from secateur.adapt.adapter import Adapter, Block
 from secateur.adapt.attention import Attention
+from secateur.adapt.encoder_table import ENCODERS, attentions
 from secateur.adapt.resize import settled_numbers
 from secateur.adapt.sites import block_sizes, head_dim
 from secateur.adapt.source import Source, load_as_saved, read_config, skeleton
-from secateur.adapt.stacks import STACKS, attentions
 from secateur.core.errors import InputError
 from secateur.core.files import read_document, write_document
 from secateur.storage.folder import copy_companions, write_pruned
@@ -86,7 +86,7 @@ def write_standalone(source: Source, out: Path) -> None:
     document = read_document(folder / "config.json")
     if not document.keys() & {"per_layer_config", "heads_per_layer"}:
         raise InputError(f"{folder} has blocks of equal size, so plain transformers loads it as it is")
-    if read_config(source).model_type in STACKS:
+    if read_config(source).model_type in ENCODERS:
         _write_heads(source, out, document)
         return
     model = skeleton(source)

@@ -83,7 +83,8 @@ def save_without_heads(subject: Subject, live: Sequence[Tensor], folder: Path, b
     if not apart <= _TOLERANCE:
         raise NumericalError(
             f"the model without heads differs from the one with gates at 0 by {apart:.2g} of its largest output, "
-            f"allowed is {_TOLERANCE:g}: the family's row in secateur/adapt/stacks.py does not fit this checkpoint"
+            f"allowed is {_TOLERANCE:g}: "
+            "the family's row in secateur/adapt/encoder_table.py does not fit this checkpoint"
         )
     _save(subject.folder, model, cut, folder)
     kept = [int(keep.sum()) for keep in live]

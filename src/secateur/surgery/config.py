@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from secateur.adapt.families import Family
+from secateur.adapt.decoder_table import Decoder
 from secateur.adapt.sites import Sizes, head_dim
 from secateur.core.errors import ModelError
 
@@ -16,7 +16,7 @@ _BY_BLOCK = ("layer_types", "mlp_layer_types")  # config fields with one entry a
 
 
 def shrunk_config(
-    document: dict[str, Any], config: PretrainedConfig, family: Family, sizes: Sequence[Sizes]
+    document: dict[str, Any], config: PretrainedConfig, family: Decoder, sizes: Sequence[Sizes]
 ) -> dict[str, Any]:
     """config.json of a model whose blocks have these sizes.
 
@@ -61,7 +61,7 @@ def depth_config(document: dict[str, Any], config: PretrainedConfig, kept: Seque
     return left
 
 
-def _fields(family: Family, sizes: Sizes) -> dict[str, int]:
+def _fields(family: Decoder, sizes: Sizes) -> dict[str, int]:
     fields = {family.heads_field: sizes.heads, family.ffn_field or "intermediate_size": sizes.ffn}
     return fields | ({"num_key_value_heads": sizes.kv_heads} if family.free_heads else {})
 

@@ -8,11 +8,11 @@ from transformers import PreTrainedModel
 
 from secateur.adapt.adapter import Adapter, Layer
 from secateur.adapt.attention import Attention
-from secateur.adapt.families import FAMILIES
+from secateur.adapt.decoder_table import DECODERS
+from secateur.adapt.encoder_table import ENCODERS, attentions, gives_own_bias_
 from secateur.adapt.resize import settle_
 from secateur.adapt.site import Site
 from secateur.adapt.sites import block_sizes, head_dim
-from secateur.adapt.stacks import STACKS, attentions, gives_own_bias_
 from secateur.core.cut import Cut
 from secateur.surgery.config import shrunk_config
 from secateur.surgery.shrink import cut_slices, shrink_, slice_layers_
@@ -31,8 +31,8 @@ def cut_heads_(model: PreTrainedModel, sites: Sequence[Site], cut: Cut) -> None:
 
     Raises InputError on a site the model does not have.
     """
-    if model.config.model_type in FAMILIES:
-        family = FAMILIES[model.config.model_type]
+    if model.config.model_type in DECODERS:
+        family = DECODERS[model.config.model_type]
         shrink_(model, sites, _silenced_(model, sites, cut) if family.needs_a_head else cut)
         return
     slices = cut_slices(sites, cut)
@@ -70,11 +70,11 @@ def heads_config(document: dict[str, Any], model: PreTrainedModel) -> dict[str, 
     `heads_per_layer`, by kind; the global fields keep the dense counts.
     """
     found = attentions(model)
-    if model.config.model_type in FAMILIES:
+    if model.config.model_type in DECODERS:
         width = head_dim(model.config)
         sizes = [block_sizes(block, width) for block in Adapter(model).blocks()]
-        return shrunk_config(document, model.config, FAMILIES[model.config.model_type], sizes)
-    stacks = STACKS[model.config.model_type]
+        return shrunk_config(document, model.config, DECODERS[model.config.model_type], sizes)
+    stacks = ENCODERS[model.config.model_type]
     if len(stacks) == 1:
         layers = {str(attention.layer): {stacks[0].heads_field: attention.heads} for attention in found}
         return document | {"per_layer_config": layers}
@@ -97,7 +97,7 @@ def add_silent_heads_(model: PreTrainedModel) -> None:
             if getattr(attention.module, "has_relative_attention_bias", False):
                 table: Any = attention.module
                 table.relative_attention_bias = nn.Embedding(table.relative_attention_num_buckets, 1)
-    if model.config.model_type in FAMILIES:
+    if model.config.model_type in DECODERS:
         width = head_dim(model.config)
         for block in Adapter(model).blocks():
             settle_(block, block_sizes(block, width), width)

@@ -10,12 +10,12 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from secateur.adapt.adapter import Adapter, Layer
 from secateur.adapt.attention import Attention, Kind
-from secateur.adapt.families import FAMILIES
+from secateur.adapt.decoder_table import DECODERS
 from secateur.adapt.sites import block_attention, head_dim
 from secateur.core.errors import ModelError
 from secateur.core.seed import generator
 
-__all__ = ["STACKS", "Stack", "attentions", "example_batch", "gives_own_bias_", "head_counts", "resize_heads_"]
+__all__ = ["ENCODERS", "Stack", "attentions", "example_batch", "gives_own_bias_", "head_counts", "resize_heads_"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ _T5 = (
     _t5("decoder", "decoder", "layer.0.SelfAttention"),
     _t5("cross", "decoder", "layer.1.EncDecAttention", relative_bias=False),
 )
-STACKS: Mapping[str, tuple[Stack, ...]] = {
+ENCODERS: Mapping[str, tuple[Stack, ...]] = {
     "bert": (_BERT,),
     "roberta": (_BERT,),
     "xlm-roberta": (_BERT,),
@@ -111,16 +111,16 @@ def attentions(model: PreTrainedModel) -> list[Attention]:
 
     Raises ModelError for a family that is not in the tables.
     """
-    if model.config.model_type in FAMILIES:
+    if model.config.model_type in DECODERS:
         width = head_dim(model.config)
         return [block_attention(block, width) for block in Adapter(model).blocks()]
-    if model.config.model_type not in STACKS:
-        known = ", ".join(sorted((*FAMILIES, *STACKS)))
+    if model.config.model_type not in ENCODERS:
+        known = ", ".join(sorted((*DECODERS, *ENCODERS)))
         raise ModelError(
             f"architecture {model.config.model_type!r} is not in the tables of attentions ({known}): add a row to "
-            "secateur/adapt/stacks.py, see docs/heads.md"
+            "secateur/adapt/encoder_table.py, see docs/heads.md"
         )
-    return [found for stack in STACKS[model.config.model_type] for found in _stack(model, stack)]
+    return [found for stack in ENCODERS[model.config.model_type] for found in _stack(model, stack)]
 
 
 def _stack(model: PreTrainedModel, stack: Stack) -> list[Attention]:
@@ -152,7 +152,7 @@ def head_counts(config: PretrainedConfig) -> dict[Kind, list[int]] | None:
         return {kind: [int(count) for count in counts] for kind, counts in listed.items()}
     if not getattr(config, "is_heterogeneous", False):
         return None
-    (stack,) = STACKS[config.model_type]
+    (stack,) = ENCODERS[config.model_type]
     return {stack.kind: [int(getattr(layer, stack.heads_field)) for layer in config.per_layer_config]}
 
 
@@ -176,7 +176,7 @@ def gives_own_bias_(model: PreTrainedModel) -> None:
 
     Tables that later blocks lack start as copies of the first block's, which has a column for every head.
     """
-    stacks = {stack.kind: stack for stack in STACKS.get(model.config.model_type, ())}
+    stacks = {stack.kind: stack for stack in ENCODERS.get(model.config.model_type, ())}
     first: dict[Kind, nn.Embedding] = {}
     for attention in attentions(model):
         module: Any = attention.module

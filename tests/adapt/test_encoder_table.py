@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from conftest import CONFIGS, TASK_CONFIGS, task_batch, task_model, tiny_model
-from secateur.adapt.stacks import STACKS, attentions, gives_own_bias_, head_counts, resize_heads_
+from secateur.adapt.encoder_table import ENCODERS, attentions, gives_own_bias_, head_counts, resize_heads_
 from secateur.core.errors import ModelError
 
 
@@ -10,7 +10,7 @@ from secateur.core.errors import ModelError
 def test_every_attention_of_every_kind_is_found(name):
     found = attentions(task_model(name))
     kinds = [attention.kind for attention in found]
-    stacks = STACKS[task_model(name).config.model_type]
+    stacks = ENCODERS[task_model(name).config.model_type]
     assert list(dict.fromkeys(kinds)) == [stack.kind for stack in stacks]
     assert all((attention.heads, attention.kv_heads, attention.width) == (4, 4, 8) for attention in found)
     assert len({attention.name for attention in found}) == len(found)
@@ -53,7 +53,7 @@ def test_counts_are_read_only_where_a_config_lists_them():
 def test_strangers_are_refused_with_a_way_out():
     model = task_model("BertForSequenceClassification")
     model.config.model_type = "unheard-of"
-    with pytest.raises(ModelError, match=r"stacks\.py"):
+    with pytest.raises(ModelError, match=r"encoder_table\.py"):
         attentions(model)
     model.config.model_type = "vit"
     with pytest.raises(ModelError, match="does not look like"):

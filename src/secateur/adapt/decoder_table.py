@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["FAMILIES", "Family"]
+__all__ = ["DECODERS", "Decoder"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family:
+class Decoder:
     """Names of a decoder's parts; all but `blocks` are relative to a block.
 
     attention_in and ffn_in are layers that read the same tensor. A family without
@@ -41,18 +41,18 @@ class Family:
     bias_fields: tuple[str, ...] = ()
 
 
-_LLAMA = Family()
-_GEMMA = Family(norms=("input_layernorm", "pre_feedforward_layernorm"))
+_LLAMA = Decoder()
+_GEMMA = Decoder(norms=("input_layernorm", "pre_feedforward_layernorm"))
 
-FAMILIES: Mapping[str, Family] = {
-    "llama": Family(bias_fields=("attention_bias", "mlp_bias")),
+DECODERS: Mapping[str, Decoder] = {
+    "llama": Decoder(bias_fields=("attention_bias", "mlp_bias")),
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "gemma2": _GEMMA,
     "gemma3_text": _GEMMA,
-    "phi3": Family(attention_in=("self_attn.qkv_proj",), ffn_in=("mlp.gate_up_proj",)),
-    "gpt2": Family(
+    "phi3": Decoder(attention_in=("self_attn.qkv_proj",), ffn_in=("mlp.gate_up_proj",)),
+    "gpt2": Decoder(
         blocks="transformer.h",
         attention="attn",
         attention_in=("attn.c_attn",),
@@ -65,7 +65,7 @@ FAMILIES: Mapping[str, Family] = {
         heads_field="n_head",
         ffn_field="n_inner",
     ),
-    "gpt_neox": Family(
+    "gpt_neox": Decoder(
         blocks="gpt_neox.layers",
         attention="attention",
         attention_in=("attention.query_key_value",),
@@ -75,7 +75,7 @@ FAMILIES: Mapping[str, Family] = {
         fused="heads",
         free_heads=False,
     ),
-    "opt": Family(
+    "opt": Decoder(
         blocks="model.decoder.layers",
         attention_out="self_attn.out_proj",
         ffn=None,
@@ -86,7 +86,7 @@ FAMILIES: Mapping[str, Family] = {
         needs_a_head=True,
         ffn_field="ffn_dim",
     ),
-    "bloom": Family(
+    "bloom": Decoder(
         blocks="transformer.h",
         attention="self_attention",
         attention_in=("self_attention.query_key_value",),
