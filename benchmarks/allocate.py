@@ -30,7 +30,7 @@ ALLOCATORS: dict[str, Any] = {
 
 
 def allocations(model: str, name: str, data: Calibration, ratios: list[float]) -> dict[float, dict[str, float]]:
-    """An allocator's ratios by layer at every target, from one reading of the model."""
+    """An allocator's ratios by layer at every target, from one pass over the model."""
     recipe = Recipe(method="wanda", ratio=ratios[0], allocate=ALLOCATORS[name], calibration=data)
     found = survey_model(model, recipe)
     return {ratio: dict(found.ratios(ratio).ratios) for ratio in ratios}

@@ -47,14 +47,14 @@ def main() -> None:
         trials = Trials(source, Path(room), judged, 2)
         uniform = (dict.fromkeys(trials.problem.blocks, ratio) for ratio in args.ratios)
         rows["uniform"] = [round(trials.fitness(ratios), 3) for ratios in uniform]
-        readings: dict[ALS, Any] = {}
+        summaries: dict[ALS, Any] = {}
         for fields in FIELDS:
             method = ALS(**fields)
             kind = replace(method, reach=None, smooth=False)
-            if kind not in readings:
+            if kind not in summaries:
                 recipe = Recipe(ratio=0.6, allocate={"name": "als", **vars(kind)})
-                readings = {kind: survey_model(source, recipe, ids=ids).problem}  # activations are large: keep one
-            found = (method.allocate(readings[kind], ratio).ratios for ratio in args.ratios)
+                summaries = {kind: survey_model(source, recipe, ids=ids).problem}  # activations are large: keep one
+            found = (method.allocate(summaries[kind], ratio).ratios for ratio in args.ratios)
             rows[json.dumps(fields)] = [round(trials.fitness(ratios), 3) for ratios in found]
             print(fields, rows[json.dumps(fields)], flush=True)
             Path(args.out).write_text(

@@ -1,4 +1,4 @@
-"""What an allocator costs: its reading of the model beside a plain calibration pass, and a search's trial.
+"""What an allocator costs: its pass over the model beside a plain calibration pass, and a search's trial.
 
     python benchmarks/survey.py --text ../shared/data/text/wikitext2-valid.txt
 
@@ -26,7 +26,7 @@ from secateur.search.trial import Trials, prepare
 
 
 def main() -> None:
-    """Time every reading and a trial."""
+    """Time every pass and a trial."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", default="bundled", help="calibration text")
     parser.add_argument("--model", default="bundled:smollm2")

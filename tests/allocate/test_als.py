@@ -74,9 +74,9 @@ def test_a_layer_that_repeats_another_loses_at_least_what_an_independent_one_doe
     blocks = {name: {f"{name}.w": 10} for name in features}
     own = importance(correlation([Features.of(y) for y in features.values()]))
     assert own[1] == own.max() and own[0] == pytest.approx(own[2])
-    readings = {name: (Features.of(y), {}) for name, y in features.items()}
+    summaries = {name: (Features.of(y), {}) for name, y in features.items()}
     for method in (ALS(), ALS(smooth=True), ALS(reach=0.1)):
-        found = method.allocate(Problem(blocks, readings), 0.5)
+        found = method.allocate(Problem(blocks, summaries), 0.5)
         assert found.mean(dict.fromkeys(features, 10)) == pytest.approx(0.5, abs=1e-9)
         assert found.ratios["a"] >= found.ratios["b"] - 1e-12
 

@@ -102,8 +102,8 @@ def test_a_whole_models_choice_equals_an_integer_programmes():
 def test_every_target_is_met_and_paid_at_the_measured_price(target, reach, grid):
     steep, flat = [m**4 for m in MEASURED], [m**4 / 50 for m in MEASURED]
     blocks = {"a": {"a.w": 300, "a.v": 101}, "b": {"b.w": 201}}
-    readings = {"a": {"a.w": steep, "a.v": flat}, "b": {"b.w": flat}}
-    found = Knapsack(reach=reach, grid=grid).allocate(Problem(blocks, readings), target)
+    summaries = {"a": {"a.w": steep, "a.v": flat}, "b": {"b.w": flat}}
+    found = Knapsack(reach=reach, grid=grid).allocate(Problem(blocks, summaries), target)
     assert found.mean(Problem(blocks).layers) == pytest.approx(target, abs=1e-9)
     assert all(0 <= ratio <= 1 and abs(ratio - target) <= reach + grid for ratio in found.ratios.values())
     assert found.ratios["a.w"] < found.ratios["b.w"]  # not uniform, near 1 neither
@@ -112,8 +112,8 @@ def test_every_target_is_met_and_paid_at_the_measured_price(target, reach, grid)
 def test_ratios_beyond_nine_tenths_are_not_sold_at_its_price():
     cliff = [0.01 * m if m <= 0.9 else 10.0 for m in MEASURED]  # the last tenth is what costs
     gentle = [0.02 * m for m in MEASURED]
-    readings = {"a": {"a.w": cliff}, "b": {"b.w": gentle}}
-    found = Knapsack().allocate(Problem({"a": {"a.w": 100}, "b": {"b.w": 100}}, readings), 0.66)
+    summaries = {"a": {"a.w": cliff}, "b": {"b.w": gentle}}
+    found = Knapsack().allocate(Problem({"a": {"a.w": 100}, "b": {"b.w": 100}}, summaries), 0.66)
     assert found.ratios["a.w"] <= 0.9 and found.mean({"a.w": 100, "b.w": 100}) == pytest.approx(0.66)
 
 
@@ -127,13 +127,13 @@ def test_the_last_measured_loss_is_that_of_no_weights_at_all():
 
 def test_what_costs_less_loses_more_and_names_do_not_matter():
     curve = [i**2 / 100 for i in range(1, 10)]
-    readings = {"a": {"a.w": curve}, "b": {"b.w": [8 * c for c in curve]}, "c": {"c.w": [3 * c for c in curve]}}
-    blocks = {name: {f"{name}.w": 100} for name in readings}
-    found = Knapsack().allocate(Problem(blocks, readings), 0.5)
+    summaries = {"a": {"a.w": curve}, "b": {"b.w": [8 * c for c in curve]}, "c": {"c.w": [3 * c for c in curve]}}
+    blocks = {name: {f"{name}.w": 100} for name in summaries}
+    found = Knapsack().allocate(Problem(blocks, summaries), 0.5)
     assert found.mean(Problem(blocks).layers) == pytest.approx(0.5, abs=1e-9)
     assert found.ratios["a.w"] > found.ratios["c.w"] > found.ratios["b.w"]
     assert min(found.ratios.values()) >= 0.25 - 1e-9 and max(found.ratios.values()) <= 0.75 + 1e-9
-    turned = Problem(dict(reversed(blocks.items())), dict(reversed(readings.items())))
+    turned = Problem(dict(reversed(blocks.items())), dict(reversed(summaries.items())))
     assert Knapsack().allocate(turned, 0.5).ratios == pytest.approx(found.ratios)
 
 

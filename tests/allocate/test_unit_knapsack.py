@@ -38,9 +38,9 @@ def view(scale):
 
 
 def test_a_block_the_loss_notices_more_loses_less():
-    readings = {"a": UnitKnapsack().read(view(1.0)), "b": UnitKnapsack().read(view(9.0))}
-    assert readings["b"] == pytest.approx([9 * loss for loss in readings["a"]], rel=1e-4)
-    found = UnitKnapsack().allocate(Problem({"a": {"a.w": 10}, "b": {"b.w": 10}}, readings), 0.4)
+    summaries = {"a": UnitKnapsack().read(view(1.0)), "b": UnitKnapsack().read(view(9.0))}
+    assert summaries["b"] == pytest.approx([9 * loss for loss in summaries["a"]], rel=1e-4)
+    found = UnitKnapsack().allocate(Problem({"a": {"a.w": 10}, "b": {"b.w": 10}}, summaries), 0.4)
     assert found.ratios["a"] > found.ratios["b"] and found.mean({"a": 10, "b": 10}) == pytest.approx(0.4)
 
 

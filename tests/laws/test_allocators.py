@@ -13,7 +13,7 @@ def test_blocks_names_say_nothing_and_the_target_is_met(name, target, saved, ids
     names = {block: f"block {9 - number}" for number, block in enumerate(problem.blocks)}  # sorted the other way round
     renamed = problem._replace(
         blocks={names[block]: layers for block, layers in problem.blocks.items()},
-        readings={names[block]: reading for block, reading in problem.readings.items()},
+        summaries={names[block]: summary for block, summary in problem.summaries.items()},
     )
     before = recipe.allocator().allocate(problem, target)
     after = recipe.allocator().allocate(renamed, target)

@@ -51,8 +51,8 @@ def test_one_pruned_layer_equals_the_run_that_prunes_it(trials, model, ids, tmp_
 def test_expressions_of_stored_scores_are_those_of_the_survey(trials, model, ids):
     program = parse("(abslog)-(std)-(tanh)-(8)")
     reduced = trials.reduced(program)
-    readings = {name: program.finish(value) for name, value in reduced.items()}
-    ratios = DSA(expression=str(program)).allocate(trials.problem._replace(readings=readings), 0.5)
+    summaries = {name: program.finish(value) for name, value in reduced.items()}
+    ratios = DSA(expression=str(program)).allocate(trials.problem._replace(summaries=summaries), 0.5)
     recipe = Recipe(method="wanda", ratio=0.5, allocate={"name": "dsa", "expression": str(program)})
     surveyed = allocate_model(model, recipe, ids=ids).ratios
     for block, layers in trials.problem.blocks.items():

@@ -55,4 +55,4 @@ class AlphaPruning:
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """Ratios by block that rise with the exponent."""
-        return spread(problem.readings, problem.sizes, ratio, self.reach * ratio)
+        return spread(problem.summaries, problem.sizes, ratio, self.reach * ratio)

@@ -149,7 +149,7 @@ class ALS:
 
     def correlations(self, problem: Problem) -> Float[np.ndarray, "count count"]:
         """Every pair of blocks' orthogonality, in forward order."""
-        return correlation([features for features, _ in problem.readings.values()])
+        return correlation([features for features, _ in problem.summaries.values()])
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """Ratios by block, or by layer when `within`. Raises RatioError outside the bounds."""
@@ -160,7 +160,7 @@ class ALS:
             return Allocation(blocks)
         found: dict[str, float] = {}
         for name in names:
-            found |= self._ratios(problem.readings[name][1], problem.blocks[name], blocks[name], ratio)
+            found |= self._ratios(problem.summaries[name][1], problem.blocks[name], blocks[name], ratio)
         return Allocation(found)
 
     def _worth(self, matrix: Float[np.ndarray, "count count"]) -> list[float]:

@@ -42,7 +42,7 @@ class DSA:
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """Ratios by block. Raises RatioError where the expression has no finite value."""
-        for name, value in problem.readings.items():
+        for name, value in problem.summaries.items():
             if not math.isfinite(value):
                 raise RatioError(f"dsa: {self.expression} is {value} at {name}: use another expression")
-        return spread(problem.readings, problem.sizes, ratio, parse(self.expression).strength / 100)
+        return spread(problem.summaries, problem.sizes, ratio, parse(self.expression).strength / 100)

@@ -209,5 +209,5 @@ class Knapsack:
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """Ratios by layer. Raises RatioError where no choice meets the target."""
-        curves = {name: found for block in problem.readings.values() for name, found in block.items()}
+        curves = {name: found for block in problem.summaries.values() for name, found in block.items()}
         return choose(curves, problem.layers, ratio, self.reach, self.grid)

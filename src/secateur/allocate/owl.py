@@ -45,7 +45,7 @@ class OWL:
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """Ratios by block that fall with the outlier share."""
-        return spread({name: -share for name, share in problem.readings.items()}, problem.sizes, ratio, self.half)
+        return spread({name: -share for name, share in problem.summaries.items()}, problem.sizes, ratio, self.half)
 
 
 def outlier_share(scores: Sequence[Tensor], times: float) -> float:

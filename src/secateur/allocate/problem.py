@@ -1,4 +1,4 @@
-"""What an allocator is given: the sizes of what can be pruned, and readings of the dense blocks."""
+"""What an allocator is given: the sizes of what can be pruned, and summaries of the dense blocks."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -6,14 +6,14 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from secateur.core.allocation import Allocation
 from secateur.core.roles import BlockView, Statistic, Watcher
 
-__all__ = ["Allocator", "Problem", "Surveyor"]
+__all__ = ["Allocator", "Problem", "CalibratedAllocator"]
 
 
 class Problem(NamedTuple):
-    """Weights by layer, by block, in forward order; and what a surveyor read of each block."""
+    """Weights by layer, by block, in forward order; and what a calibrated allocator keeps of each block."""
 
     blocks: Mapping[str, Mapping[str, int]]
-    readings: Mapping[str, Any] = {}
+    summaries: Mapping[str, Any] = {}
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -36,8 +36,8 @@ class Allocator(Protocol):
 
 
 @runtime_checkable
-class Surveyor(Allocator, Protocol):
-    """An allocator that looks at every dense block once, in forward order."""
+class CalibratedAllocator(Allocator, Protocol):
+    """An allocator that summarises every dense block once, in forward order."""
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:

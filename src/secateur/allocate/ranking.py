@@ -61,7 +61,7 @@ class Ranking:
         check_ratio(ratio)
         if ratio > self.most:
             raise RatioError(f"ratio {ratio:g} is above what ranking takes of a matrix, most {self.most:g}: raise it")
-        counts = {name: bins for block in problem.readings.values() for name, bins in block.items()}
+        counts = {name: bins for block in problem.summaries.values() for name, bins in block.items()}
         below = torch.stack(list(counts.values())).sum(dim=0).cumsum(0)
         asked = ratio * float(below[-1])
         edge = min(int(torch.searchsorted(below, asked)), _BINS - 1)

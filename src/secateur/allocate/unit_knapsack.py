@@ -84,4 +84,4 @@ class UnitKnapsack:
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """Ratios by block. Raises RatioError where no choice meets the target."""
-        return choose(problem.readings, problem.sizes, ratio, self.reach, self.grid)
+        return choose(problem.summaries, problem.sizes, ratio, self.reach, self.grid)

@@ -9,7 +9,7 @@ import torch
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.positions import check_ids
 from secateur.adapt.source import Source, load_model, load_tokenizer, resolve, skeleton
-from secateur.allocate.problem import Problem, Surveyor
+from secateur.allocate.problem import CalibratedAllocator, Problem
 from secateur.calibrate.sensitivity import Sensitivity, output_sensitivity
 from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.survey import survey
@@ -56,7 +56,7 @@ def survey_model(
     source = resolve(model)
     recipe = timed(recipe, source)
     weights = Weights(Checkpoint(source.folder), Adapter(skeleton(source)), compute_dtype(recipe))
-    if ids is None and isinstance(recipe.allocator(), Surveyor):
+    if ids is None and isinstance(recipe.allocator(), CalibratedAllocator):
         ids = recipe.calibration.fitted(weights.adapter.model.config).draw(load_tokenizer(source))
     return read_blocks(weights, recipe, source, ids, progress or (lambda done, total: None))
 
@@ -65,14 +65,14 @@ def read_blocks(weights: Weights, recipe: Recipe, source: Source, ids: TokenIds 
     """The same for a checkpoint that is open; one streamed dense pass if the allocator reads blocks."""
     adapter, allocator = weights.adapter, recipe.allocator()
     problem = block_weights(adapter, biases=recipe.unit() is not None)
-    if isinstance(allocator, Surveyor) and ids is not None:
+    if isinstance(allocator, CalibratedAllocator) and ids is not None:
         needs = [kind for kind in allocator.needs if kind is not Sensitivity]
         with open_stream(adapter, recipe, ids) as stream:  # checks the ids before any model reads them
             given = {}
             if Sensitivity in allocator.needs:
                 given = output_sensitivity(Adapter(load_model(source, weights.dtype)), ids)
-            readings = survey(stream, weights, needs, allocator.watch, allocator.read, progress, given)
-        problem = problem._replace(readings=readings)
+            summaries = survey(stream, weights, needs, allocator.watch, allocator.read, progress, given)
+        problem = problem._replace(summaries=summaries)
     return Survey(weights, problem, recipe)
 
 

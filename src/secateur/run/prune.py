@@ -13,7 +13,7 @@ import torch
 
 from secateur.adapt.adapter import Adapter, Block, Layer
 from secateur.adapt.source import Source, load_model, load_tokenizer, resolve, skeleton
-from secateur.allocate.problem import Surveyor
+from secateur.allocate.problem import CalibratedAllocator
 from secateur.calibrate.gradient import Gradient, layer_gradients
 from secateur.calibrate.statistic import Gathered, gather
 from secateur.calibrate.stream import Stream
@@ -131,7 +131,7 @@ class _Job:
 
     def run(self, ids: TokenIds | None, *, resume: bool, progress: Progress) -> int:
         """Solve every block that is not finished; return how many were."""
-        needed = bool(self.solver.needs) or isinstance(self.recipe.allocator(), Surveyor)
+        needed = bool(self.solver.needs) or isinstance(self.recipe.allocator(), CalibratedAllocator)
         if ids is None and needed:
             ids = self._draw()
         self.tokens = ids.numel() if needed and ids is not None else 0
@@ -224,7 +224,7 @@ class _Job:
 
     def _allocate(self, ids: TokenIds | None, progress: Progress) -> None:
         """Fix every layer's ratio where the allocator reads the dense model; a resumed run reads what was fixed."""
-        if not isinstance(self.recipe.allocator(), Surveyor):
+        if not isinstance(self.recipe.allocator(), CalibratedAllocator):
             return
         ratios = self.folder.load_document("allocation")
         if ratios is None:
@@ -234,7 +234,7 @@ class _Job:
         self._check_layers()
 
     def _targets(self, recipe: Recipe) -> Targets:
-        plain = replace(recipe, allocate="uniform") if isinstance(recipe.allocator(), Surveyor) else recipe
+        plain = replace(recipe, allocate="uniform") if isinstance(recipe.allocator(), CalibratedAllocator) else recipe
         return choose_targets(self.adapter, plain, self.weights.bytes_each())
 
     def _start(self, stream: Stream, done: int) -> None:

@@ -93,7 +93,7 @@ def allocate(recipe: Recipe, problem: Problem, ratio: float) -> dict[str, float]
     exempt = {names[index] for index in recipe.exempt}
     free = Problem(
         {name: part for name, part in problem.blocks.items() if name not in exempt},
-        {name: reading for name, reading in problem.readings.items() if name not in exempt},
+        {name: summary for name, summary in problem.summaries.items() if name not in exempt},
     )
     raised = ratio * sum(problem.sizes.values()) / sum(free.sizes.values()) if free.blocks else 2.0
     if raised > 1 or (raised == 1 and exempt):

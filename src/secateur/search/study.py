@@ -203,8 +203,8 @@ class _Worker:
         ratio, names = self.settings.ratio, self.problem.blocks
         if isinstance(candidate, Expression):
             reduced = self.trials.reduced(candidate)
-            readings = {name: candidate.finish(value) for name, value in reduced.items()}
-            return DSA(expression=str(candidate)).allocate(self.problem._replace(readings=readings), ratio)
+            summaries = {name: candidate.finish(value) for name, value in reduced.items()}
+            return DSA(expression=str(candidate)).allocate(self.problem._replace(summaries=summaries), ratio)
         moved = {name: min(max(ratio + move, 0.0), 1.0) for name, move in zip(names, candidate, strict=True)}
         return Allocation(moved).balanced(self.problem.sizes, ratio)
 
