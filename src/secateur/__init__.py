@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from secateur.heads.curve import head_curve
     from secateur.heads.finetune import finetune
     from secateur.heads.prune import prune_heads
-    from secateur.heads.removal import Removal, plan_removal
+    from secateur.heads.removal import RemovalOptions, plan_removal
     from secateur.heads.scoring import Scoring, score_heads
-    from secateur.heads.subject import Reading, open_subject
+    from secateur.heads.task_model import DataOptions, open_task_model
     from secateur.run.evaluate import measure
     from secateur.run.prune import prune
     from secateur.run.recipe import Recipe, load_recipe
@@ -45,9 +45,9 @@ __all__ = [
     "Finetuning",
     "Lottery",
     "Masks",
-    "Reading",
+    "DataOptions",
     "Recipe",
-    "Removal",
+    "RemovalOptions",
     "Result",
     "Scoring",
     "Search",
@@ -64,7 +64,7 @@ __all__ = [
     "load_recipe",
     "load_ticket",
     "measure",
-    "open_subject",
+    "open_task_model",
     "plan_removal",
     "plan_target",
     "prune",
@@ -85,8 +85,8 @@ _HOME = {
     "Search": "secateur.search.study",
     "SecateurError": "secateur.core.errors",
     "Finetuning": "secateur.train.classifier",
-    "Reading": "secateur.heads.subject",
-    "Removal": "secateur.heads.removal",
+    "DataOptions": "secateur.heads.task_model",
+    "RemovalOptions": "secateur.heads.removal",
     "Scoring": "secateur.heads.scoring",
     "Lottery": "secateur.theory.plan",
     "convert": "secateur.export.convert",
@@ -101,7 +101,7 @@ _HOME = {
     "head_curve": "secateur.heads.curve",
     "keep_one": "secateur.heads.ablation",
     "load": "secateur.adapt.source",
-    "open_subject": "secateur.heads.subject",
+    "open_task_model": "secateur.heads.task_model",
     "plan_removal": "secateur.heads.removal",
     "prune_heads": "secateur.heads.prune",
     "score_heads": "secateur.heads.scoring",

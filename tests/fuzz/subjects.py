@@ -364,7 +364,7 @@ KINDS = {
             HEADS.format("importance model --data rows.tsv"),
             HEADS.format("ablate model --data rows.csv --samples 3"),
             HEADS.format("prune model --data rows.jsonl --ratio 0.3"),
-            HEADS.format("curve model --data rows.tsv --by importance --step 0.5"),
+            HEADS.format("curve model --data rows.tsv --score importance --step 0.5"),
             HEADS.format("finetune model --data rows.tsv --epochs 1 --batch 4"),
         ),
     ),

@@ -1,4 +1,4 @@
-"""Subject: a model opened with its task head, its attentions, and what it is judged by."""
+"""TaskModel: a model opened with its task head, its attentions, and what it is judged by."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from secateur.evaluate.task import Task
 from secateur.evaluate.translation import read_pairs, translation_task
 from secateur.score.heads import HeadLayout
 
-__all__ = ["Reading", "Subject", "TaskName", "open_subject"]
+__all__ = ["DataOptions", "TaskModel", "TaskName", "open_task_model"]
 
 TaskName = Literal["classify", "lm", "translate"]
 _LENGTHS = {"classify": 256, "lm": 512, "translate": 128}
@@ -28,7 +28,7 @@ _BATCHES = {"classify": 32, "lm": 1, "translate": 16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class DataOptions:
     """How much of a file is read: its first `samples` lines or windows, in batches, cut at `length` tokens."""
 
     samples: int | None = None
@@ -44,7 +44,7 @@ class Reading:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class TaskModel:
     """A model and every attention it has; unit: what goes together at once (auto, heads, kv_groups).
 
     trusted: whether code that the folder brings was let run.
@@ -72,8 +72,8 @@ class Subject:
         ]
 
     @property
-    def live(self) -> list[Tensor]:
-        """All heads."""
+    def keep(self) -> list[Tensor]:
+        """A mask of every attention that keeps all its heads."""
         return [torch.ones(attention.heads, dtype=torch.bool) for attention in self.attentions]
 
     def of_kinds(self, kinds: Sequence[str]) -> list[bool]:
@@ -83,40 +83,40 @@ class Subject:
             raise InputError(f"kind {sorted(set(kinds) - known)[0]!r} is not in this model: it has {sorted(known)}")
         return [not kinds or attention.kind in kinds for attention in self.attentions]
 
-    def read(self, data: str, plan: Reading | None = None) -> Task:
+    def read(self, data: str, options: DataOptions | None = None) -> Task:
         """The task on a file. Raises a SecateurError on one that cannot be used, and for models of pictures."""
-        plan = plan or Reading()
+        options = options or DataOptions()
         if self.tokenizer is None:
             raise InputError(
                 "pictures are not read from files: put batches of pixel_values and labels in a Classification"
             )
         config = self.model.config
-        batch = plan.batch or _BATCHES[self.task_name]
-        length = plan.length or default_length(config, _LENGTHS[self.task_name])
+        batch = options.batch or _BATCHES[self.task_name]
+        length = options.length or default_length(config, _LENGTHS[self.task_name])
         if self.task_name == "lm":
-            return language_task(data, self.model, self.tokenizer, limit=plan.samples, batch=batch, length=length)
+            return language_task(data, self.model, self.tokenizer, limit=options.samples, batch=batch, length=length)
         if self.task_name == "translate":
             check_length(length, config, f"sentence pairs {data!r}")  # a translation may become that long
-            pairs = read_pairs(Path(data), plan.samples)
+            pairs = read_pairs(Path(data), options.samples)
             task = translation_task(pairs, self.tokenizer, batch=batch, length=length)
             for part in task.batches:
                 for ids in (part["input_ids"], part["labels"].clamp_min(0)):  # -100 fills up
                     check_ids(ids, config, f"sentence pairs {data!r}")
             return task
-        examples = read_examples(Path(data), plan.samples)
+        examples = read_examples(Path(data), options.samples)
         return classification_task(examples, self.model, self.tokenizer, batch=batch, length=length)
 
-    def read_both(self, data: tuple[str, str | None], plan: Reading | None = None) -> tuple[Task, Task]:
+    def read_both(self, data: tuple[str, str | None], options: DataOptions | None = None) -> tuple[Task, Task]:
         """What heads are scored on, and what the model is judged on: the same where no second file is given.
 
         `samples` cuts the first file alone; the second is read whole.
         """
-        plan = plan or Reading()
-        scored = self.read(data[0], plan)
-        return scored, scored if data[1] is None else self.read(data[1], replace(plan, samples=None))
+        options = options or DataOptions()
+        scored = self.read(data[0], options)
+        return scored, scored if data[1] is None else self.read(data[1], replace(options, samples=None))
 
 
-def open_subject(model: str | Path | Source, task: str | None = None, *, unit: str = "auto") -> Subject:
+def open_task_model(model: str | Path | Source, task: str | None = None, *, unit: str = "auto") -> TaskModel:
     """Load a model by the class it was saved as; the task is that class's unless named.
 
     Raises ModelError for a family without a row in the tables, InputError on a task it has no head for.
@@ -139,7 +139,7 @@ def open_subject(model: str | Path | Source, task: str | None = None, *, unit: s
         check_classes(loaded.config)
     for attention in found:
         attention.unit(unit)  # refuse before any work
-    return Subject(source.folder, loaded, tokenizer, found, own, unit, source.trusted)
+    return TaskModel(source.folder, loaded, tokenizer, found, own, unit, source.trusted)
 
 
 def _task_of(name: str) -> TaskName | None:

@@ -7,7 +7,7 @@ from conftest import TASK_CONFIGS, tiny_tokenizer, words
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document, write_document
 from secateur.evaluate.task import Task, count_samples
-from secateur.heads.subject import Reading, open_subject
+from secateur.heads.task_model import DataOptions, open_task_model
 
 
 def test_the_task_is_what_the_class_does(saved_task, saved, labelled, text, tmp_path):
@@ -19,48 +19,48 @@ def test_the_task_is_what_the_class_does(saved_task, saved, labelled, text, tmp_
         "translate": (saved_task("MarianMTModel"), pairs),
     }
     for name, (folder, data) in cases.items():
-        subject = open_subject(folder)
-        assert subject.task_name == name and open_subject(folder, name).task_name == name
-        assert isinstance(subject.read(str(data), Reading(samples=2, length=16)), Task)
+        task_model = open_task_model(folder)
+        assert task_model.task_name == name and open_task_model(folder, name).task_name == name
+        assert isinstance(task_model.read(str(data), DataOptions(samples=2, length=16)), Task)
 
 
 def test_layouts_say_what_goes_together(saved):
-    groups, heads = open_subject(saved("llama")), open_subject(saved("llama"), unit="heads")
+    groups, heads = open_task_model(saved("llama")), open_task_model(saved("llama"), unit="heads")
     assert [(one.heads, one.shared, one.unit) for one in groups.layouts] == [(4, 2, "kv_groups")] * 2
-    assert heads.layouts[0].unit == "heads" and [len(keep) for keep in heads.live] == [4, 4]
+    assert heads.layouts[0].unit == "heads" and [len(kept) for kept in heads.keep] == [4, 4]
 
 
 def test_kinds_are_chosen_or_refused(saved_task):
-    subject = open_subject(saved_task("MarianMTModel"))
-    assert subject.of_kinds(["cross"]) == [False] * 5 + [True] * 3 and all(subject.of_kinds([]))
+    task_model = open_task_model(saved_task("MarianMTModel"))
+    assert task_model.of_kinds(["cross"]) == [False] * 5 + [True] * 3 and all(task_model.of_kinds([]))
     with pytest.raises(InputError, match=r"'wheels' is not in this model: it has \['cross', 'decoder', 'encoder'\]"):
-        subject.of_kinds(["wheels"])
+        task_model.of_kinds(["wheels"])
 
 
 def test_what_cannot_be_judged_is_refused(saved_task, tmp_path):
     folder = saved_task("BertForSequenceClassification")
     with pytest.raises(InputError, match="has no head for task lm"):
-        open_subject(folder, "lm")
+        open_task_model(folder, "lm")
     with pytest.raises(InputError, match="unknown"):
-        open_subject(folder, "sing")
+        open_task_model(folder, "sing")
     with pytest.raises(InputError, match="unknown"):
-        open_subject(folder, unit="wheels")
+        open_task_model(folder, unit="wheels")
     bare = tmp_path / "bare"
     shutil.copytree(folder, bare)
     config = read_document(bare / "config.json")
     write_document(bare / "config.json", config | {"architectures": ["BertModel"]})
     with pytest.raises(InputError, match="fine-tune it first"):
-        open_subject(bare)
+        open_task_model(bare)
     write_document(bare / "config.json", config | {"architectures": ["NoSuchModel"]})
     with pytest.raises(ModelError, match="NoSuchModel"):
-        open_subject(bare)
+        open_task_model(bare)
     write_document(bare / "config.json", config)
     for file in bare.glob("tokenizer*"):
         file.unlink()
     with pytest.raises(InputError, match="no tokenizer"):
-        open_subject(bare)
+        open_task_model(bare)
     with pytest.raises(InputError, match="samples must be at least 1"):
-        Reading(samples=0)
+        DataOptions(samples=0)
 
 
 @pytest.mark.parametrize("settings", [{"num_labels": 1}, {"problem_type": "multi_label_classification"}])
@@ -70,33 +70,37 @@ def test_regression_and_many_labels_are_refused_when_opened(name, settings, tmp_
     stock(stock.config_class(**TASK_CONFIGS[name], **settings)).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(InputError, match="problem_type"):
-        open_subject(tmp_path)
+        open_task_model(tmp_path)
 
 
 def test_samples_cut_what_is_scored_on_and_never_what_is_judged_on(saved_task, labelled):
-    subject = open_subject(saved_task("BertForSequenceClassification"))
-    for plan, counts in ((Reading(samples=5), (5, 24)), (None, (24, 24)), (Reading(samples=5, batch=2), (5, 24))):
-        scored, judged = subject.read_both((str(labelled), str(labelled)), plan)
+    task_model = open_task_model(saved_task("BertForSequenceClassification"))
+    for plan, counts in (
+        (DataOptions(samples=5), (5, 24)),
+        (None, (24, 24)),
+        (DataOptions(samples=5, batch=2), (5, 24)),
+    ):
+        scored, judged = task_model.read_both((str(labelled), str(labelled)), plan)
         assert (count_samples(scored), count_samples(judged)) == counts
-    scored, judged = subject.read_both((str(labelled), None), Reading(samples=5))
+    scored, judged = task_model.read_both((str(labelled), None), DataOptions(samples=5))
     assert judged is scored and count_samples(scored) == 5
 
 
 @pytest.mark.parametrize("name", ["BartForConditionalGeneration", "MarianMTModel", "T5ForConditionalGeneration"])
 def test_translations_are_no_longer_than_the_positions(name, saved_task, tmp_path):
-    subject = open_subject(saved_task(name))
+    task_model = open_task_model(saved_task(name))
     pairs = tmp_path / "pairs.tsv"
     pairs.write_text(f"{words(100)}\t{words(100, 1)}\n")
-    task = subject.read(str(pairs))  # cut at 64 positions, or T5's 128
+    task = task_model.read(str(pairs))  # cut at 64 positions, or T5's 128
     assert task.new == (128 if name.startswith("T5") else 64)
-    assert len(task.translate(subject.model)) == 1
+    assert len(task.translate(task_model.model)) == 1
     if not name.startswith("T5"):
         with pytest.raises(InputError, match="65 tokens are longer than the 64 positions"):
-            subject.read(str(pairs), Reading(length=65))
+            task_model.read(str(pairs), DataOptions(length=65))
 
 
 def test_texts_of_a_small_vocabulary_and_few_positions_are_read_or_refused(saved, text):
-    subject = open_subject(saved("gpt2"))
-    assert subject.read(str(text)).batches[0]["input_ids"].shape == (1, 64)  # not 512
+    task_model = open_task_model(saved("gpt2"))
+    assert task_model.read(str(text)).batches[0]["input_ids"].shape == (1, 64)  # not 512
     with pytest.raises(InputError, match="65 tokens are longer than the 64 positions"):
-        subject.read(str(text), Reading(length=65))
+        task_model.read(str(text), DataOptions(length=65))
