@@ -54,7 +54,7 @@ def orders(*, extra: bool = True) -> dict[str, RemovalOptions]:
 
 def summed(curve: Curve) -> dict[str, Any]:
     """A curve as plain data, chance as mean and deviation."""
-    document = curve.document()
+    document = curve.to_dict()
     chance = np.array([scores for name, scores in curve.lines.items() if name.startswith("random")])
     document["random"] = {"mean": chance.mean(0).tolist(), "std": chance.std(0).tolist(), "seeds": len(chance)}
     return document

@@ -10,8 +10,8 @@ OPTIONS = {
     "importance": "--batch --data --json --length --level --normalise --out --samples --score --seed --task "
     "--trust-remote-code model",
     "ablate": "--batch --data --json --keep-one --length --out --samples --seed --task --trust-remote-code model",
-    "curve": "--batch --data --json --kind --length --level --min-heads --normalise --out --reestimate --samples --score "
-    "--seeds --step --task --test "
+    "curve": "--batch --data --json --kind --length --level --min-heads --normalise --out --reestimate --samples "
+    "--score --seeds --step --task --test "
     "--trust-remote-code --unit model",
     "prune": "--batch --data --exact --json --kind --length --level --min-heads --normalise --onnx --out --ratio "
     "--reestimate --samples --score --seed --task --test "

@@ -16,9 +16,9 @@ from sklearn.datasets import load_breast_cancer
 from conftest import task_model, tiny_llama_gguf, tiny_model, tiny_tokenizer, words
 from secateur.cli.main import main
 from secateur.core.mask import Masks
+from secateur.lottery.run import load_ticket
+from secateur.lottery.target import Target, write_target
 from secateur.storage.run_folder import RunFolder
-from secateur.theory.session import load_ticket
-from secateur.theory.target import Target, write_target
 
 SMALL = "--calibration ids.safetensors --samples 2 --length 8"
 PRUNE = f"prune model {SMALL} --ratio 0.5 --out out"

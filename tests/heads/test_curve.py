@@ -31,4 +31,4 @@ def test_a_curve_ends_where_nothing_is_left_whatever_the_order(saved_task, label
 )
 def test_what_goes_for_free_ends_before_the_first_loss(higher, dense, line, share):
     curve = Curve("m", higher, dense, [0.1, 0.2, 0.3], {"a": line}, {}, {})
-    assert curve.free() == {"a": share} and curve.document()["free_within_1_percent"] == {"a": share}
+    assert curve.free() == {"a": share} and curve.to_dict()["free_within_1_percent"] == {"a": share}

@@ -38,7 +38,7 @@ class Curve:
             found[name] = self.ratios[first - 1] if first else 0.0
         return found
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {**vars(self), "free_within_1_percent": self.free()}
 

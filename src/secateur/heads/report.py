@@ -119,7 +119,7 @@ def report_curve(
             "data": data[0],
             "test": data[1] or data[0],
         }
-        document |= {"data_rows": count_samples(scored), "test_rows": count_samples(judged), **found.document()}
+        document |= {"data_rows": count_samples(scored), "test_rows": count_samples(judged), **found.to_dict()}
         write_document(folder / "curve.json", document)
         save_figure(curve_figure([0.0, *ratios], found.dense, found.lines, found.metric), folder / "curve.png")
     rows = [
