@@ -25,12 +25,12 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 
 from secateur.adapt.source import Source
-from secateur.forest import programme as internals
+from secateur.forest import integer_program as internals
 from secateur.forest.frontier import frontier
-from secateur.forest.linear_programme import linear_programme
+from secateur.forest.integer_program import build_program, class_errors
+from secateur.forest.linear_program import linear_program
 from secateur.forest.min_cut import min_cut
 from secateur.forest.primal_dual import PrimalDual
-from secateur.forest.programme import build_programme, class_errors
 from secateur.forest.pruner import BudgetPruner
 from secateur.forest.tree_arrays import read_forest
 from secateur.forest.usage import read_prices, used_features
@@ -39,7 +39,7 @@ HERE = Path(__file__).parent
 RESULT = HERE / "results" / "forest.json"
 SETS = ("breast_cancer", "digits", "letter", "magic", "spambase", "optdigits", "covertype")
 TREES, ROWS = 40, 20_000
-PRICE, LIMIT = 0.01, 240.0  # trade-off of the solvers' programmes, and seconds they may take
+PRICE, LIMIT = 0.01, 240.0  # trade-off of the solvers' programs, and seconds they may take
 
 
 def read_set(name: str) -> tuple[Any, Any]:
@@ -143,19 +143,19 @@ def curves() -> dict[str, Any]:
 
 
 def problem(rows: int, trees: int) -> tuple[Any, Any]:
-    """The programme of a forest grown and pruned on the same rows of letter, and what it was built from."""
+    """The program of a forest grown and pruned on the same rows of letter, and what it was built from."""
     x, y = read_set("letter")
     x, y = x[:rows], y[:rows]
     forest = RandomForestClassifier(trees, random_state=0).fit(x, y)
     arrays = read_forest(forest.estimators_)
     leaves = arrays.leaves(x)
     error = class_errors(arrays, leaves, np.searchsorted(forest.classes_, y).astype(np.int64), np.ones(rows))
-    programme = build_programme(arrays, leaves, error, np.arange(x.shape[1]), np.ones(x.shape[1]), np.ones(rows))
-    return programme, (arrays, leaves, error, x.shape[1])
+    program = build_program(arrays, leaves, error, np.arange(x.shape[1]), np.ones(x.shape[1]), np.ones(rows))
+    return program, (arrays, leaves, error, x.shape[1])
 
 
 def as_stated(raw: Any, trade_off: float) -> Any:
-    """The paper's linear programme by HiGHS: z of nodes, w of example, feature and tree, and w of all trees."""
+    """The paper's linear program by HiGHS: z of nodes, w of example, feature and tree, and w of all trees."""
     arrays, leaves, error, features = raw
     nodes, (trees, rows) = len(arrays.parent), leaves.shape
     group = np.where(arrays.steps.feature >= 0, arrays.steps.feature, -1).astype(np.int32)
@@ -188,14 +188,14 @@ def timed(solve: Any, rows: int, trees: int, limit: float) -> dict[str, Any] | N
     """Seconds, objective and memory gained, in a process of its own; None past the limit."""
 
     def work(pipe: Any) -> None:
-        programme, raw = problem(rows, trees)
+        program, raw = problem(rows, trees)
         solve(*problem(60, 2))  # compiled before it is timed
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started = time.perf_counter()
-        keep = solve(programme, raw)
+        keep = solve(program, raw)
         seconds = time.perf_counter() - started
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        pipe.send({"seconds": seconds, "mb": (after - before) / 1024, "objective": programme.objective(keep, PRICE)})
+        pipe.send({"seconds": seconds, "mb": (after - before) / 1024, "objective": program.objective(keep, PRICE)})
 
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=work, args=(there,))
@@ -206,12 +206,12 @@ def timed(solve: Any, rows: int, trees: int, limit: float) -> dict[str, Any] | N
 
 
 def solvers() -> dict[str, Any]:
-    """min_cut and primal_dual against HiGHS, on our closure and on the programme as the paper states it."""
+    """min_cut and primal_dual against HiGHS, on our closure and on the program as the paper states it."""
     methods = {
-        "min_cut": lambda programme, raw: min_cut(programme, PRICE),
-        "primal_dual": lambda programme, raw: PrimalDual(rounds=100).solve(programme, PRICE).keep,
-        "lp": lambda programme, raw: linear_programme(programme, PRICE),
-        "lp as stated": lambda programme, raw: as_stated(raw, PRICE),
+        "min_cut": lambda program, raw: min_cut(program, PRICE),
+        "primal_dual": lambda program, raw: PrimalDual(rounds=100).solve(program, PRICE).keep,
+        "lp": lambda program, raw: linear_program(program, PRICE),
+        "lp as stated": lambda program, raw: as_stated(raw, PRICE),
     }
     found: dict[str, Any] = {}
     slow: set[tuple[str, int]] = set()
@@ -236,20 +236,20 @@ def large() -> dict[str, Any]:
     arrays = read_forest(forest.estimators_)
     leaves = arrays.leaves(x)
     error = class_errors(arrays, leaves, np.searchsorted(forest.classes_, y).astype(np.int64), np.ones(len(x)))
-    programme = build_programme(arrays, leaves, error, np.arange(54), np.ones(54), np.ones(len(x)))
+    program = build_program(arrays, leaves, error, np.arange(54), np.ones(54), np.ones(len(x)))
     built = time.perf_counter()
-    keep = min_cut(programme, 0.005)
+    keep = min_cut(program, 0.005)
     cut = time.perf_counter()
     found = {
-        "splits": len(programme.gain),
-        "pairs": len(programme.pair_cost),
-        "edges": len(programme.pair),
+        "splits": len(program.gain),
+        "pairs": len(program.pair_cost),
+        "edges": len(program.pair),
         "build_seconds": built - started,
         "cut_seconds": cut - built,
-        "value": vars(programme.value(keep)),
+        "value": vars(program.value(keep)),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
-    return found | {"corners": len(frontier(programme, points=12)), "frontier_seconds": time.perf_counter() - cut}
+    return found | {"corners": len(frontier(program, points=12)), "frontier_seconds": time.perf_counter() - cut}
 
 
 def main() -> None:

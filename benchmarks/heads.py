@@ -23,10 +23,10 @@ from secateur.heads.ablation import ablate, keep_one
 from secateur.heads.curve import Curve, head_curve
 from secateur.heads.finetune import finetune
 from secateur.heads.prune import prune_heads
-from secateur.heads.removal import Removal
+from secateur.heads.removal import RemovalOptions
 from secateur.heads.scoring import Scoring, score_heads
-from secateur.heads.subject import Reading, open_subject
 from secateur.heads.table import correlate
+from secateur.heads.task_model import DataOptions, open_task_model
 from secateur.train.classifier import Finetuning
 
 HERE = Path(__file__).parent
@@ -37,24 +37,24 @@ VALID, TEST = str(DATA / "text" / "wikitext2-valid.txt"), str(DATA / "text" / "w
 MODEL = HERE.parent / "out" / "heads-sst2"
 Run = Callable[[np.ndarray, np.ndarray], Any]
 STEPS = [number / 10 for number in range(1, 11)]
-SCORED = Reading(samples=1000)
+SCORED = DataOptions(samples=1000)
 
 
-def orders(*, extra: bool = True) -> dict[str, Removal]:
+def orders(*, extra: bool = True) -> dict[str, RemovalOptions]:
     """Orders of removal that are compared."""
-    found = {"importance": Removal(), "magnitude": Removal(scoring=Scoring(by="magnitude"))}
+    found = {"importance": RemovalOptions(), "magnitude": RemovalOptions(scoring=Scoring(score="magnitude"))}
     if extra:
-        found["importance, once an example"] = Removal(scoring=Scoring(level="example"))
-        found["importance, re-estimated"] = Removal(reestimate=True)
-        found["importance, not normalised, re-estimated"] = Removal(
+        found["importance, once an example"] = RemovalOptions(scoring=Scoring(level="example"))
+        found["importance, re-estimated"] = RemovalOptions(reestimate=True)
+        found["importance, not normalised, re-estimated"] = RemovalOptions(
             reestimate=True, scoring=Scoring(level="example", normalise=False)
         )
-    return found | {f"random {seed}": Removal(scoring=Scoring(by="random", seed=seed)) for seed in range(5)}
+    return found | {f"random {seed}": RemovalOptions(scoring=Scoring(score="random", seed=seed)) for seed in range(5)}
 
 
 def summed(curve: Curve) -> dict[str, Any]:
     """A curve as plain data, chance as mean and deviation."""
-    document = curve.document()
+    document = curve.to_dict()
     chance = np.array([scores for name, scores in curve.lines.items() if name.startswith("random")])
     document["random"] = {"mean": chance.mean(0).tolist(), "std": chance.std(0).tolist(), "seeds": len(chance)}
     return document
@@ -72,13 +72,13 @@ def train() -> dict[str, Any] | None:
 
 def encoder() -> dict[str, Any]:
     """Curves, single heads, correlations."""
-    subject = open_subject(MODEL)
-    data, test = subject.read(TRAIN, SCORED), subject.read(DEV)
+    task_model = open_task_model(MODEL)
+    data, test = task_model.read(TRAIN, SCORED), task_model.read(DEV)
     started = time.perf_counter()
-    curve = head_curve(subject, data, test, STEPS, orders())
+    curve = head_curve(task_model, data, test, STEPS, orders())
     seconds = time.perf_counter() - started
-    alone, single = ablate(subject, test), keep_one(subject, test)
-    inside = ablate(subject, data)
+    alone, single = ablate(task_model, test), keep_one(task_model, test)
+    inside = ablate(task_model, data)
     return {
         "curve": summed(curve),
         "seconds": seconds,
@@ -91,24 +91,24 @@ def encoder() -> dict[str, Any]:
         "best_single_head_by_layer": [one.change for _, one in single.best(higher=True)],
         "ablation_train_against_dev": correlate(alone.effects, inside.effects),
         "importance_against_ablation": correlate(
-            score_heads(subject, data, Scoring()), [-row for row in inside.effects]
+            score_heads(task_model, data, Scoring()), [-row for row in inside.effects]
         ),
         "importance_train_against_dev": correlate(
-            score_heads(subject, data, Scoring()), score_heads(subject, test, Scoring())
+            score_heads(task_model, data, Scoring()), score_heads(task_model, test, Scoring())
         ),
     }
 
 
 def cost() -> dict[str, Any]:
     """Importance against forward passes, in turns."""
-    subject = open_subject(MODEL)
-    data = subject.read(TRAIN, SCORED)
+    task_model = open_task_model(MODEL)
+    data = task_model.read(TRAIN, SCORED)
     rounds = []
     for _ in range(5):
         started = time.perf_counter()
-        score_heads(subject, data, Scoring())
+        score_heads(task_model, data, Scoring())
         middle = time.perf_counter()
-        data.parts(subject.model)
+        data.parts(task_model.model)
         rounds.append((middle - started, time.perf_counter() - middle))
     ratio = statistics.median(scored / forward for scored, forward in rounds)
     return {"sentences": 1000, "rounds": rounds, "forward_passes": ratio}
@@ -118,9 +118,9 @@ def speed(length: int = 128) -> dict[str, Any]:
     """The model with half its heads against the whole one, in torch and ONNX Runtime."""
     with tempfile.TemporaryDirectory() as room:
         small = Path(room) / "half"
-        pruned = prune_heads(open_subject(MODEL), (TRAIN, DEV), small, 0.5, reading=SCORED)
+        pruned = prune_heads(open_task_model(MODEL), (TRAIN, DEV), small, 0.5, data_options=SCORED)
         models = [load_as_saved(Source(MODEL)), load_as_saved(Source(small))]
-        batch = open_subject(MODEL).read(DEV, Reading(samples=4)).batches[0]
+        batch = open_task_model(MODEL).read(DEV, DataOptions(samples=4)).batches[0]
         sessions = []
         for number, model in enumerate(models):
             place = Path(room) / str(number)
@@ -173,11 +173,11 @@ def decoder() -> dict[str, Any]:
     """SmolLM2: KV groups, and query heads in balance."""
     found = {}
     for unit in ("kv_groups", "heads"):
-        subject = open_subject("bundled:smollm2", unit=unit)
-        data, test = subject.read(VALID, Reading(samples=8)), subject.read(TEST, Reading(samples=8))
+        task_model = open_task_model("bundled:smollm2", unit=unit)
+        data, test = task_model.read(VALID, DataOptions(samples=8)), task_model.read(TEST, DataOptions(samples=8))
         ratios = [0.1, 0.2, 0.3, 0.4, 0.5]
-        chosen = orders(extra=False) | {"importance, re-estimated": Removal(reestimate=True)}
-        found[unit] = summed(head_curve(subject, data, test, ratios, chosen))
+        chosen = orders(extra=False) | {"importance, re-estimated": RemovalOptions(reestimate=True)}
+        found[unit] = summed(head_curve(task_model, data, test, ratios, chosen))
     return found
 
 

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from secateur.theory.certificate import certify
-from secateur.theory.comparison import ACCURACIES, straight_line, width_factors
-from secateur.theory.log_pruning import find_ticket
-from secateur.theory.plan import Lottery, outline, plan_survey, plan_target, survey
-from secateur.theory.subset_sum import closest_subset
-from secateur.theory.target import Target, digits_target, read_digits, read_target
+from secateur.lottery.certificate import certify
+from secateur.lottery.comparison import ACCURACIES, straight_line, width_factors
+from secateur.lottery.log_pruning import find_ticket
+from secateur.lottery.plan import Lottery, outline, plan_survey, plan_target, survey
+from secateur.lottery.subset_sum import closest_subset
+from secateur.lottery.target import Target, digits_target, read_digits, read_target
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "lottery.json"
@@ -192,7 +192,7 @@ def growth() -> dict[str, Any]:
 
 
 def sums() -> list[dict[str, Any]]:
-    """The closest of all subset sums: meeting in the middle beside a mixed-integer programme (HiGHS), same numbers."""
+    """The closest of all subset sums: meeting in the middle beside a mixed-integer program (HiGHS), same numbers."""
     rows = []
     closest_subset(np.ones(4), 1.0)
     for count, repeats in ((12, 40), (16, 20), (21, 10), (26, 3)):
@@ -201,7 +201,7 @@ def sums() -> list[dict[str, Any]]:
         begun = time.perf_counter()
         ours = [abs(closest_subset(*pair).rest) for pair in zip(values, targets, strict=True)]
         half = time.perf_counter()
-        theirs = [programme(*pair) for pair in zip(values, targets, strict=True)]
+        theirs = [program(*pair) for pair in zip(values, targets, strict=True)]
         end = time.perf_counter()
         row = {"numbers": count, "ours_ms": 1e3 * (half - begun) / repeats, "milp_ms": 1e3 * (end - half) / repeats}
         rows.append(row | {"ours_rest": float(np.mean(ours)), "milp_rest": float(np.mean(theirs))})
@@ -209,7 +209,7 @@ def sums() -> list[dict[str, Any]]:
     return rows
 
 
-def programme(values: Any, target: float) -> float:
+def program(values: Any, target: float) -> float:
     """Least |target - sum|, as HiGHS finds it: variables are the choices and the rest."""
     count = len(values)
     sides = np.vstack([np.append(values, 1.0), np.append(values, -1.0)])

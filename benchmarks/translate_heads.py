@@ -28,9 +28,9 @@ import sentencepiece
 
 from secateur.evaluate.task import pad_batches
 from secateur.evaluate.translation import Translation
-from secateur.heads.removal import Removal, plan_removal
+from secateur.heads.removal import RemovalOptions, plan_removal
 from secateur.heads.scoring import Scoring, score_heads
-from secateur.heads.subject import Subject
+from secateur.heads.task_model import TaskModel
 from secateur.score.gates import gated
 
 RESULT = Path(__file__).parent / "results" / "translate_heads.json"
@@ -72,10 +72,10 @@ def read_task(pairs: list[tuple[str, str]], words: Any) -> Translation:
     return Translation(batches, [pairs[row][1] for row in order], decode)
 
 
-def judge(subject: Subject, test: Translation, live: list[torch.Tensor]) -> dict[str, float]:
-    """BLEU and chrF with the heads that live."""
-    with gated(subject.attentions, [keep.float() for keep in live]):
-        texts = test.translate(subject.model)
+def judge(task_model: TaskModel, test: Translation, keep: list[torch.Tensor]) -> dict[str, float]:
+    """BLEU and chrF with the heads that stay."""
+    with gated(task_model.attentions, [kept.float() for kept in keep]):
+        texts = test.translate(task_model.model)
     references = [test.references]
     return {"bleu": BLEU().corpus_score(texts, references).score, "chrf": CHRF().corpus_score(texts, references).score}
 
@@ -88,22 +88,28 @@ def main() -> None:
     model = marian.TinyMarian(next(folder.glob("model.*.bin")))
     pairs = read_pairs(handbook)
     data, test = read_task(pairs[:400], words), read_task(pairs[400:700], words)
-    subject = Subject(folder, model, None, marian.attentions(model), "translate")
+    task_model = TaskModel(folder, model, None, marian.attentions(model), "translate")
     started = time.perf_counter()
-    score_heads(subject, data, Scoring())
+    score_heads(task_model, data, Scoring())
     found = {
         "command": "python benchmarks/translate_heads.py out/marian out/handbook",
         "pairs": {"all": len(pairs), "scored_on": 400, "translated": 300},
         "importance_seconds": time.perf_counter() - started,
-        "dense": judge(subject, test, subject.live),
+        "dense": judge(task_model, test, task_model.keep),
         "ratios": STEPS,
     }
     for kind in ("encoder", "cross"):
         kinds = (kind,)
-        plans = {"importance": Removal(kinds=kinds), "magnitude": Removal(kinds=kinds, scoring=Scoring(by="magnitude"))}
-        plans |= {f"random {seed}": Removal(kinds=kinds, scoring=Scoring(by="random", seed=seed)) for seed in range(5)}
+        plans = {
+            "importance": RemovalOptions(kinds=kinds),
+            "magnitude": RemovalOptions(kinds=kinds, scoring=Scoring(score="magnitude")),
+        }
+        plans |= {
+            f"random {seed}": RemovalOptions(kinds=kinds, scoring=Scoring(score="random", seed=seed))
+            for seed in range(5)
+        }
         lines = {
-            name: [judge(subject, test, live) for live in plan_removal(subject, data, STEPS, plan)]
+            name: [judge(task_model, test, keep) for keep in plan_removal(task_model, data, STEPS, plan)]
             for name, plan in plans.items()
         }
         chance = [lines.pop(f"random {seed}") for seed in range(5)]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from secateur import Lottery, certify, find_ticket, plan_target, read_target
-from secateur.theory.golden import GOLDEN, decompose, interval_count
+from secateur.lottery.golden import GOLDEN, decompose, interval_count
 
 count = interval_count(1e-3)
 drawn = np.random.default_rng(0).uniform(0, 1, count)

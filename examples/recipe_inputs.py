@@ -14,7 +14,7 @@ from sklearn.datasets import load_breast_cancer
 
 from secateur import Finetuning, finetune
 from secateur.calibrate.bundled import bundled_articles
-from secateur.forest.session import fit_forest
+from secateur.forest.run import fit_forest
 
 
 def write_forest(folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-from secateur.forest.programme import build_programme, class_errors, square_errors
+from secateur.forest.integer_program import build_program, class_errors, square_errors
 from secateur.forest.tree_arrays import read_forest
 
 
@@ -22,7 +22,7 @@ class Case:
     cost: Any
     leaves: Any
     error: Any
-    programme: Any
+    program: Any
 
     def path(self, row, tree=None):
         """Nodes above an example's leaves, itself included, of one tree or all."""
@@ -57,34 +57,34 @@ def case(seed, *, regression=False, trees=3, leaves=5, examples=25, order=False,
     arrays = read_forest(forest.estimators_)
     found = arrays.leaves(x)
     error = (square_errors if regression else class_errors)(arrays, found, y, weight)
-    programme = build_programme(arrays, found, error, group, cost, weight)
-    return Case(forest, arrays, x, y, weight, group, cost, found, error, programme)
+    program = build_program(arrays, found, error, group, cost, weight)
+    return Case(forest, arrays, x, y, weight, group, cost, found, error, program)
 
 
-def closed(programme, keep):
+def closed(program, keep):
     """Whether every kept split's parent is kept."""
-    return all(programme.parent[s] < 0 or keep[programme.parent[s]] for s in np.flatnonzero(keep))
+    return all(program.parent[s] < 0 or keep[program.parent[s]] for s in np.flatnonzero(keep))
 
 
-def every_choice(programme):
+def every_choice(program):
     """All prunings."""
-    for choice in product([False, True], repeat=len(programme.gain)):
+    for choice in product([False, True], repeat=len(program.gain)):
         keep = np.array(choice, bool)
-        if closed(programme, keep):
+        if closed(program, keep):
             yield keep
 
 
-def random_keep(programme, seed):
+def random_keep(program, seed):
     """A pruning by chance."""
-    keep = np.random.default_rng(seed).random(len(programme.gain)) < 0.7
+    keep = np.random.default_rng(seed).random(len(program.gain)) < 0.7
     for split in range(len(keep)):
-        keep[split] &= programme.parent[split] < 0 or keep[programme.parent[split]]
+        keep[split] &= program.parent[split] < 0 or keep[program.parent[split]]
     return keep
 
 
 def brute_value(one, keep):
     """Mean error of a tree and mean cost, example by example."""
-    kept = set(one.programme.node[keep].tolist())
+    kept = set(one.program.node[keep].tolist())
     error = cost = 0.0
     for row in range(len(one.y)):
         groups = set()

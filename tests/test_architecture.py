@@ -13,7 +13,7 @@ LAYERS = {
     "core": 0,
     "adapt": 1,
     "forest": 1,
-    "theory": 1,
+    "lottery": 1,
     "storage": 2,
     "calibrate": 3,
     "score": 4,
@@ -31,7 +31,7 @@ LAYERS = {
     "testing": 9,
     "__init__": 10,
 }
-WORDS_ONLY = {"core/errors.py", "core/roles.py", "core/shapes.py", "cli/__main__.py", "testing.py"}
+WORDS_ONLY = {"core/errors.py", "core/protocols.py", "core/shapes.py", "cli/__main__.py", "testing.py"}
 FORBIDDEN = {"utils", "helpers", "base", "common", "misc", "helper", "manager"}
 
 

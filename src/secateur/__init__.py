@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from secateur.heads.curve import head_curve
     from secateur.heads.finetune import finetune
     from secateur.heads.prune import prune_heads
-    from secateur.heads.removal import Removal, plan_removal
+    from secateur.heads.removal import RemovalOptions, plan_removal
     from secateur.heads.scoring import Scoring, score_heads
-    from secateur.heads.subject import Reading, open_subject
+    from secateur.heads.task_model import DataOptions, open_task_model
+    from secateur.lottery.certificate import certify
+    from secateur.lottery.log_pruning import find_ticket
+    from secateur.lottery.plan import Lottery, plan_target
+    from secateur.lottery.run import load_ticket
+    from secateur.lottery.target import read_target
     from secateur.run.evaluate import measure
     from secateur.run.prune import prune
     from secateur.run.recipe import Recipe, load_recipe
     from secateur.run.recover import recover
     from secateur.run.result import Result
     from secateur.search.study import Search, search_ratios
-    from secateur.theory.certificate import certify
-    from secateur.theory.log_pruning import find_ticket
-    from secateur.theory.plan import Lottery, plan_target
-    from secateur.theory.session import load_ticket
-    from secateur.theory.target import read_target
     from secateur.train.classifier import Finetuning
     from secateur.train.recover import Training
 
@@ -45,9 +45,9 @@ __all__ = [
     "Finetuning",
     "Lottery",
     "Masks",
-    "Reading",
+    "DataOptions",
     "Recipe",
-    "Removal",
+    "RemovalOptions",
     "Result",
     "Scoring",
     "Search",
@@ -64,7 +64,7 @@ __all__ = [
     "load_recipe",
     "load_ticket",
     "measure",
-    "open_subject",
+    "open_task_model",
     "plan_removal",
     "plan_target",
     "prune",
@@ -85,23 +85,23 @@ _HOME = {
     "Search": "secateur.search.study",
     "SecateurError": "secateur.core.errors",
     "Finetuning": "secateur.train.classifier",
-    "Reading": "secateur.heads.subject",
-    "Removal": "secateur.heads.removal",
+    "DataOptions": "secateur.heads.task_model",
+    "RemovalOptions": "secateur.heads.removal",
     "Scoring": "secateur.heads.scoring",
-    "Lottery": "secateur.theory.plan",
+    "Lottery": "secateur.lottery.plan",
     "convert": "secateur.export.convert",
     "verify_folders": "secateur.evaluate.agreement",
-    "certify": "secateur.theory.certificate",
-    "find_ticket": "secateur.theory.log_pruning",
-    "load_ticket": "secateur.theory.session",
-    "plan_target": "secateur.theory.plan",
-    "read_target": "secateur.theory.target",
+    "certify": "secateur.lottery.certificate",
+    "find_ticket": "secateur.lottery.log_pruning",
+    "load_ticket": "secateur.lottery.run",
+    "plan_target": "secateur.lottery.plan",
+    "read_target": "secateur.lottery.target",
     "ablate": "secateur.heads.ablation",
     "finetune": "secateur.heads.finetune",
     "head_curve": "secateur.heads.curve",
     "keep_one": "secateur.heads.ablation",
     "load": "secateur.adapt.source",
-    "open_subject": "secateur.heads.subject",
+    "open_task_model": "secateur.heads.task_model",
     "plan_removal": "secateur.heads.removal",
     "prune_heads": "secateur.heads.prune",
     "score_heads": "secateur.heads.scoring",

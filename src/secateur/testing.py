@@ -13,7 +13,7 @@ from secateur.calibrate.statistic import Gathered, Gram, InputRMS, gather
 from secateur.core.errors import PatternError
 from secateur.core.linalg import layer_loss
 from secateur.core.pattern import NM, Columns, PerRow, Unstructured
-from secateur.core.roles import Pattern, Score, Solver
+from secateur.core.protocols import Pattern, Score, Solver
 from secateur.core.seed import generator
 
 __all__ = ["check_score", "check_solver", "problem", "summary"]

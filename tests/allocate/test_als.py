@@ -48,7 +48,7 @@ def test_importance_falls_with_redundancy_and_stays_finite():
     st.lists(st.tuples(st.floats(0.01, 1), st.integers(1, 50)), min_size=1, max_size=12),
     st.floats(0.31, 0.69),
 )
-def test_the_programme_meets_the_budget_within_bounds_and_is_the_greedy_knapsack(parts, density):
+def test_the_program_meets_the_budget_within_bounds_and_is_the_greedy_knapsack(parts, density):
     worth, sizes = [part[0] for part in parts], [part[1] for part in parts]
     found = fill(worth, sizes, density, (0.3, 0.7), 1e-9)
     total = sum(sizes)
@@ -61,7 +61,7 @@ def test_the_programme_meets_the_budget_within_bounds_and_is_the_greedy_knapsack
     assert np.dot(worth, found) == pytest.approx(np.dot(worth, greedy), abs=1e-6)
 
 
-def test_read_literally_the_programme_puts_every_ratio_at_its_upper_bound():
+def test_read_literally_the_program_puts_every_ratio_at_its_upper_bound():
     worth, sizes = np.array([0.5, 0.2, 0.9]), np.array([1.0, 2.0, 3.0])
     retained = (1 - 0.5) * sizes.sum()  # sum n (1 - q) <= budget, with sparsities q
     literal = linprog(-worth, A_ub=-sizes[None], b_ub=[retained - sizes.sum()], bounds=[(0.3, 0.7)] * 3)

@@ -75,7 +75,7 @@ def test_the_choice_equals_brute_force_on_any_curves(seed):
     assert sum(losses[name][ratios.index(ratio)] for name, ratio in found.items()) == pytest.approx(best, rel=1e-8)
 
 
-def test_a_whole_models_choice_equals_an_integer_programmes():
+def test_a_whole_models_choice_equals_an_integer_programs():
     draw = np.random.default_rng(0)
     ratios = np.round(np.arange(0.25, 0.76, 0.05), 6)
     shapes = [576 * 576, 576 * 192, 576 * 192, 576 * 576, *[576 * 1536] * 3] * 8

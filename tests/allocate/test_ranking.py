@@ -4,7 +4,7 @@ import torch
 from secateur.allocate.problem import Problem
 from secateur.allocate.ranking import Ranking
 from secateur.core.errors import InputError, NumericalError, RatioError
-from secateur.core.roles import BlockView
+from secateur.core.protocols import BlockView
 
 
 @pytest.mark.parametrize("ratio", [0.2, 0.5, 0.8])

@@ -3,7 +3,7 @@ import torch
 
 from secateur.allocate.spread import block_scores, spread
 from secateur.calibrate.statistic import InputRMS
-from secateur.core.roles import BlockView
+from secateur.core.protocols import BlockView
 from secateur.testing import problem, summary
 
 

@@ -8,7 +8,7 @@ from secateur.calibrate.sensitivity import Sensitivity
 from secateur.calibrate.statistic import Gathered, Gram
 from secateur.core.errors import InputError, RatioError
 from secateur.core.linalg import damped
-from secateur.core.roles import BlockView
+from secateur.core.protocols import BlockView
 from secateur.testing import problem, summary
 
 

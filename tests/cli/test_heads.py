@@ -7,14 +7,14 @@ from conftest import options, run
 from secateur.cli.main import app
 
 OPTIONS = {
-    "importance": "--batch --by --data --json --length --level --normalise --out --samples --seed --task "
+    "importance": "--batch --data --json --length --level --normalise --out --samples --score --seed --task "
     "--trust-remote-code model",
     "ablate": "--batch --data --json --keep-one --length --out --samples --seed --task --trust-remote-code model",
-    "curve": "--at-least --batch --by --data --json --kind --length --level --normalise --out --reestimate --samples "
-    "--seeds --step --task --test "
+    "curve": "--batch --data --json --kind --length --level --min-heads --normalise --out --reestimate --samples "
+    "--score --seeds --step --task --test "
     "--trust-remote-code --unit model",
-    "prune": "--at-least --batch --by --data --exact --json --kind --length --level --normalise --onnx --out --ratio "
-    "--reestimate --samples --seed --task --test "
+    "prune": "--batch --data --exact --json --kind --length --level --min-heads --normalise --onnx --out --ratio "
+    "--reestimate --samples --score --seed --task --test "
     "--trust-remote-code --unit model",
     "finetune": "--batch --data --epochs --json --length --out --rate --seed --test --trust-remote-code model",
 }
@@ -55,7 +55,7 @@ def test_the_closing_words_of_prune_count_the_rows_of_both_files(monkeypatch, ca
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("importance", "--by", "colour"), "by 'colour' is unknown"),
+        (("importance", "--score", "colour"), "score 'colour' is unknown"),
         (("importance", "--level", "batch"), "level 'batch' is unknown"),
         (("importance", "--task", "lm"), "has no head for task lm"),
         (("importance", "--samples", "0"), "greater than or equal to 1"),

@@ -6,8 +6,8 @@ from typer.main import get_command
 
 from conftest import options, run
 from secateur.cli.main import app
-from secateur.theory import session
-from secateur.theory.target import Target, write_target
+from secateur.lottery import run as lottery_run
+from secateur.lottery.target import Target, write_target
 
 OPTIONS = (
     "--base --delta --eps --inputs --json --law --layers --non-negative --norm --norm-max --out --plan --radius "
@@ -17,7 +17,7 @@ OPTIONS = (
 
 @pytest.fixture(autouse=True)
 def few_accuracies(monkeypatch):
-    monkeypatch.setattr(session, "ACCURACIES", (1e-1, 1e-2, 1e-3))
+    monkeypatch.setattr(lottery_run, "ACCURACIES", (1e-1, 1e-2, 1e-3))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_network_that_needs_nothing_is_written_too(monkeypatch, capsys, tmp_pa
     write_target(Target((np.zeros((4, 3)),), (np.zeros(4),)), tmp_path / "t.safetensors")
     code, printed, err = run(monkeypatch, capsys, "lottery", tmp_path / "t.safetensors", "--out", tmp_path / "out")
     assert code == 0 and "0 promised, 0 reached, 0.0 kept" in printed, err
-    assert session.load_ticket(tmp_path / "out")(np.ones((2, 3))).tolist() == [[0.0] * 4] * 2
+    assert lottery_run.load_ticket(tmp_path / "out")(np.ones((2, 3))).tolist() == [[0.0] * 4] * 2
 
 
 def test_plans_build_nothing(monkeypatch, capsys, tmp_path, target):
@@ -61,7 +61,7 @@ def test_plans_build_nothing(monkeypatch, capsys, tmp_path, target):
 
 
 def test_a_failure_is_told_and_the_code_says_whether_the_bound_holds(monkeypatch, capsys, tmp_path, target):
-    from secateur.theory import log_pruning
+    from secateur.lottery import log_pruning
 
     whole = log_pruning.find_ticket
 
@@ -69,7 +69,7 @@ def test_a_failure_is_told_and_the_code_says_whether_the_bound_holds(monkeypatch
         layers = tuple(layer._replace(width=layer.width // 20) for layer in plan.layers)
         return whole(target, plan._replace(layers=layers), seed, **settings)
 
-    monkeypatch.setattr(session, "find_ticket", short)
+    monkeypatch.setattr(lottery_run, "find_ticket", short)
     code, _, err = run(monkeypatch, capsys, "lottery", target, "--tries", 2, "--out", tmp_path / "out")
     assert code == 1 and "were not in the random network (2 tries): add --tries" in " ".join(err.split())
     assert json.loads((tmp_path / "out" / "certificate.json").read_text())["certificate"]["missing"] > 0

@@ -12,13 +12,13 @@ from sklearn.datasets import load_breast_cancer
 from conftest import run
 from secateur import (
     Calibration,
+    DataOptions,
     Finetuning,
-    Reading,
-    Removal,
+    RemovalOptions,
     finetune,
     load,
     load_recipe,
-    open_subject,
+    open_task_model,
     prune,
     prune_heads,
 )
@@ -131,9 +131,9 @@ def test_a_real_encoder_becomes_a_classifier_and_loses_a_third_of_its_heads(tmp_
     found = finetune("bundled:minilm", data / "train.tsv", tmp_path / "clf", plan, test=data / "dev.tsv")
     assert found["accuracy"] > 0.8
     files = (str(data / "train.tsv"), str(data / "dev.tsv"))
-    settings = Removal(reestimate=True), Reading(samples=500)
+    settings = RemovalOptions(reestimate=True), DataOptions(samples=500)
     small = prune_heads(
-        open_subject(tmp_path / "clf"), files, tmp_path / "small", 1 / 3, settings[0], reading=settings[1]
+        open_task_model(tmp_path / "clf"), files, tmp_path / "small", 1 / 3, settings[0], data_options=settings[1]
     )
     assert small["heads"] == 48 and small["after"] > small["before"] - 0.03
     assert load(tmp_path / "small").num_parameters() == small["parameters"]

@@ -117,8 +117,8 @@ def test_the_dual_ascent_is_as_near_as_it_says():
         trade_off = 0.2 * max(error for error, _ in values) / (max(cost for _, cost in values) or 1.0)
         best = min(error + trade_off * cost for error, cost in values)
         pruner = BudgetPruner(model, feature_costs=costs, feature_groups=groups)
-        programme = pruner._open(x, y, weight).programme
-        found = PrimalDual().solve(programme, trade_off)
+        program = pruner._open(x, y, weight).program
+        found = PrimalDual().solve(program, trade_off)
         slack = 1e-9 * values[0][0]
         assert found.bound <= best + slack and found.objective - best <= found.gap * abs(found.objective) + slack
 

@@ -11,7 +11,7 @@ def test_bills_are_those_of_walking_every_example():
     one = case(6, trees=4)
     used = used_features(one.arrays, one.x)
     prices = read_prices(6, one.cost, one.group)
-    everything = np.ones(len(one.programme.gain), bool)
+    everything = np.ones(len(one.program.gain), bool)
     assert prices.bill(used).mean() == pytest.approx(brute_value(one, everything)[1])
     for row in range(5):
         nodes = [node for node in one.path(row) if one.arrays.steps.feature[node] >= 0]

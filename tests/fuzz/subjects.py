@@ -16,9 +16,9 @@ from sklearn.datasets import load_breast_cancer
 from conftest import task_model, tiny_llama_gguf, tiny_model, tiny_tokenizer, words
 from secateur.cli.main import main
 from secateur.core.mask import Masks
+from secateur.lottery.run import load_ticket
+from secateur.lottery.target import Target, write_target
 from secateur.storage.run_folder import RunFolder
-from secateur.theory.session import load_ticket
-from secateur.theory.target import Target, write_target
 
 SMALL = "--calibration ids.safetensors --samples 2 --length 8"
 PRUNE = f"prune model {SMALL} --ratio 0.5 --out out"
@@ -364,7 +364,7 @@ KINDS = {
             HEADS.format("importance model --data rows.tsv"),
             HEADS.format("ablate model --data rows.csv --samples 3"),
             HEADS.format("prune model --data rows.jsonl --ratio 0.3"),
-            HEADS.format("curve model --data rows.tsv --by importance --step 0.5"),
+            HEADS.format("curve model --data rows.tsv --score importance --step 0.5"),
             HEADS.format("finetune model --data rows.tsv --epochs 1 --batch 4"),
         ),
     ),

@@ -52,7 +52,7 @@ def room(tmp_path_factory):
         patch.setenv("SECATEUR_CACHE", str(room / "cache"))
         patch.setattr("tempfile.tempdir", str(room / "temporary"))
         patch.setenv("SECATEUR_TRACEBACK", "1")
-        patch.setattr("secateur.theory.session.ACCURACIES", (1e-1, 1e-2, 1e-3))
+        patch.setattr("secateur.lottery.run.ACCURACIES", (1e-1, 1e-2, 1e-3))
         patch.syspath_prepend(str(room / "modules"))
         yield room
 

@@ -2,21 +2,21 @@ import pytest
 
 from secateur.evaluate.task import score
 from secateur.heads.curve import Curve, head_curve
-from secateur.heads.removal import Removal
+from secateur.heads.removal import RemovalOptions
 from secateur.heads.scoring import Scoring
-from secateur.heads.subject import open_subject
+from secateur.heads.task_model import open_task_model
 
 
 def test_a_curve_ends_where_nothing_is_left_whatever_the_order(saved_task, labelled):
-    subject = open_subject(saved_task("BertForSequenceClassification"))
-    task = subject.read(str(labelled))
-    orders = {name: Removal(scoring=Scoring(by=name)) for name in ("importance", "magnitude")}
-    found = head_curve(subject, task, task, [0.5, 1.0], orders)
-    assert found.dense == score(task, subject.model) and set(found.lines) == set(orders)
-    for attention in subject.attentions:
+    task_model = open_task_model(saved_task("BertForSequenceClassification"))
+    task = task_model.read(str(labelled))
+    orders = {name: RemovalOptions(scoring=Scoring(score=name)) for name in ("importance", "magnitude")}
+    found = head_curve(task_model, task, task, [0.5, 1.0], orders)
+    assert found.dense == score(task, task_model.model) and set(found.lines) == set(orders)
+    for attention in task_model.attentions:
         attention.output.module.weight.zero_()
     for name, line in found.lines.items():
-        assert line[1] == pytest.approx(score(task, subject.model)), name
+        assert line[1] == pytest.approx(score(task, task_model.model)), name
         assert found.low[name][0] <= line[0] <= found.high[name][0]
 
 
@@ -31,4 +31,4 @@ def test_a_curve_ends_where_nothing_is_left_whatever_the_order(saved_task, label
 )
 def test_what_goes_for_free_ends_before_the_first_loss(higher, dense, line, share):
     curve = Curve("m", higher, dense, [0.1, 0.2, 0.3], {"a": line}, {}, {})
-    assert curve.free() == {"a": share} and curve.document()["free_within_1_percent"] == {"a": share}
+    assert curve.free() == {"a": share} and curve.to_dict()["free_within_1_percent"] == {"a": share}

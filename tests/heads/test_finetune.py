@@ -8,7 +8,7 @@ from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document, write_document
 from secateur.evaluate.task import score
 from secateur.heads.finetune import finetune
-from secateur.heads.subject import open_subject
+from secateur.heads.task_model import open_task_model
 from secateur.train.classifier import Finetuning
 
 PLAN = Finetuning(epochs=1.0, batch=8, length=16)
@@ -31,8 +31,8 @@ def test_a_bare_encoder_becomes_a_classifier_with_names(encoder, tmp_path):
     data.write_text("w3 w4\tgood\nw30\tbad\nw5 w3\tgood\n" * 4)
     found = finetune(encoder, data, tmp_path / "out", PLAN, test=data)
     assert found["classes"] == ["bad", "good"] and found["examples"] == 12 and found["loss"] > 0
-    subject = open_subject(tmp_path / "out")
-    assert score(subject.read(str(data)), subject.model) == found["accuracy"]
+    task_model = open_task_model(tmp_path / "out")
+    assert score(task_model.read(str(data)), task_model.model) == found["accuracy"]
     config = read_document(tmp_path / "out" / "config.json")
     assert config["label2id"] == {"bad": 0, "good": 1} and config["problem_type"] == "single_label_classification"
     kept = read_document(tmp_path / "out" / "finetune.json")
@@ -98,7 +98,7 @@ def test_a_problem_type_of_another_head_does_not_stay(encoder, tmp_path):
     write_document(encoder / "config.json", config | one)
     (tmp_path / "data.tsv").write_text("w3\t1\nw4\t0\nw5\t2\n")
     finetune(encoder, tmp_path / "data.tsv", tmp_path / "out", PLAN)
-    assert open_subject(tmp_path / "out").model.config.problem_type == "single_label_classification"
+    assert open_task_model(tmp_path / "out").model.config.problem_type == "single_label_classification"
 
 
 def test_texts_are_cut_at_the_positions_unless_a_length_is_set(encoder, tmp_path):

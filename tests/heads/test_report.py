@@ -3,24 +3,24 @@ import json
 import pytest
 
 from secateur.core.errors import InputError
-from secateur.heads.removal import Removal
+from secateur.heads.removal import RemovalOptions
 from secateur.heads.report import report_ablation, report_curve, report_importance
 from secateur.heads.scoring import Scoring
-from secateur.heads.subject import Reading, open_subject
+from secateur.heads.task_model import DataOptions, open_task_model
 
 
 @pytest.fixture
-def subject(saved_task):
-    return open_subject(saved_task("BertForSequenceClassification"))
+def task_model(saved_task):
+    return open_task_model(saved_task("BertForSequenceClassification"))
 
 
 def tell(done, total):
     assert 0 <= done < total
 
 
-def test_importance_is_a_table_a_map_and_a_correlation(subject, labelled, tmp_path):
+def test_importance_is_a_table_a_map_and_a_correlation(task_model, labelled, tmp_path):
     data = [str(labelled), str(labelled)]
-    found = report_importance(subject, data, tmp_path / "out", Scoring(), Reading(), progress=tell)
+    found = report_importance(task_model, data, tmp_path / "out", Scoring(), DataOptions(), progress=tell)
     files = sorted(file.name for file in (tmp_path / "out").iterdir())
     assert files == ["importance.csv", "importance.json", "importance.png"]
     assert found["correlation"]["pearson"] == pytest.approx(1) and "Pearson 1.000" in found["words"][1]
@@ -31,40 +31,44 @@ def test_importance_is_a_table_a_map_and_a_correlation(subject, labelled, tmp_pa
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_ablation_has_intervals_and_words(subject, labelled, tmp_path, keep):
-    found = report_ablation(subject, [str(labelled)], tmp_path / "out", Reading(samples=8), keep=keep, progress=tell)
+def test_ablation_has_intervals_and_words(task_model, labelled, tmp_path, keep):
+    found = report_ablation(
+        task_model, [str(labelled)], tmp_path / "out", DataOptions(samples=8), keep=keep, progress=tell
+    )
     assert (tmp_path / "out" / "ablation.png").exists() and len(found["rows"]) == 12
     assert all(row["low"] <= row["change"] <= row["high"] and 0 < row["p"] <= 1 for row in found["rows"])
     assert len(found["words"]) == (4 if keep else 2)
 
 
-def test_a_curve_has_a_step_for_every_share(subject, labelled, tmp_path):
-    orders = {"importance": Removal(), "random 0": Removal(scoring=Scoring(by="random"))}
+def test_a_curve_has_a_step_for_every_share(task_model, labelled, tmp_path):
+    orders = {"importance": RemovalOptions(), "random 0": RemovalOptions(scoring=Scoring(score="random"))}
     data = (str(labelled), None)
-    found = report_curve(subject, data, tmp_path / "out", orders, Reading(), step=0.25, progress=tell)
+    found = report_curve(task_model, data, tmp_path / "out", orders, DataOptions(), step=0.25, progress=tell)
     assert [row["removed"] for row in found["rows"]] == [0.25, 0.5, 0.75, 1.0]
     document = json.loads((tmp_path / "out" / "curve.json").read_text())
     assert document["lines"]["importance"] == [row["importance"] for row in found["rows"]]
     assert (tmp_path / "out" / "curve.png").exists()
     with pytest.raises(InputError, match="between 0 and 1"):
-        report_curve(subject, data, tmp_path / "none", orders, Reading(), step=0.0)
+        report_curve(task_model, data, tmp_path / "none", orders, DataOptions(), step=0.0)
 
 
-def test_more_than_two_data_sets_are_refused(subject, labelled, tmp_path):
+def test_more_than_two_data_sets_are_refused(task_model, labelled, tmp_path):
     with pytest.raises(InputError, match="got 3"):
-        report_importance(subject, [str(labelled)] * 3, tmp_path / "out", Scoring(), Reading(), progress=tell)
+        report_importance(task_model, [str(labelled)] * 3, tmp_path / "out", Scoring(), DataOptions(), progress=tell)
     assert not list(tmp_path.iterdir())
 
 
-def test_rows_read_are_printed_and_kept(subject, labelled, tmp_path):
-    data, reading = str(labelled), Reading(samples=8)
-    found = report_importance(subject, [data, data], tmp_path / "i", Scoring(), reading, progress=tell)
+def test_rows_read_are_printed_and_kept(task_model, labelled, tmp_path):
+    data, data_options = str(labelled), DataOptions(samples=8)
+    found = report_importance(task_model, [data, data], tmp_path / "i", Scoring(), data_options, progress=tell)
     assert found["data_rows"] == json.loads((tmp_path / "i" / "importance.json").read_text())["data_rows"] == [8, 8]
     assert f"8 rows of {data} and 8 rows of {data}" in found["words"][0]
-    found = report_ablation(subject, [data], tmp_path / "a", reading, progress=tell)
+    found = report_ablation(task_model, [data], tmp_path / "a", data_options, progress=tell)
     assert found["data_rows"] == json.loads((tmp_path / "a" / "ablation.json").read_text())["data_rows"] == [8]
     assert f"8 rows of {data}" in found["words"][0]
-    found = report_curve(subject, (data, data), tmp_path / "c", {"x": Removal()}, reading, step=0.5, progress=tell)
+    found = report_curve(
+        task_model, (data, data), tmp_path / "c", {"x": RemovalOptions()}, data_options, step=0.5, progress=tell
+    )
     kept = json.loads((tmp_path / "c" / "curve.json").read_text())
     assert (found["data_rows"], found["test_rows"]) == (kept["data_rows"], kept["test_rows"]) == (8, 24)
     assert f"24 rows of {data}" in found["words"][0] and f"8 rows of {data}" in found["words"][1]

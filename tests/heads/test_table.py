@@ -4,14 +4,14 @@ import json
 import pytest
 import torch
 
-from secateur.heads.subject import open_subject
 from secateur.heads.table import correlate, head_rows, save_rows
+from secateur.heads.task_model import open_task_model
 
 
 def test_a_row_for_every_head_goes_through_csv_and_json(saved_task, tmp_path):
-    subject = open_subject(saved_task("MarianMTModel"))
-    scores = [torch.arange(4.0) + place for place in range(len(subject.attentions))]
-    rows = head_rows(subject, {"importance": scores})
+    task_model = open_task_model(saved_task("MarianMTModel"))
+    scores = [torch.arange(4.0) + place for place in range(len(task_model.attentions))]
+    rows = head_rows(task_model, {"importance": scores})
     assert len(rows) == 32 and rows[9] == {"kind": "decoder", "layer": 0, "head": 1, "importance": 3.0}
     save_rows(rows, tmp_path / "table", {"model": "m"})
     with (tmp_path / "table.csv").open() as file:

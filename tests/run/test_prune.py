@@ -87,7 +87,7 @@ def test_repeating_gives_the_same_bits_and_the_caller_sees_everything(saved, tex
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
     assert seen == [(0, 2), (1, 2), (2, 2)]
     document = json.loads((tmp_path / "a" / "result.json").read_text())
-    assert document == json.loads(json.dumps(first.document()))
+    assert document == json.loads(json.dumps(first.to_dict()))
     assert document["calibration_tokens"] == 4 * 16 and document["recipe"]["ratio"] == 0.5
     assert {"config.json", "tokenizer.json", "generation_config.json"} <= {f.name for f in (tmp_path / "a").iterdir()}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]

@@ -29,7 +29,7 @@ def test_a_file_is_read_back(tmp_path):
     recipe = load_recipe(path)
     assert recipe.solver() == SparseGPT(damp=0.1)
     assert recipe.calibration == Calibration(source="a.txt", samples=3)
-    assert parse_recipe(recipe.document()) == recipe
+    assert parse_recipe(recipe.to_dict()) == recipe
     path.write_text("ratio: 0.5\ncalibration: a.txt\n")
     assert load_recipe(path).calibration == Calibration(source="a.txt")
 

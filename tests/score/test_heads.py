@@ -7,7 +7,7 @@ from secateur.core.errors import InputError
 from secateur.score.heads import HeadLayout, head_magnitude, head_noise, normalise_heads, remove_heads
 
 
-def live(layouts):
+def all_kept(layouts):
     return [torch.ones(layout.heads, dtype=torch.bool) for layout in layouts]
 
 
@@ -32,7 +32,7 @@ def test_plans_nest_and_take_the_cheapest(seed, few, more):
     layouts = [HeadLayout(4)] * 3
     scores = head_noise(layouts, seed)
     few, more = sorted((few, more))
-    small, large = (torch.cat(remove_heads(scores, layouts, live(layouts), count)) for count in (few, more))
+    small, large = (torch.cat(remove_heads(scores, layouts, all_kept(layouts), count)) for count in (few, more))
     flat = torch.cat(scores)
     assert int((~small).sum()) == few and bool((large <= small).all())
     assert few in (0, 12) or float(flat[~small].max()) <= float(flat[small].min())
@@ -41,10 +41,10 @@ def test_plans_nest_and_take_the_cheapest(seed, few, more):
 def test_groups_go_whole_and_query_heads_in_balance():
     score = torch.tensor([1.0, 9, 5, 5, 2, 3])
     groups = HeadLayout(6, shared=3, unit="kv_groups")
-    (kept,) = remove_heads([score], [groups], live([groups]), 3)
+    (kept,) = remove_heads([score], [groups], all_kept([groups]), 3)
     assert kept.tolist() == [True] * 3 + [False] * 3
     heads = HeadLayout(6, shared=3, unit="heads")
-    (kept,) = remove_heads([score], [heads], live([heads]), 2)
+    (kept,) = remove_heads([score], [heads], all_kept([heads]), 2)
     assert kept.tolist() == [False, True, True, True, False, True]
     (kept,) = remove_heads([score], [heads], [kept], 4)
     assert kept.reshape(2, 3).sum(1).tolist() == [1, 1]
@@ -53,15 +53,15 @@ def test_groups_go_whole_and_query_heads_in_balance():
 def test_some_heads_may_be_protected_and_the_impossible_is_refused():
     layouts = [HeadLayout(3), HeadLayout(3)]
     scores = [torch.zeros(3), torch.ones(3)]
-    kept = remove_heads(scores, layouts, live(layouts), 4, at_least=1)
+    kept = remove_heads(scores, layouts, all_kept(layouts), 4, min_heads=1)
     assert [int(keep.sum()) for keep in kept] == [1, 1]
     with pytest.raises(InputError, match="only 4"):
-        remove_heads(scores, layouts, live(layouts), 5, at_least=1)
+        remove_heads(scores, layouts, all_kept(layouts), 5, min_heads=1)
     with pytest.raises(InputError, match="cannot go"):
-        remove_heads([torch.zeros(3)], [HeadLayout(3, unit="none")], live([HeadLayout(3)]), 1)
+        remove_heads([torch.zeros(3)], [HeadLayout(3, unit="none")], all_kept([HeadLayout(3)]), 1)
 
 
 def test_ties_go_by_position():
     layouts = [HeadLayout(2), HeadLayout(2)]
-    kept = remove_heads([torch.zeros(2)] * 2, layouts, live(layouts), 1)
+    kept = remove_heads([torch.zeros(2)] * 2, layouts, all_kept(layouts), 1)
     assert [keep.tolist() for keep in kept] == [[False, True], [True, True]]

@@ -8,7 +8,7 @@ from secateur.allocate.problem import Problem
 from secateur.allocate.spread import spread
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError
-from secateur.core.roles import BlockView, Statistic
+from secateur.core.protocols import BlockView, Statistic
 from secateur.core.shapes import Weight
 
 __all__ = ["AlphaPruning", "tail_exponent"]

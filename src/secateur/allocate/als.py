@@ -14,7 +14,7 @@ from secateur.allocate.problem import Problem
 from secateur.calibrate.samples import BlockSamples, Samples
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError, RatioError
-from secateur.core.roles import BlockView, Statistic
+from secateur.core.protocols import BlockView, Statistic
 
 __all__ = ["ALS", "Features", "correlation", "fill", "importance", "orthogonality"]
 
@@ -102,14 +102,14 @@ def fill(
 
 @dataclass(frozen=True, kw_only=True)
 class ALS:
-    """Li et al. 2024, a reconstruction: no code was published, and read literally its programme is degenerate.
+    """Li et al. 2024, a reconstruction: no code was published, and read literally its program is degenerate.
 
     Retained densities are maximised, weighted by the mean importance of this block and all later ones.
     within: ratios of the matrices of a block too, from their outputs. source: what enters a block (the
     paper's), leaves it, or is added by it: in a residual stream the first two hold all earlier blocks'
     outputs and hardly differ. reach: ratios stay this near the target; None is 0.05, less where that
     would empty or fill a block. The paper's bounds are 0.3 to 0.7.
-    smooth: the quadratic programme's closed form S + (worth - mean) / 16 instead of the linear one.
+    smooth: the quadratic program's closed form S + (worth - mean) / 16 instead of the linear one.
     """
 
     within: bool = False

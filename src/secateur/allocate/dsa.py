@@ -9,7 +9,7 @@ from secateur.allocate.spread import block_scores, spread
 from secateur.calibrate.statistic import InputRMS
 from secateur.core.allocation import Allocation
 from secateur.core.errors import RatioError
-from secateur.core.roles import BlockView, Statistic
+from secateur.core.protocols import BlockView, Statistic
 
 __all__ = ["DSA"]
 

@@ -15,7 +15,7 @@ from secateur.calibrate.statistic import Gram
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError, NumericalError, RatioError
 from secateur.core.pattern import check_ratio
-from secateur.core.roles import BlockView, Statistic
+from secateur.core.protocols import BlockView, Statistic
 from secateur.core.shapes import GramMatrix, Weight
 
 __all__ = ["MEASURED", "Knapsack", "cheapest", "choose", "expected_loss", "ratio_losses"]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from secateur.core.allocation import Allocation
-from secateur.core.roles import BlockView, Statistic, Watcher
+from secateur.core.protocols import BlockView, Statistic, Watcher
 
 __all__ = ["Allocator", "Problem", "CalibratedAllocator"]
 

@@ -11,7 +11,7 @@ from secateur.calibrate.statistic import InputRMS
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError, NumericalError, RatioError
 from secateur.core.pattern import check_ratio
-from secateur.core.roles import BlockView, Statistic
+from secateur.core.protocols import BlockView, Statistic
 
 __all__ = ["Ranking"]
 

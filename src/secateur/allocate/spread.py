@@ -6,7 +6,7 @@ from torch import Tensor
 
 from secateur.calibrate.statistic import InputRMS
 from secateur.core.allocation import Allocation
-from secateur.core.roles import BlockView
+from secateur.core.protocols import BlockView
 
 __all__ = ["block_scores", "spread"]
 

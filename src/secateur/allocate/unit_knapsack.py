@@ -14,7 +14,7 @@ from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError
 from secateur.core.linalg import damped, inverse_factor, refit_columns
 from secateur.core.pattern import keep_highest
-from secateur.core.roles import BlockView, Statistic
+from secateur.core.protocols import BlockView, Statistic
 from secateur.core.shapes import GramMatrix, Weight
 
 __all__ = ["UnitKnapsack", "column_losses"]

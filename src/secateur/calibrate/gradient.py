@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from secateur.adapt.adapter import Adapter
 from secateur.core.errors import CalibrationError
-from secateur.core.roles import Statistic
+from secateur.core.protocols import Statistic
 from secateur.core.shapes import Activations, TokenIds, Weight
 
 __all__ = ["BackwardSum", "Gradient", "layer_gradients"]

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secateur.core.errors import CalibrationError
-from secateur.core.roles import Statistic
+from secateur.core.protocols import Statistic
 from secateur.core.shapes import Activations
 
 __all__ = ["Moments"]

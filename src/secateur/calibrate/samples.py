@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from secateur.core.errors import CalibrationError
-from secateur.core.roles import Statistic
+from secateur.core.protocols import Statistic
 from secateur.core.shapes import Activations, Hidden
 
 __all__ = ["BlockSamples", "Samples"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateur.core.errors import CalibrationError
 from secateur.core.linalg import damped, inverse_factor
-from secateur.core.roles import Statistic
+from secateur.core.protocols import Statistic
 from secateur.core.shapes import Activations, GramMatrix
 
 __all__ = ["Gathered", "Gram", "InputRMS", "gather"]

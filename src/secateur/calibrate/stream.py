@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from secateur.adapt.adapter import Adapter, Block, Layer
 from secateur.calibrate.statistic import Gathered, gather
 from secateur.calibrate.store import Store
-from secateur.core.roles import Statistic
+from secateur.core.protocols import Statistic
 from secateur.core.shapes import Hidden, TokenIds
 
 __all__ = ["Needs", "Solve", "Stream", "StreamSettings"]

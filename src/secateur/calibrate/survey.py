@@ -9,7 +9,7 @@ import torch
 from secateur.adapt.adapter import Block
 from secateur.calibrate.statistic import Gathered, gather
 from secateur.calibrate.stream import Stream
-from secateur.core.roles import BlockView, Statistic, Watcher
+from secateur.core.protocols import BlockView, Statistic, Watcher
 from secateur.storage.weights import Weights
 
 __all__ = ["survey"]

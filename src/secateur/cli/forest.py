@@ -32,7 +32,7 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Grow a forest on 80% of DATA, measure error and cost on the rest, and save it without pickle."""
-    from secateur.forest.session import fit_forest
+    from secateur.forest.run import fit_forest
 
     found = fit_forest(data, target, out, costs=costs, trees=trees, regression=regression, jobs=jobs, seed=seed)
     _tell(found, out, as_json=as_json)
@@ -63,14 +63,14 @@ def prune(
     corner of least error there. Columns go by name.
     """
     from secateur.core.errors import InputError
-    from secateur.forest.session import Wish, prune_forest
+    from secateur.forest.run import ForestOptions, prune_forest
     from secateur.report.figures import new_axes
 
     if (budget is not None) + (trade_off is not None) + path != 1:
         raise InputError("say what to prune to: one of --budget, --trade-off and --path")
     new_axes()  # without matplotlib, before any work
-    wish = Wish(budget=budget, trade_off=trade_off, points=points, solver=solver, peers=peers, onnx=onnx)
-    found = prune_forest(model, data, target, out, wish, costs=costs, test=test, finish=_draw)
+    options = ForestOptions(budget=budget, trade_off=trade_off, points=points, solver=solver, peers=peers, onnx=onnx)
+    found = prune_forest(model, data, target, out, options, costs=costs, test=test, finish=_draw)
     _tell(found, out, as_json=as_json)
 
 

@@ -22,12 +22,12 @@ Task = Annotated[str | None, typer.Option(help="classify, lm or translate; defau
 Samples = Annotated[int | None, typer.Option(min=1, help="First rows or windows of --data only, never of --test.")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Samples in a forward pass.")]
 Length = Annotated[int | None, typer.Option(min=2, help="Tokens a sample is cut at.")]
-By = Annotated[str, typer.Option(help="importance, magnitude, random or ablation.")]
+Score = Annotated[str, typer.Option(help="importance, magnitude, random or ablation.")]
 Level = Annotated[str, typer.Option(help="Absolute values at every token, or once an example.")]
 Normalise = Annotated[bool, typer.Option(help="Divide every layer's importances by their norm.")]
 Kinds = Annotated[list[str] | None, typer.Option(help="Only encoder, decoder or cross attention; may be repeated.")]
 Unit = Annotated[str, typer.Option(help="With shared KV heads: kv_groups, or heads of every group; auto chooses.")]
-AtLeast = Annotated[int, typer.Option(min=0, help="Heads every attention keeps.")]
+MinHeads = Annotated[int, typer.Option(min=0, help="Heads every attention keeps.")]
 Again = Annotated[bool, typer.Option("--reestimate", help="Score again at every step.")]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes what is drawn by chance.")]
 
@@ -38,7 +38,7 @@ def importance(
     data: Data,
     out: Out,
     task: Task = None,
-    by: By = "importance",
+    score: Score = "importance",
     level: Level = "token",
     normalise: Normalise = True,
     samples: Samples = None,
@@ -53,13 +53,13 @@ def importance(
     from secateur.adapt.source import resolve
     from secateur.heads.report import report_importance
     from secateur.heads.scoring import Scoring
-    from secateur.heads.subject import Reading, open_subject
+    from secateur.heads.task_model import DataOptions, open_task_model
 
-    scoring = Scoring(by=by, level=level, normalise=normalise, seed=seed)
-    reading = Reading(samples=samples, batch=batch, length=length)
-    subject = open_subject(resolve(model, trusted=trust_remote_code), task)
+    scoring = Scoring(score=score, level=level, normalise=normalise, seed=seed)
+    data_options = DataOptions(samples=samples, batch=batch, length=length)
+    task_model = open_task_model(resolve(model, trusted=trust_remote_code), task)
     with progress("batches") as bar:
-        found = report_importance(subject, data, out, scoring, reading, progress=bar)
+        found = report_importance(task_model, data, out, scoring, data_options, progress=bar)
     _tell(found, out, as_json=as_json)
 
 
@@ -81,12 +81,12 @@ def ablate(
     check_output(out)
     from secateur.adapt.source import resolve
     from secateur.heads.report import report_ablation
-    from secateur.heads.subject import Reading, open_subject
+    from secateur.heads.task_model import DataOptions, open_task_model
 
-    reading = Reading(samples=samples, batch=batch, length=length)
-    subject = open_subject(resolve(model, trusted=trust_remote_code), task)
+    data_options = DataOptions(samples=samples, batch=batch, length=length)
+    task_model = open_task_model(resolve(model, trusted=trust_remote_code), task)
     with progress("heads") as bar:
-        found = report_ablation(subject, data, out, reading, keep=keep_one, seed=seed, progress=bar)
+        found = report_ablation(task_model, data, out, data_options, keep=keep_one, seed=seed, progress=bar)
     _tell(found, out, as_json=as_json)
 
 
@@ -97,7 +97,7 @@ def curve(
     out: Out,
     test: Test = None,
     task: Task = None,
-    by: Annotated[list[str] | None, typer.Option(help="Orders to compare; may be repeated.")] = None,
+    score: Annotated[list[str] | None, typer.Option(help="Orders to compare; may be repeated.")] = None,
     seeds: Annotated[int, typer.Option(min=0, help="Random orders to draw.")] = 5,
     step: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the heads a step removes.")] = 0.1,
     level: Level = "token",
@@ -105,7 +105,7 @@ def curve(
     reestimate: Again = False,
     kind: Kinds = None,
     unit: Unit = "auto",
-    at_least: AtLeast = 0,
+    min_heads: MinHeads = 0,
     samples: Samples = None,
     batch: Batch = None,
     length: Length = None,
@@ -115,21 +115,23 @@ def curve(
     """Remove more and more heads in several orders: scores, a figure, and what goes within 1%."""
     check_output(out)
     from secateur.adapt.source import resolve
-    from secateur.heads.removal import Removal
+    from secateur.heads.removal import RemovalOptions
     from secateur.heads.report import report_curve
     from secateur.heads.scoring import Scoring
-    from secateur.heads.subject import Reading, open_subject
+    from secateur.heads.task_model import DataOptions, open_task_model
 
     orders = {}
-    for name in by or ["importance", "magnitude", "random"]:
+    for name in score or ["importance", "magnitude", "random"]:
         for seed in range(seeds if name == "random" else 1):
-            scoring = Scoring(by=name, level=level, normalise=normalise, seed=seed)
+            scoring = Scoring(score=name, level=level, normalise=normalise, seed=seed)
             label = f"random {seed}" if name == "random" else name
-            orders[label] = Removal(scoring=scoring, reestimate=reestimate, kinds=tuple(kind or ()), at_least=at_least)
-    reading = Reading(samples=samples, batch=batch, length=length)
-    subject = open_subject(resolve(model, trusted=trust_remote_code), task, unit=unit)
+            orders[label] = RemovalOptions(
+                scoring=scoring, reestimate=reestimate, kinds=tuple(kind or ()), min_heads=min_heads
+            )
+    data_options = DataOptions(samples=samples, batch=batch, length=length)
+    task_model = open_task_model(resolve(model, trusted=trust_remote_code), task, unit=unit)
     with progress("models judged") as bar:
-        found = report_curve(subject, (data, test), out, orders, reading, step=step, progress=bar)
+        found = report_curve(task_model, (data, test), out, orders, data_options, step=step, progress=bar)
     _tell(found, out, as_json=as_json)
 
 
@@ -141,14 +143,14 @@ def prune(
     out: Out,
     test: Test = None,
     task: Task = None,
-    by: By = "importance",
+    score: Score = "importance",
     level: Level = "token",
     normalise: Normalise = True,
     reestimate: Again = False,
     exact: Annotated[bool, typer.Option("--exact", help="Judge every choice; for small models.")] = False,
     kind: Kinds = None,
     unit: Unit = "auto",
-    at_least: AtLeast = 0,
+    min_heads: MinHeads = 0,
     samples: Samples = None,
     batch: Batch = None,
     length: Length = None,
@@ -161,16 +163,20 @@ def prune(
     check_output(out)
     from secateur.adapt.source import resolve
     from secateur.heads.prune import prune_heads
-    from secateur.heads.removal import Removal
+    from secateur.heads.removal import RemovalOptions
     from secateur.heads.scoring import Scoring
-    from secateur.heads.subject import Reading, open_subject
+    from secateur.heads.task_model import DataOptions, open_task_model
 
-    scoring = Scoring(by=by, level=level, normalise=normalise, seed=seed)
-    plan = Removal(scoring=scoring, reestimate=reestimate, exact=exact, kinds=tuple(kind or ()), at_least=at_least)
-    reading = Reading(samples=samples, batch=batch, length=length)
-    subject = open_subject(resolve(model, trusted=trust_remote_code), task, unit=unit)
+    scoring = Scoring(score=score, level=level, normalise=normalise, seed=seed)
+    plan = RemovalOptions(
+        scoring=scoring, reestimate=reestimate, exact=exact, kinds=tuple(kind or ()), min_heads=min_heads
+    )
+    data_options = DataOptions(samples=samples, batch=batch, length=length)
+    task_model = open_task_model(resolve(model, trusted=trust_remote_code), task, unit=unit)
     with progress("scoring") as bar:
-        found = prune_heads(subject, (data, test), out, ratio, plan, reading=reading, onnx=onnx, progress=bar)
+        found = prune_heads(
+            task_model, (data, test), out, ratio, plan, data_options=data_options, onnx=onnx, progress=bar
+        )
     if as_json:
         show(found, as_json=True)
         return

@@ -37,9 +37,9 @@ def lottery(
 ) -> None:
     """Find the subnetwork of a random network that computes what TARGET does, to within eps, without training."""
     from secateur.core.errors import InputError
+    from secateur.lottery.golden import GOLDEN
+    from secateur.lottery.plan import Lottery
     from secateur.report.figures import need_figures
-    from secateur.theory.golden import GOLDEN
-    from secateur.theory.plan import Lottery
 
     if out is not None:
         check_output(out)
@@ -66,15 +66,15 @@ def lottery(
 def _promise(
     asked: Any, target: str | None, layers: str | None, limits: tuple[float, float], *, plan: bool, as_json: bool
 ) -> None:
-    from secateur.theory.plan import Lottery, Plan, outline, plan_sizes, plan_survey, survey
-    from secateur.theory.session import open_target, width_table
+    from secateur.lottery.plan import Lottery, Plan, outline, plan_sizes, plan_survey, survey
+    from secateur.lottery.run import open_target, width_table
 
     network = None if target is None else survey(open_target(target), asked.norm)
 
-    def make(wish: Lottery) -> Plan:
+    def make(asked: Lottery) -> Plan:
         if network is not None:
-            return plan_survey(network, wish)
-        return plan_sizes(_sizes(layers or ""), wish, weight=limits[0], matrix=limits[1])
+            return plan_survey(network, asked)
+        return plan_sizes(_sizes(layers or ""), asked, weight=limits[0], matrix=limits[1])
 
     promised = outline(make(asked))
     if not as_json:
@@ -86,7 +86,7 @@ def _promise(
 
 
 def _build(target: str, asked: Any, out: Path, settings: dict[str, Any], *, as_json: bool) -> None:
-    from secateur.theory.session import draw_lottery
+    from secateur.lottery.run import draw_lottery
 
     with progress("inputs") as bar:
         found = draw_lottery(target, asked, out, **settings, illustrate=_draw, progress=bar)

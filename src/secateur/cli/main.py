@@ -358,7 +358,7 @@ def _prune(model: str, recipe: Any, out: str, *, resume: bool, trust: bool, as_j
     with resumable(_RESUME), progress("pruning blocks") as bar:
         result = run_prune(model, recipe, out, resume=resume, trust_remote_code=trust, progress=bar)
     if as_json:
-        typer.echo(json.dumps(result.document(), indent=2))
+        typer.echo(json.dumps(result.to_dict(), indent=2))
         return
     resumed = f", {result.resumed_blocks} blocks resumed" if result.resumed_blocks else ""
     say(

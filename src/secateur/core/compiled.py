@@ -14,6 +14,6 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         from numba import njit
     except ImportError as error:
-        raise InputError("forests and lotteries need numba: pip install 'secateur[forest,theory]'") from error
+        raise InputError("forests and lotteries need numba: pip install 'secateur[forest,lottery]'") from error
     made: Callable[..., Any] = njit(cache=True, nogil=True)(inspect.unwrap(function))
     return made

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from secateur.core.errors import NumericalError, PatternError, RatioError
-from secateur.core.roles import Pattern
+from secateur.core.protocols import Pattern
 from secateur.core.shapes import Keep, ScoreMatrix
 
 __all__ = ["NM", "Columns", "PerRow", "Unstructured", "check_ratio", "keep_highest", "parse_pattern"]

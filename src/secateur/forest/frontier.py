@@ -1,4 +1,4 @@
-"""frontier(programme): every best trade of error for cost, from few cuts, since solutions are nested."""
+"""frontier(program): every best trade of error for cost, from few cuts, since solutions are nested."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
+from secateur.forest.integer_program import IntegerProgram, Value
 from secateur.forest.min_cut import min_cut
-from secateur.forest.programme import Programme, Value
 
 __all__ = ["Point", "frontier", "restricted", "within_budget"]
 
@@ -23,37 +23,37 @@ class Point(NamedTuple):
     keep: Keep
 
 
-def restricted(programme: Programme, inside: Keep, outside: Keep) -> tuple[Programme, Keep]:
-    """The programme of the splits between two nested choices: `inside` stay, all but `outside` go.
+def restricted(program: IntegerProgram, inside: Keep, outside: Keep) -> tuple[IntegerProgram, Keep]:
+    """The program of the splits between two nested choices: `inside` stay, all but `outside` go.
 
     Returns it with which splits it decides. Pairs that `inside` pays for are free.
     """
     free = outside & ~inside
     number = np.cumsum(free) - 1
-    counts = np.diff(programme.start)
-    paid = np.zeros(len(programme.pair_cost), bool)
-    paid[programme.pair[np.repeat(inside, counts)]] = True
+    counts = np.diff(program.start)
+    paid = np.zeros(len(program.pair_cost), bool)
+    paid[program.pair[np.repeat(inside, counts)]] = True
     owner = np.repeat(np.arange(len(free)), counts)
-    edges = free[owner] & ~paid[programme.pair]
-    names, pair = np.unique(programme.pair[edges], return_inverse=True)
-    above = programme.parent[free]
+    edges = free[owner] & ~paid[program.pair]
+    names, pair = np.unique(program.pair[edges], return_inverse=True)
+    above = program.parent[free]
     start = np.concatenate([[0], np.cumsum(np.bincount(number[owner[edges]], minlength=int(free.sum())))])
-    part = Programme(
-        node=programme.node[free],
+    part = IntegerProgram(
+        node=program.node[free],
         parent=np.where((above >= 0) & free[above], number[above], -1),
-        gain=programme.gain[free],
+        gain=program.gain[free],
         start=start,
         pair=pair,
-        pair_cost=programme.pair_cost[names],
-        base=programme.base - float(programme.gain[inside].sum()),
-        weight=programme.weight,
-        trees=programme.trees,
+        pair_cost=program.pair_cost[names],
+        base=program.base - float(program.gain[inside].sum()),
+        weight=program.weight,
+        trees=program.trees,
     )
     return part, free
 
 
-def _between(programme: Programme, inside: Keep, outside: Keep, trade_off: float) -> Keep:
-    part, free = restricted(programme, inside, outside)
+def _between(program: IntegerProgram, inside: Keep, outside: Keep, trade_off: float) -> Keep:
+    part, free = restricted(program, inside, outside)
     keep = inside.copy()
     keep[free] = min_cut(part, trade_off)
     return keep
@@ -69,20 +69,20 @@ def _crossing(cheap: Value, dear: Value) -> float:
     return (cheap.error - dear.error) / (dear.cost - cheap.cost)
 
 
-def _search(programme: Programme, visit: Callable[[Point, Point], bool]) -> list[Point]:
+def _search(program: IntegerProgram, visit: Callable[[Point, Point], bool]) -> list[Point]:
     """Points from no cost to least error; `visit` says whether to look between two neighbours."""
-    nothing = np.zeros(len(programme.gain), bool)
-    most = min_cut(programme, 0.0)
-    least = _between(programme, nothing, most, np.inf)
-    ends = [Point(np.inf, programme.value(least), least), Point(0.0, programme.value(most), most)]
+    nothing = np.zeros(len(program.gain), bool)
+    most = min_cut(program, 0.0)
+    least = _between(program, nothing, most, np.inf)
+    ends = [Point(np.inf, program.value(least), least), Point(0.0, program.value(most), most)]
     found, todo = [ends[0]], [ends[1]]
     while todo:
         cheap, dear = found[-1], todo[-1]
         new = None
         if _dearer(dear.value, cheap.value) and visit(cheap, dear):
             trade_off = _crossing(cheap.value, dear.value)
-            keep = _between(programme, cheap.keep, dear.keep, trade_off)
-            value = programme.value(keep)
+            keep = _between(program, cheap.keep, dear.keep, trade_off)
+            value = program.value(keep)
             both = cheap.value.error + trade_off * cheap.value.cost
             if value.error + trade_off * value.cost < both - _TINY * (abs(both) + ends[0].value.error):
                 new = Point(trade_off, value, keep)
@@ -93,7 +93,7 @@ def _search(programme: Programme, visit: Callable[[Point, Point], bool]) -> list
     return found
 
 
-def frontier(programme: Programme, *, points: int | None = None, budget: float | None = None) -> list[Point]:
+def frontier(program: IntegerProgram, *, points: int | None = None, budget: float | None = None) -> list[Point]:
     """All corners of the lower hull of (cost, error), dearest last; with `points`, about that many.
 
     budget: a cost whose two nearest corners are among them, whatever `points` says. Each
@@ -107,12 +107,12 @@ def frontier(programme: Programme, *, points: int | None = None, budget: float |
         near = budget is not None and cheap.value.cost <= budget < dear.value.cost
         return points is None or count[0] <= points or near
 
-    return _tidy(_search(programme, visit))
+    return _tidy(_search(program, visit))
 
 
-def within_budget(programme: Programme, cost: Callable[[Keep], float], budget: float) -> Point | None:
+def within_budget(program: IntegerProgram, cost: Callable[[Keep], float], budget: float) -> Point | None:
     """The corner of least error whose `cost`, on data of one's choice, is within the budget; None where none is."""
-    points = _tidy(_search(programme, lambda cheap, dear: cost(cheap.keep) <= budget < cost(dear.keep)))
+    points = _tidy(_search(program, lambda cheap, dear: cost(cheap.keep) <= budget < cost(dear.keep)))
     fitting = [point for point in points if cost(point.keep) <= budget]
     return min(fitting, key=lambda point: point.value.error) if fitting else None
 

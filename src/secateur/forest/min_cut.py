@@ -1,4 +1,4 @@
-"""min_cut(programme, trade_off): the exact optimum, as a largest closure found by one maximum flow.
+"""min_cut(program, trade_off): the exact optimum, as a largest closure found by one maximum flow.
 
 A split earns its gain and needs its parent and, for every example that reaches it, the
 feature it tests: a maximum-weight closure (Picard 1976). Gains flow from splits to
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from secateur.core.compiled import compiled
-from secateur.forest.programme import Programme
+from secateur.forest.integer_program import IntegerProgram
 
 __all__ = ["min_cut"]
 
@@ -41,26 +41,26 @@ class _Work(NamedTuple):
     ends: Any  # head of the ring, how many are in it
 
 
-def min_cut(programme: Programme, trade_off: float) -> Bool[np.ndarray, " splits"]:
+def min_cut(program: IntegerProgram, trade_off: float) -> Bool[np.ndarray, " splits"]:
     """The splits to keep: least mean error + trade_off x mean cost; of equal choices, few splits."""
-    splits = len(programme.gain)
+    splits = len(program.gain)
     if splits == 0:
         return np.zeros(0, bool)
-    total = float(np.abs(programme.gain).sum()) or 1.0
-    gain, price = programme.gain / total, programme.prices(trade_off) / total
+    total = float(np.abs(program.gain).sum()) or 1.0
+    gain, price = program.gain / total, program.prices(trade_off) / total
     out = np.rint(np.concatenate([np.maximum(-gain, 0), price]) * _TOTAL).astype(np.int64)
     excess = np.zeros(len(out), np.int64)
     excess[:splits] = np.rint(np.maximum(gain, 0) * _TOTAL)
-    return _stranded(_graph(programme), out, excess)[:splits]
+    return _stranded(_graph(program), out, excess)[:splits]
 
 
-def _graph(programme: Programme) -> _Graph:
+def _graph(program: IntegerProgram) -> _Graph:
     """From a split to its parent and to the pairs it needs, and back."""
-    splits, pairs = len(programme.gain), len(programme.pair_cost)
-    lower = np.flatnonzero(programme.parent >= 0)
-    owner = np.repeat(np.arange(splits, dtype=np.int32), np.diff(programme.start))
+    splits, pairs = len(program.gain), len(program.pair_cost)
+    lower = np.flatnonzero(program.parent >= 0)
+    owner = np.repeat(np.arange(splits, dtype=np.int32), np.diff(program.start))
     tails = np.concatenate([lower.astype(np.int32), owner])
-    heads = np.concatenate([programme.parent[lower].astype(np.int32), (splits + programme.pair).astype(np.int32)])
+    heads = np.concatenate([program.parent[lower].astype(np.int32), (splits + program.pair).astype(np.int32)])
     counts = np.bincount(tails, minlength=splits + pairs) + np.bincount(heads, minlength=splits + pairs)
     start = np.concatenate([[0], np.cumsum(counts)])
     number = np.int32 if start[-1] < 2**31 else np.int64

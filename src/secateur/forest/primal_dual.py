@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from secateur.core.compiled import compiled
-from secateur.forest.programme import Programme
+from secateur.forest.integer_program import IntegerProgram
 
 __all__ = ["PrimalDual", "Solved"]
 
@@ -38,29 +38,29 @@ class PrimalDual:
     gap: float = 1e-6
     rounds: int = 500
 
-    def solve(self, programme: Programme, trade_off: float) -> Solved:
+    def solve(self, program: IntegerProgram, trade_off: float) -> Solved:
         """The best splits met on the way, and the best bound."""
-        scale = programme.weight * programme.trees
-        price = programme.prices(trade_off)
-        splits = len(programme.gain)
-        owner = np.repeat(np.arange(splits), np.diff(programme.start))
-        back = np.argsort(programme.pair, kind="stable")
-        back_start = np.concatenate([[0], np.cumsum(np.bincount(programme.pair, minlength=len(price)))])
+        scale = program.weight * program.trees
+        price = program.prices(trade_off)
+        splits = len(program.gain)
+        owner = np.repeat(np.arange(splits), np.diff(program.start))
+        back = np.argsort(program.pair, kind="stable")
+        back_start = np.concatenate([[0], np.cumsum(np.bincount(program.pair, minlength=len(price)))])
         asking = np.maximum(np.diff(back_start), 1)
-        share = (price / asking)[programme.pair]
-        best = Solved(np.zeros(splits, bool), programme.base / scale, -np.inf)
+        share = (price / asking)[program.pair]
+        best = Solved(np.zeros(splits, bool), program.base / scale, -np.inf)
         factor, stale = 1.0, 0
         for _ in range(self.rounds):
             charge = np.bincount(owner, share, minlength=splits)
-            keep, saved = _prune_trees(programme.parent, programme.gain - charge)
-            bound = (programme.base - saved) / scale
-            objective = programme.objective(keep, trade_off)
+            keep, saved = _prune_trees(program.parent, program.gain - charge)
+            bound = (program.base - saved) / scale
+            objective = program.objective(keep, trade_off)
             stale = 0 if bound > best.bound else stale + 1
             if objective < best.objective:
                 best = best._replace(keep=keep, objective=objective)
             best = best._replace(bound=max(best.bound, bound))
             asked = keep[owner].astype(float)
-            slope = asked - (np.bincount(programme.pair, asked, len(price)) / asking)[programme.pair]
+            slope = asked - (np.bincount(program.pair, asked, len(price)) / asking)[program.pair]
             size = float(slope @ slope)
             if best.gap <= self.gap or size == 0:
                 break

@@ -20,20 +20,20 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from secateur.core.errors import InputError
 from secateur.forest.boosted import check_names, cut_boosted, distance_errors, is_boosted, read_boosted
 from secateur.forest.frontier import Point, frontier, within_budget
-from secateur.forest.linear_programme import linear_programme
+from secateur.forest.integer_program import IntegerProgram, build_program, class_errors, square_errors
+from secateur.forest.linear_program import linear_program
 from secateur.forest.min_cut import min_cut
 from secateur.forest.primal_dual import PrimalDual
-from secateur.forest.programme import Programme, build_programme, class_errors, square_errors
 from secateur.forest.tree_arrays import Forest, cut_tree, read_forest
 from secateur.forest.usage import Bill, Prices, answer, feature_names, in_order, named, read_prices, used_features
 
 __all__ = ["SOLVERS", "BudgetPruner", "PathPoint", "arrays_of", "check_labels", "is_prunable", "trees_of"]
 
-SOLVERS: Mapping[str, Callable[[Programme, float], Any]] = {
+SOLVERS: Mapping[str, Callable[[IntegerProgram, float], Any]] = {
     "auto": min_cut,
     "min_cut": min_cut,
-    "primal_dual": lambda programme, trade_off: PrimalDual().solve(programme, trade_off).keep,
-    "lp": linear_programme,
+    "primal_dual": lambda program, trade_off: PrimalDual().solve(program, trade_off).keep,
+    "lp": linear_program,
 }
 _FORESTS = (
     RandomForestClassifier,
@@ -59,7 +59,7 @@ class _Task:
 
     forest: Any
     arrays: Forest
-    programme: Programme
+    program: IntegerProgram
 
 
 def _forest_has(name: str) -> Callable[[Any], bool]:
@@ -113,13 +113,13 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         self._check()
         task = self._open(X, y, sample_weight)
         if self.budget is not None:
-            point = within_budget(task.programme, lambda keep: task.programme.value(keep).cost, self.budget)
+            point = within_budget(task.program, lambda keep: task.program.value(keep).cost, self.budget)
             if point is None:
                 raise InputError(f"no pruned forest costs at most {self.budget}: free features alone cost more")
             keep, self.trade_off_ = point.keep, point.trade_off
         else:
-            keep, self.trade_off_ = SOLVERS[self.solver](task.programme, self.trade_off), self.trade_off
-        value = task.programme.value(keep)
+            keep, self.trade_off_ = SOLVERS[self.solver](task.program, self.trade_off), self.trade_off
+        value = task.program.value(keep)
         self.cost_, self.error_ = value.cost, value.error
         self.forest_ = _rebuilt(task, keep)
         self.arrays_ = arrays_of(self.forest_)
@@ -131,7 +131,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         """Every best trade of error for cost, cheapest first; with `points`, about that many, and all near a budget."""
         self._check()
         task = self._open(X, y, sample_weight)
-        found: list[Point] = frontier(task.programme, points=points, budget=self.budget)
+        found: list[Point] = frontier(task.program, points=points, budget=self.budget)
         return [PathPoint(p.trade_off, p.value.cost, p.value.error, _rebuilt(task, p.keep)) for p in found]
 
     def predict(self, X: Any) -> Any:  # noqa: N803
@@ -206,7 +206,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
             )
 
     def _open(self, X: Any, y: Any, sample_weight: Any) -> _Task:  # noqa: N803
-        """Fit the forest where it is not, and set up the programme on the data that prunes."""
+        """Fit the forest where it is not, and set up the program on the data that prunes."""
         classifier = is_classifier(self._forest())
         fitted = self._is_fitted()
         X = self._matched(X, fitted)  # noqa: N806
@@ -229,8 +229,8 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
             error = class_errors(arrays, leaves, _numbered(y, forest.classes_), weight)
         else:
             error = square_errors(arrays, leaves, y.astype(float), weight)
-        programme = build_programme(arrays, leaves, error, self.prices_.group, self.prices_.cost, weight)
-        return _Task(forest, arrays, programme)
+        program = build_program(arrays, leaves, error, self.prices_.group, self.prices_.cost, weight)
+        return _Task(forest, arrays, program)
 
     def _is_fitted(self) -> bool:
         try:
@@ -329,7 +329,7 @@ def _numbered(y: Any, classes: Any) -> Any:
 def _rebuilt(task: _Task, keep: Any) -> Any:
     """The forest with only these splits, as scikit-learn's own."""
     split = np.zeros(len(task.arrays.parent), bool)
-    split[task.programme.node[keep]] = True
+    split[task.program.node[keep]] = True
     if is_boosted(task.forest):
         return cut_boosted(task.forest, task.arrays, split)
     ends = np.append(task.arrays.roots[1:], len(split))

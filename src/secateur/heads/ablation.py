@@ -1,4 +1,4 @@
-"""ablate(subject, task): the score without each head, and with one head alone in its layer; with intervals."""
+"""ablate(task_model, task): the score without each head, and with one head alone in its layer; with intervals."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from secateur.evaluate.task import Interval, Task, paired_bootstrap
 from secateur.heads.scoring import Progress
-from secateur.heads.subject import Subject
+from secateur.heads.task_model import TaskModel
 from secateur.score.gates import gated
 
 __all__ = ["Ablation", "ablate", "keep_one"]
@@ -31,14 +31,14 @@ class Ablation(NamedTuple):
         return [max(enumerate(row), key=lambda pair: (sign * pair[1].change, -pair[0])) for row in self.changes if row]
 
 
-def ablate(subject: Subject, task: Task, *, seed: int = 0, progress: Progress | None = None) -> Ablation:
+def ablate(task_model: TaskModel, task: Task, *, seed: int = 0, progress: Progress | None = None) -> Ablation:
     """Remove one head at a time: the change of score, its bootstrap interval and p (Michel et al. 2019, 3.2)."""
-    return _changes(subject, task, _without, seed, progress)
+    return _changes(task_model, task, _without, seed, progress)
 
 
-def keep_one(subject: Subject, task: Task, *, seed: int = 0, progress: Progress | None = None) -> Ablation:
+def keep_one(task_model: TaskModel, task: Task, *, seed: int = 0, progress: Progress | None = None) -> Ablation:
     """Keep one head alone in its layer, all other layers whole (Michel et al. 2019, 3.3)."""
-    return _changes(subject, task, _alone, seed, progress)
+    return _changes(task_model, task, _alone, seed, progress)
 
 
 def _without(gate: Tensor, head: int) -> Tensor:
@@ -50,10 +50,10 @@ def _alone(gate: Tensor, head: int) -> Tensor:
 
 
 def _changes(
-    subject: Subject, task: Task, gate_of: Callable[[Tensor, int], Tensor], seed: int, progress: Progress | None
+    task_model: TaskModel, task: Task, gate_of: Callable[[Tensor, int], Tensor], seed: int, progress: Progress | None
 ) -> Ablation:
-    ones = [keep.float() for keep in subject.live]
-    before = task.parts(subject.model)
+    ones = [kept.float() for kept in task_model.keep]
+    before = task.parts(task_model.model)
     total, done = sum(map(len, ones)), 0
     changes: list[list[Interval]] = []
     for place, gate in enumerate(ones):
@@ -61,8 +61,8 @@ def _changes(
         for head in range(len(gate)):
             if progress is not None:
                 progress(done, total)
-            with gated(subject.attentions, [*ones[:place], gate_of(gate, head), *ones[place + 1 :]]):
-                row.append(paired_bootstrap(task, before, task.parts(subject.model), seed=seed))
+            with gated(task_model.attentions, [*ones[:place], gate_of(gate, head), *ones[place + 1 :]]):
+                row.append(paired_bootstrap(task, before, task.parts(task_model.model), seed=seed))
             done += 1
         changes.append(row)
     return Ablation(float(task.value(before.sum(0))), changes)

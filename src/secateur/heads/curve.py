@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from secateur.evaluate.task import Task, paired_bootstrap
-from secateur.heads.removal import Removal, plan_removal
+from secateur.heads.removal import RemovalOptions, plan_removal
 from secateur.heads.scoring import Progress
-from secateur.heads.subject import Subject
+from secateur.heads.task_model import TaskModel
 from secateur.score.gates import gated
 
 __all__ = ["Curve", "head_curve"]
@@ -38,22 +38,22 @@ class Curve:
             found[name] = self.ratios[first - 1] if first else 0.0
         return found
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {**vars(self), "free_within_1_percent": self.free()}
 
 
 def head_curve(
-    subject: Subject,
+    task_model: TaskModel,
     data: Task,
     test: Task,
     ratios: Sequence[float],
-    orders: Mapping[str, Removal],
+    orders: Mapping[str, RemovalOptions],
     *,
     progress: Progress | None = None,
 ) -> Curve:
     """Remove heads in every order scored on `data`, and judge what is left on `test`."""
-    dense = test.parts(subject.model)
+    dense = test.parts(task_model.model)
     lines: dict[str, list[float]] = {}
     low: dict[str, list[float]] = {}
     high: dict[str, list[float]] = {}
@@ -61,11 +61,11 @@ def head_curve(
     done, total = 0, len(orders) * len(ratios)
     for name, plan in orders.items():
         lines[name], low[name], high[name] = [], [], []
-        for live in plan_removal(subject, data, ratios, plan):
+        for keep in plan_removal(task_model, data, ratios, plan):
             if progress is not None:
                 progress(done, total)
-            with gated(subject.attentions, [keep.float() for keep in live]):
-                parts = test.parts(subject.model)
+            with gated(task_model.attentions, [kept.float() for kept in keep]):
+                parts = test.parts(task_model.model)
             change = paired_bootstrap(test, dense, parts)
             lines[name].append(whole + change.change)
             low[name].append(whole + change.low)

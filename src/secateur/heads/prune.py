@@ -1,4 +1,4 @@
-"""prune_heads(subject, data, out, ratio, plan): a model without them, checked, and saved so that it loads again."""
+"""prune_heads(task_model, data, out, ratio, plan): a model without them, checked, and saved so that it loads again."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,9 +15,9 @@ from secateur.core.errors import NumericalError
 from secateur.core.files import new_folder, read_document, write_document
 from secateur.evaluate.task import count_samples, score
 from secateur.export.onnx import write_forward_onnx
-from secateur.heads.removal import Removal, plan_removal, removal_cut
+from secateur.heads.removal import RemovalOptions, plan_removal, removal_cut
 from secateur.heads.scoring import Progress
-from secateur.heads.subject import Reading, Subject
+from secateur.heads.task_model import DataOptions, TaskModel
 from secateur.score.gates import Batch, gated
 from secateur.storage.folder import copy_companions
 from secateur.surgery.heads import cut_heads_, head_sites, heads_config
@@ -29,56 +29,56 @@ _TOLERANCE = 1e-4  # of the largest output
 
 
 def prune_heads(
-    subject: Subject,
+    task_model: TaskModel,
     data: tuple[str, str | None],
     out: str | Path,
     ratio: float,
-    plan: Removal | None = None,
+    plan: RemovalOptions | None = None,
     *,
-    reading: Reading | None = None,
+    data_options: DataOptions | None = None,
     onnx: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Take a share of the heads out for good and save the model.
 
     data: what heads are scored on, and what the model is judged on before and after
-    (None: the same); `reading.samples` cuts the first alone, and the rows of both are told.
-    With `plan.reestimate` a tenth goes at a time. The subject's model has lost its heads
+    (None: the same); `data_options.samples` cuts the first alone, and the rows of both are told.
+    With `plan.reestimate` a tenth goes at a time. The task_model's model has lost its heads
     afterwards. Returns what heads.json holds. Raises a SecateurError with one sentence on
     anything that cannot be done; `out` then does not exist.
     """
-    plan = plan or Removal()
-    scored, judged = subject.read_both(data, reading)
+    plan = plan or RemovalOptions()
+    scored, judged = task_model.read_both(data, data_options)
     steps = [ratio * step / 10 for step in range(1, 11)] if plan.reestimate and not plan.exact else [ratio]
     with new_folder(Path(out)) as folder:
-        live = plan_removal(subject, scored, steps, plan, progress=progress)[-1]
+        keep = plan_removal(task_model, scored, steps, plan, progress=progress)[-1]
         found = {
-            **subject.about,
+            **task_model.about,
             "data": data[0],
             "test": data[1] or data[0],
             "ratio": ratio,
         }
         found |= {"data_rows": count_samples(scored), "test_rows": count_samples(judged)}
-        found |= {"plan": asdict(plan), "metric": judged.metric, "before": score(judged, subject.model)}
-        found |= save_without_heads(subject, live, folder, next(iter(scored.batches)))
-        found |= {"after": score(judged, subject.model)}
+        found |= {"plan": asdict(plan), "metric": judged.metric, "before": score(judged, task_model.model)}
+        found |= save_without_heads(task_model, keep, folder, next(iter(scored.batches)))
+        found |= {"after": score(judged, task_model.model)}
         if onnx:
-            write_forward_onnx(subject.model, next(iter(scored.batches)), folder)
+            write_forward_onnx(task_model.model, next(iter(scored.batches)), folder)
         write_document(folder / "heads.json", found)
     return found
 
 
-def save_without_heads(subject: Subject, live: Sequence[Tensor], folder: Path, batch: Batch) -> dict[str, Any]:
+def save_without_heads(task_model: TaskModel, keep: Sequence[Tensor], folder: Path, batch: Batch) -> dict[str, Any]:
     """Slice the model, check it against its gated self on a batch, and write it with its cut.
 
     Raises NumericalError when the two differ.
     """
-    model = subject.model
-    with gated(subject.attentions, [keep.float() for keep in live]):
+    model = task_model.model
+    with gated(task_model.attentions, [kept.float() for kept in keep]):
         expected = _logits(model, batch)
     before = model.num_parameters()
-    cut = removal_cut(subject, live)
-    cut_heads_(model, head_sites(subject.attentions, subject.unit), cut)
+    cut = removal_cut(task_model, keep)
+    cut_heads_(model, head_sites(task_model.attentions, task_model.unit), cut)
     apart = difference(expected, _logits(model, batch))
     if not apart <= _TOLERANCE:
         raise NumericalError(
@@ -86,12 +86,12 @@ def save_without_heads(subject: Subject, live: Sequence[Tensor], folder: Path, b
             f"allowed is {_TOLERANCE:g}: "
             "the family's row in secateur/adapt/encoder_table.py does not fit this checkpoint"
         )
-    _save(subject.folder, model, cut, folder)
-    kept = [int(keep.sum()) for keep in live]
+    _save(task_model.folder, model, cut, folder)
+    counts = [int(kept.sum()) for kept in keep]
     return {
-        "heads": sum(kept),
-        "heads_before": sum(map(len, live)),
-        "heads_by_attention": dict(zip((one.name for one in subject.attentions), kept, strict=True)),
+        "heads": sum(counts),
+        "heads_before": sum(map(len, keep)),
+        "heads_by_attention": dict(zip((one.name for one in task_model.attentions), counts, strict=True)),
         "parameters": model.num_parameters(),
         "parameters_before": before,
         "difference": apart,

@@ -1,4 +1,4 @@
-"""plan_removal(subject, task, ...): which heads stay at each share removed; one-shot, re-estimated, or exact."""
+"""plan_removal(task_model, task, ...): which heads stay at each share removed; one-shot, re-estimated, or exact."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,61 +12,66 @@ from secateur.core.cut import Cut
 from secateur.core.errors import InputError, RatioError
 from secateur.evaluate.task import Task
 from secateur.heads.scoring import Progress, Scoring, score_heads
-from secateur.heads.subject import Subject
+from secateur.heads.task_model import TaskModel
 from secateur.score.gates import gated
 from secateur.score.heads import remove_heads
 
-__all__ = ["Removal", "exact_removal", "plan_removal", "removal_cut"]
+__all__ = ["RemovalOptions", "exact_removal", "plan_removal", "removal_cut"]
 
 _MOST = 100_000  # models an exact search may judge
 
 
 @dataclass(frozen=True, kw_only=True)
-class Removal:
+class RemovalOptions:
     """reestimate: score again at every step, with the heads removed so far gone.
 
     exact: judge every choice by the loss instead, for small models; steps are not nested.
     kinds: attentions that may lose heads (encoder, decoder, cross), none named means
-    all. at_least: heads every attention keeps.
+    all. min_heads: heads every attention keeps.
     """
 
     scoring: Scoring = field(default_factory=Scoring)
     reestimate: bool = False
     exact: bool = False
     kinds: tuple[str, ...] = ()
-    at_least: int = 0
+    min_heads: int = 0
 
 
 def plan_removal(
-    subject: Subject, task: Task, ratios: Sequence[float], plan: Removal, *, progress: Progress | None = None
+    task_model: TaskModel,
+    task: Task,
+    ratios: Sequence[float],
+    plan: RemovalOptions,
+    *,
+    progress: Progress | None = None,
 ) -> list[list[Tensor]]:
-    """Live heads `[heads]` of every attention at each ratio of the chosen kinds' heads; what is gone stays gone.
+    """Masks of the heads that stay, `[heads]` of every attention, at each ratio of the chosen kinds' heads; nested.
 
-    Raises RatioError on ratios outside 0..1 or falling, InputError when `at_least` forbids one.
+    Raises RatioError on ratios outside 0..1 or falling, InputError when `min_heads` forbids one.
     """
     if not all(0 <= ratio <= 1 for ratio in ratios) or list(ratios) != sorted(ratios):
         raise RatioError(f"ratios {list(ratios)} should rise from 0 to 1")
-    chosen = [place for place, wanted in enumerate(subject.of_kinds(plan.kinds)) if wanted]
-    every = subject.layouts
+    chosen = [place for place, wanted in enumerate(task_model.of_kinds(plan.kinds)) if wanted]
+    every = task_model.layouts
     layouts = [every[place] for place in chosen]
     total = sum(layout.heads for layout in layouts)
     counts = [int(ratio * total + 1e-9) for ratio in ratios]
     if plan.exact:
-        return [exact_removal(subject, task, count, kinds=plan.kinds, progress=progress) for count in counts]
-    live = subject.live
+        return [exact_removal(task_model, task, count, kinds=plan.kinds, progress=progress) for count in counts]
+    keep = task_model.keep
     rounds = len(counts) if plan.reestimate else 1
-    scores = score_heads(subject, task, plan.scoring, live, progress=_step(progress, 0, rounds))
-    found = []
+    scores = score_heads(task_model, task, plan.scoring, keep, progress=_step(progress, 0, rounds))
+    steps = []
     for number, count in enumerate(counts):
         if number and plan.reestimate:
-            scores = score_heads(subject, task, plan.scoring, live, progress=_step(progress, number, len(counts)))
-        part = [live[place] for place in chosen]
-        after = remove_heads([scores[place] for place in chosen], layouts, part, count, at_least=plan.at_least)
-        live = list(live)
-        for place, keep in zip(chosen, after, strict=True):
-            live[place] = keep
-        found.append(live)
-    return found
+            scores = score_heads(task_model, task, plan.scoring, keep, progress=_step(progress, number, len(counts)))
+        part = [keep[place] for place in chosen]
+        after = remove_heads([scores[place] for place in chosen], layouts, part, count, min_heads=plan.min_heads)
+        keep = list(keep)
+        for place, kept in zip(chosen, after, strict=True):
+            keep[place] = kept
+        steps.append(keep)
+    return steps
 
 
 def _step(progress: Progress | None, number: int, rounds: int) -> Progress | None:
@@ -75,20 +80,20 @@ def _step(progress: Progress | None, number: int, rounds: int) -> Progress | Non
 
 
 def exact_removal(
-    subject: Subject, task: Task, count: int, *, kinds: Sequence[str] = (), progress: Progress | None = None
+    task_model: TaskModel, task: Task, count: int, *, kinds: Sequence[str] = (), progress: Progress | None = None
 ) -> list[Tensor]:
     """The `count` heads whose removal raises the loss least, by judging every choice; for small models.
 
     Raises InputError when there are too many choices.
     """
-    wanted, layouts = subject.of_kinds(kinds), subject.layouts
+    wanted, layouts = task_model.of_kinds(kinds), task_model.layouts
     sizes = [layout.heads for layout in layouts]
     ends = torch.tensor(sizes).cumsum(0).tolist()
     units = [
         [start + head for head in group]
-        for start, layout, keep, use in zip([0, *ends], layouts, subject.live, wanted, strict=False)
+        for start, layout, kept, use in zip([0, *ends], layouts, task_model.keep, wanted, strict=False)
         if use
-        for _, group in layout.units(torch.zeros(layout.heads), keep)
+        for _, group in layout.units(torch.zeros(layout.heads), kept)
     ]
     size = len(units[0]) if units else 1
     picked = count // size
@@ -98,29 +103,29 @@ def exact_removal(
             f"an exact search would judge {choices:,} choices of {picked} of {len(units)} units of {size} heads, "
             f"at most {_MOST:,} are tried: remove fewer, a multiple of {size}, or take the greedy order"
         )
-    best: tuple[float, list[Tensor]] = (float("inf"), subject.live)
+    best: tuple[float, list[Tensor]] = (float("inf"), task_model.keep)
     for number, choice in enumerate(combinations(units, picked)):
         if progress is not None:
             progress(number, choices)
         flat = torch.ones(ends[-1], dtype=torch.bool)
         flat[[head for group in choice for head in group]] = False
-        live = list(flat.split(sizes))
-        loss = _loss(subject, task, live)
-        best = min(best, (loss, live), key=lambda pair: pair[0])
+        keep = list(flat.split(sizes))
+        loss = _loss(task_model, task, keep)
+        best = min(best, (loss, keep), key=lambda pair: pair[0])
     return best[1]
 
 
 @torch.no_grad()
-def _loss(subject: Subject, task: Task, live: Sequence[Tensor]) -> float:
-    with gated(subject.attentions, [keep.float() for keep in live]):
-        return sum(float(task.loss(subject.model, batch)) for batch in task.batches)
+def _loss(task_model: TaskModel, task: Task, keep: Sequence[Tensor]) -> float:
+    with gated(task_model.attentions, [kept.float() for kept in keep]):
+        return sum(float(task.loss(task_model.model, batch)) for batch in task.batches)
 
 
-def removal_cut(subject: Subject, live: Sequence[Tensor]) -> Cut:
+def removal_cut(task_model: TaskModel, keep: Sequence[Tensor]) -> Cut:
     """The units kept of every attention that loses some, by the names of its sites."""
-    kept = {}
-    for attention, layout, keep in zip(subject.attentions, subject.layouts, live, strict=True):
-        if not bool(keep.all()):
-            units = keep.reshape(-1, layout.shared)[:, 0] if layout.unit == "kv_groups" else keep
-            kept[f"{attention.name}.{layout.unit}"] = tuple(units.nonzero().flatten().tolist())
-    return Cut(kept)
+    units = {}
+    for attention, layout, kept in zip(task_model.attentions, task_model.layouts, keep, strict=True):
+        if not bool(kept.all()):
+            left = kept.reshape(-1, layout.shared)[:, 0] if layout.unit == "kv_groups" else kept
+            units[f"{attention.name}.{layout.unit}"] = tuple(left.nonzero().flatten().tolist())
+    return Cut(units)

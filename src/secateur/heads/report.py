@@ -12,34 +12,46 @@ from secateur.core.files import new_folder, write_document
 from secateur.evaluate.task import Task, count_samples
 from secateur.heads.ablation import Ablation, ablate, keep_one
 from secateur.heads.curve import head_curve
-from secateur.heads.removal import Removal
+from secateur.heads.removal import RemovalOptions
 from secateur.heads.scoring import Progress, Scoring, score_heads
-from secateur.heads.subject import Reading, Subject
 from secateur.heads.table import correlate, head_rows, save_rows
+from secateur.heads.task_model import DataOptions, TaskModel
 from secateur.report.figures import curve_figure, heads_figure, save_figure
 
 __all__ = ["report_ablation", "report_curve", "report_importance"]
 
 
 def report_importance(
-    subject: Subject, data: Sequence[str], out: Path, scoring: Scoring, reading: Reading, *, progress: Progress
+    task_model: TaskModel,
+    data: Sequence[str],
+    out: Path,
+    scoring: Scoring,
+    data_options: DataOptions,
+    *,
+    progress: Progress,
 ) -> dict[str, Any]:
     """importance.csv, .json and .png of one or two data sets. Raises InputError on more."""
-    tasks = [subject.read(one, reading) for one in _one_or_two(data)]
+    tasks = [task_model.read(one, data_options) for one in _one_or_two(data)]
     with new_folder(out) as folder:
-        scores = [score_heads(subject, task, scoring, progress=progress) for task in tasks]
+        scores = [score_heads(task_model, task, scoring, progress=progress) for task in tasks]
         columns: dict[str, Any] = dict(zip(_names("importance", data), scores, strict=True))
-        rows = head_rows(subject, columns)
+        rows = head_rows(task_model, columns)
         agreement = correlate(*scores) if len(scores) == 2 else None
         about: dict[str, Any] = {
-            **subject.about,
-            "trust_remote_code": subject.trusted,
+            **task_model.about,
+            "trust_remote_code": task_model.trusted,
             "data": list(data),
             "data_rows": _counts(tasks),
         }
         about |= {"scoring": asdict(scoring), "correlation": agreement}
         save_rows(rows, folder / "importance", about)
-        _draw(subject, scores[0], f"head {scoring.by} on {Path(data[0]).name}", folder / "importance.png", signed=False)
+        _draw(
+            task_model,
+            scores[0],
+            f"head {scoring.score} on {Path(data[0]).name}",
+            folder / "importance.png",
+            signed=False,
+        )
     least = sorted(rows, key=lambda row: row[next(iter(columns))])[:5]
     heads = ", ".join(f"{row['kind']} {row['layer']}.{row['head']}" for row in least)
     words = [f"least: {heads}, on {_rows(about['data_rows'], data)}"]
@@ -47,28 +59,28 @@ def report_importance(
 
 
 def report_ablation(
-    subject: Subject,
+    task_model: TaskModel,
     data: Sequence[str],
     out: Path,
-    reading: Reading,
+    data_options: DataOptions,
     *,
     keep: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """ablation.csv, .json and .png: the change of score without each head, or with it alone in its layer."""
-    tasks = [subject.read(one, reading) for one in _one_or_two(data)]
+    tasks = [task_model.read(one, data_options) for one in _one_or_two(data)]
     run = keep_one if keep else ablate
     with new_folder(out) as folder:
-        found = [run(subject, task, seed=seed, progress=progress) for task in tasks]
+        found = [run(task_model, task, seed=seed, progress=progress) for task in tasks]
         columns: dict[str, Any] = {}
         for name, one in zip(_names("", data), found, strict=True):
             for number, part in enumerate(("change", "low", "high", "p")):
                 columns[f"{part} {name}".strip()] = [[interval[number] for interval in row] for row in one.changes]
-        rows = head_rows(subject, columns)
+        rows = head_rows(task_model, columns)
         agreement = correlate(found[0].effects, found[1].effects) if len(found) == 2 else None
         about: dict[str, Any] = {
-            **subject.about,
+            **task_model.about,
             "data": list(data),
             "data_rows": _counts(tasks),
             "metric": tasks[0].metric,
@@ -78,18 +90,18 @@ def report_ablation(
         }
         save_rows(rows, folder / "ablation", about)
         title = f"change of {tasks[0].metric} {'with one head alone' if keep else 'without the head'}"
-        _draw(subject, found[0].effects, title, folder / "ablation.png", signed=True)
-    words = _best(subject, found[0], tasks[0].higher) if keep else [_harmless(found[0], tasks[0].higher)]
+        _draw(task_model, found[0].effects, title, folder / "ablation.png", signed=True)
+    words = _best(task_model, found[0], tasks[0].higher) if keep else [_harmless(found[0], tasks[0].higher)]
     score = f"{tasks[0].metric} of the whole model: {found[0].score:.4f}, on {_rows(about['data_rows'], data)}"
     return {**about, "rows": rows, "words": [score, *words, *_agreement(agreement)]}
 
 
 def report_curve(
-    subject: Subject,
+    task_model: TaskModel,
     data: tuple[str, str | None],
     out: Path,
-    orders: Mapping[str, Removal],
-    reading: Reading,
+    orders: Mapping[str, RemovalOptions],
+    data_options: DataOptions,
     *,
     step: float = 0.1,
     progress: Progress | None = None,
@@ -97,17 +109,17 @@ def report_curve(
     """curve.json and .png: scores at every step of every order. Raises InputError on a step outside 0..1."""
     if not 0 < step <= 1:
         raise InputError(f"a step removes a share of the heads between 0 and 1, got {step}")
-    scored, judged = subject.read_both(data, reading)
+    scored, judged = task_model.read_both(data, data_options)
     ratios = [round(step * number, 6) for number in range(1, int(1 / step + 1e-9) + 1)]
     with new_folder(out) as folder:
-        found = head_curve(subject, scored, judged, ratios, orders, progress=progress)
+        found = head_curve(task_model, scored, judged, ratios, orders, progress=progress)
         document: dict[str, Any] = {
-            **subject.about,
-            "trust_remote_code": subject.trusted,
+            **task_model.about,
+            "trust_remote_code": task_model.trusted,
             "data": data[0],
             "test": data[1] or data[0],
         }
-        document |= {"data_rows": count_samples(scored), "test_rows": count_samples(judged), **found.document()}
+        document |= {"data_rows": count_samples(scored), "test_rows": count_samples(judged), **found.to_dict()}
         write_document(folder / "curve.json", document)
         save_figure(curve_figure([0.0, *ratios], found.dense, found.lines, found.metric), folder / "curve.png")
     rows = [
@@ -141,8 +153,8 @@ def _names(word: str, data: Sequence[str]) -> list[str]:
     return [word] if len(data) == 1 else [f"{word} {number}".strip() for number in (1, 2)]
 
 
-def _draw(subject: Subject, scores: Sequence[Tensor], title: str, path: Path, *, signed: bool) -> None:
-    labels = [f"{one.kind} {one.layer}" for one in subject.attentions]
+def _draw(task_model: TaskModel, scores: Sequence[Tensor], title: str, path: Path, *, signed: bool) -> None:
+    labels = [f"{one.kind} {one.layer}" for one in task_model.attentions]
     save_figure(heads_figure([row.tolist() for row in scores], labels, title, signed=signed), path)
 
 
@@ -158,8 +170,8 @@ def _harmless(found: Ablation, higher: bool) -> str:
     return f"{len(intervals) - len(worse)} of {len(intervals)} heads can go alone without a significant loss (p < 0.05)"
 
 
-def _best(subject: Subject, found: Ablation, higher: bool) -> list[str]:
-    places = [one for one in subject.attentions if one.heads]
+def _best(task_model: TaskModel, found: Ablation, higher: bool) -> list[str]:
+    places = [one for one in task_model.attentions if one.heads]
     return [
         f"{one.kind} {one.layer}: head {head} alone changes it by {interval.change:+.4f}"
         for one, (head, interval) in zip(places, found.best(higher=higher), strict=True)

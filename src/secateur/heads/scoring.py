@@ -1,4 +1,4 @@
-"""score_heads(subject, task, scoring): one number for every head, low = remove first."""
+"""score_heads(task_model, task, scoring): one number for every head, low = remove first."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from secateur.core.errors import InputError
 from secateur.evaluate.task import Task, score
-from secateur.heads.subject import Subject
+from secateur.heads.task_model import TaskModel
 from secateur.score.gates import LEVELS, Batch, gate_gradients, gated
 from secateur.score.heads import head_magnitude, head_noise, normalise_heads
 
@@ -20,43 +20,45 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """by: gate gradients, size of output columns, chance (by seed), or the score lost without the head.
+    """score: gate gradients, size of output columns, chance (by seed), or the score lost without the head.
 
     level: where the absolute value of a gate's derivative is taken. normalise: divide
     every layer's importances by their norm.
     """
 
-    by: str = "importance"
+    score: str = "importance"
     level: str = "token"
     normalise: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse names nobody knows."""
-        for name, known in (("by", SCORES), ("level", LEVELS)):
+        for name, known in (("score", SCORES), ("level", LEVELS)):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} {getattr(self, name)!r} is unknown: use {', '.join(known)}")
 
 
 def score_heads(
-    subject: Subject,
+    task_model: TaskModel,
     task: Task,
     scoring: Scoring,
-    live: Sequence[Tensor] | None = None,
+    keep: Sequence[Tensor] | None = None,
     *,
     progress: Progress | None = None,
 ) -> list[Tensor]:
-    """Scores `[heads]` of every attention, with heads that are not live gone."""
-    live = subject.live if live is None else live
-    if scoring.by == "random":
-        return head_noise(subject.layouts, scoring.seed)
-    if scoring.by == "magnitude":
-        return [head_magnitude(one.output.weight, one.width) for one in subject.attentions]
-    if scoring.by == "ablation":
-        return _lost(subject, task, live, progress or (lambda done, total: None))
+    """Scores `[heads]` of every attention, with heads that are not in `keep` gone."""
+    keep = task_model.keep if keep is None else keep
+    if scoring.score == "random":
+        return head_noise(task_model.layouts, scoring.seed)
+    if scoring.score == "magnitude":
+        return [head_magnitude(one.output.weight, one.width) for one in task_model.attentions]
+    if scoring.score == "ablation":
+        return _lost(task_model, task, keep, progress or (lambda done, total: None))
     batches = _told(task.batches, progress)
-    gates = [keep.float() for keep in live]
-    found = gate_gradients(subject.model, subject.attentions, batches, task.loss, gates=gates, level=scoring.level)
+    gates = [kept.float() for kept in keep]
+    found = gate_gradients(
+        task_model.model, task_model.attentions, batches, task.loss, gates=gates, level=scoring.level
+    )
     return normalise_heads(found) if scoring.normalise else found
 
 
@@ -67,17 +69,17 @@ def _told(batches: Sequence[Batch], progress: Progress | None) -> Iterator[Batch
         yield batch
 
 
-def _lost(subject: Subject, task: Task, live: Sequence[Tensor], tell: Progress) -> list[Tensor]:
-    gates = [keep.double() for keep in live]
+def _lost(task_model: TaskModel, task: Task, keep: Sequence[Tensor], tell: Progress) -> list[Tensor]:
+    gates = [kept.double() for kept in keep]
     sign = 1.0 if task.higher else -1.0
-    with gated(subject.attentions, gates):
-        whole = score(task, subject.model)
-    lost = [torch.zeros(len(keep), dtype=torch.float64) for keep in live]
-    places = [(place, head) for place, keep in enumerate(live) for head in range(len(keep)) if keep[head]]
+    with gated(task_model.attentions, gates):
+        whole = score(task, task_model.model)
+    lost = [torch.zeros(len(kept), dtype=torch.float64) for kept in keep]
+    places = [(place, head) for place, kept in enumerate(keep) for head in range(len(kept)) if kept[head]]
     for done, (place, head) in enumerate(places):
         tell(done, len(places))
         without = [gate.clone() for gate in gates]
         without[place][head] = 0
-        with gated(subject.attentions, without):
-            lost[place][head] = sign * (whole - score(task, subject.model))
+        with gated(task_model.attentions, without):
+            lost[place][head] = sign * (whole - score(task, task_model.model))
     return lost

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from secateur.core.files import write_document
-from secateur.heads.subject import Subject
+from secateur.heads.task_model import TaskModel
 
 __all__ = ["correlate", "head_rows", "save_rows"]
 
 
-def head_rows(subject: Subject, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+def head_rows(task_model: TaskModel, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """A row of every head: kind, layer and head, counted from 0, and its entry of every column.
 
     columns: by name, a list or tensor of every attention's heads.
     """
     rows = []
-    for place, attention in enumerate(subject.attentions):
+    for place, attention in enumerate(task_model.attentions):
         for head in range(attention.heads):
             values = {name: _plain(column[place][head]) for name, column in columns.items()}
             rows.append({"kind": attention.kind, "layer": attention.layer, "head": head, **values})

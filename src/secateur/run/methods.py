@@ -14,7 +14,7 @@ from secateur.allocate.problem import Allocator
 from secateur.allocate.ranking import Ranking
 from secateur.allocate.uniform import Uniform
 from secateur.allocate.unit_knapsack import UnitKnapsack
-from secateur.core.roles import Score, Solver
+from secateur.core.protocols import Score, Solver
 from secateur.score.fluctuation import Fluctuation
 from secateur.score.magnitude import Magnitude
 from secateur.score.random import Random

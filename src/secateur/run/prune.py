@@ -20,7 +20,7 @@ from secateur.calibrate.stream import Stream
 from secateur.core.errors import ModelError, SecateurError
 from secateur.core.files import storage_errors, write_document
 from secateur.core.mask import pack
-from secateur.core.roles import Solver, Statistic
+from secateur.core.protocols import Solver, Statistic
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.streamed import streamed_perplexity
 from secateur.run.allocate import compute_dtype, open_stream, read_blocks, saved_dtype, stream_settings
@@ -90,7 +90,7 @@ def _run(
     sizes = [checkpoint.size() for checkpoint in (job.checkpoint, Checkpoint(folder.model))]
     result = Result(
         out=folder.out,
-        recipe=recipe.document(),
+        recipe=recipe.to_dict(),
         layers=layers,
         block_weights=job.targets.weights,
         removed_weights=removed,
@@ -188,7 +188,7 @@ class _Job:
     def publish(self, result: Result) -> None:
         """Add result.json and move the model to its name."""
         with storage_errors(self.folder.out):
-            write_document(self.folder.model / "result.json", result.document())
+            write_document(self.folder.model / "result.json", result.to_dict())
         self.folder.finish()
 
     def _check_layers(self) -> None:
@@ -213,7 +213,7 @@ class _Job:
     def _plan(self, ids: TokenIds | None) -> dict[str, Any]:
         """What must be the same for a resumed run to give the same bits."""
         drawn = "" if ids is None else hashlib.sha256(ids.numpy().tobytes()).hexdigest()
-        recipe = {key: value for key, value in self.recipe.document().items() if key not in ("out", "model")}
+        recipe = {key: value for key, value in self.recipe.to_dict().items() if key not in ("out", "model")}
         return {
             "model": self.checkpoint.digests(),
             "calibration ids": drawn,

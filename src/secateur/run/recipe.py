@@ -15,7 +15,7 @@ from secateur.core.allocation import Allocation
 from secateur.core.budget import Budget, parse_budget
 from secateur.core.errors import RecipeError
 from secateur.core.pattern import NM, Columns, check_ratio, parse_pattern
-from secateur.core.roles import Pattern, Solver
+from secateur.core.protocols import Pattern, Solver
 from secateur.run.kinds import check_kind
 from secateur.run.methods import ALLOCATORS, METHODS, SCORES, find_method
 from secateur.solve.shortgpt import ShortGPT
@@ -146,7 +146,7 @@ class Recipe:
             settings["score"] = _named_part("score", score, SCORES) if isinstance(score, str | dict) else score
         return _build(method.solver, settings, f"method {self._name()!r}")
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data: what YAML and result.json hold."""
         data = asdict(self)
         data["allocation"] = dict(self.allocation)

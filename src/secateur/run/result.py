@@ -24,7 +24,7 @@ class LayerReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A finished run; `document()` is what result.json holds.
+    """A finished run; `to_dict()` is what result.json holds.
 
     parameters, bytes: of the whole checkpoint, before and after. held_out: perplexity `before` and `after` on a few
     `windows` of `length` tokens of the calibration's source that were not used; None where there are none.
@@ -51,7 +51,7 @@ class Result:
         """The measured share removed of all weights in blocks that could go."""
         return self.removed_weights / self.block_weights if self.block_weights else 0.0
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {**asdict(self), "out": str(self.out), "sparsity": self.sparsity}
 

@@ -12,7 +12,7 @@ from secateur.core.allocation import Allocation
 from secateur.core.budget import Budget
 from secateur.core.errors import InputError, RatioError
 from secateur.core.pattern import NM
-from secateur.core.roles import Pattern
+from secateur.core.protocols import Pattern
 from secateur.run.recipe import Recipe
 from secateur.run.result import LayerReport
 

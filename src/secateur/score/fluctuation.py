@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from secateur.calibrate.moments import Moments
-from secateur.core.roles import Statistic, Stats
+from secateur.core.protocols import Statistic, Stats
 from secateur.core.shapes import ScoreMatrix, Weight
 
 __all__ = ["Fluctuation"]

@@ -14,7 +14,7 @@ from secateur.core.shapes import Weight
 __all__ = ["HeadLayout", "head_magnitude", "head_noise", "normalise_heads", "remove_heads"]
 
 Heads = Float[Tensor, "_"]  # one for every head; attentions differ in how many
-Live = Bool[Tensor, "_"]
+Keep = Bool[Tensor, "_"]
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class HeadLayout:
     shared: int = 1
     unit: str = "heads"
 
-    def units(self, score: Heads, live: Live) -> list[tuple[float, tuple[int, ...]]]:
+    def units(self, score: Heads, keep: Keep) -> list[tuple[float, tuple[int, ...]]]:
         """Score and heads of what can still go, cheapest first; ties by position."""
         runs = torch.arange(self.heads).reshape(-1, self.shared)
         if self.unit == "heads" and self.shared > 1:
-            ranked = [sorted((int(h) for h in run if live[h]), key=lambda h: (float(score[h]), h)) for run in runs]
+            ranked = [sorted((int(h) for h in run if keep[h]), key=lambda h: (float(score[h]), h)) for run in runs]
             groups = [tuple(sorted(group)) for group in zip(*ranked, strict=True)]
         elif self.unit == "none":
             groups = []
         else:
-            groups = [tuple(run.tolist()) for run in runs if bool(live[run].all())]
+            groups = [tuple(run.tolist()) for run in runs if bool(keep[run].all())]
         scored = [(sum(float(score[h]) for h in group), group) for group in groups]
         return sorted(scored)
 
@@ -60,27 +60,27 @@ def head_noise(layouts: Sequence[HeadLayout], seed: int) -> list[Heads]:
 
 
 def remove_heads(
-    scores: Sequence[Heads], layouts: Sequence[HeadLayout], live: Sequence[Live], count: int, *, at_least: int = 0
-) -> list[Live]:
-    """The live heads after the cheapest units went, as many as fit in `count` heads removed in all.
+    scores: Sequence[Heads], layouts: Sequence[HeadLayout], keep: Sequence[Keep], count: int, *, min_heads: int = 0
+) -> list[Keep]:
+    """The heads that stay after the cheapest units went, as many as fit in `count` heads removed in all.
 
-    live: what earlier rounds left; heads they removed are part of the count. at_least:
+    keep: what earlier rounds left; heads they removed are part of the count. min_heads:
     heads every attention keeps. Raises InputError when that many cannot go.
     """
-    after = [keep.clone() for keep in live]
-    gone = sum(int((~keep).sum()) for keep in after)
+    after = [kept.clone() for kept in keep]
+    gone = sum(int((~kept).sum()) for kept in after)
     units = [
         (score, place, group)
         for place, layout in enumerate(layouts)
-        for score, group in layout.units(scores[place], live[place])
+        for score, group in layout.units(scores[place], keep[place])
     ]
     for _, place, group in sorted(units):
         if gone + len(group) > count:
             continue
-        if int(after[place].sum()) - len(group) >= at_least:
+        if int(after[place].sum()) - len(group) >= min_heads:
             after[place][list(group)] = False
             gone += len(group)
     smallest = min((len(group) for _, _, group in units), default=0)
     if count - gone >= max(smallest, 1):
-        raise InputError(f"{count} heads cannot go, only {gone}: every attention keeps at least {at_least}")
+        raise InputError(f"{count} heads cannot go, only {gone}: every attention keeps at least {min_heads}")
     return after

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from secateur.core.roles import Statistic, Stats
+from secateur.core.protocols import Statistic, Stats
 from secateur.core.shapes import ScoreMatrix, Weight
 
 __all__ = ["Magnitude"]

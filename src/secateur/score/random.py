@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from secateur.core.errors import InputError
-from secateur.core.roles import Statistic, Stats
+from secateur.core.protocols import Statistic, Stats
 from secateur.core.seed import generator
 from secateur.core.shapes import ScoreMatrix, Weight
 

@@ -6,7 +6,7 @@ import torch
 
 from secateur.calibrate.statistic import InputRMS
 from secateur.core.errors import InputError
-from secateur.core.roles import Statistic, Stats
+from secateur.core.protocols import Statistic, Stats
 from secateur.core.shapes import ScoreMatrix, Weight
 
 __all__ = ["RIA"]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from secateur.calibrate.statistic import InputRMS
-from secateur.core.roles import Statistic, Stats
+from secateur.core.protocols import Statistic, Stats
 from secateur.core.shapes import ScoreMatrix, Weight
 
 __all__ = ["Wanda"]

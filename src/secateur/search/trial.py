@@ -15,7 +15,7 @@ from secateur.allocate.problem import Problem
 from secateur.calibrate.statistic import InputRMS
 from secateur.calibrate.survey import survey
 from secateur.core.files import read_sealed, storage_errors, write_sealed
-from secateur.core.roles import BlockView
+from secateur.core.protocols import BlockView
 from secateur.core.shapes import TokenIds, Weight
 from secateur.evaluate.perplexity import token_losses
 from secateur.run.allocate import open_stream

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from secateur.calibrate.moments import Moments
-from secateur.core.roles import Pattern, Score, Solution, Statistic, Stats
+from secateur.core.protocols import Pattern, Score, Solution, Statistic, Stats
 from secateur.core.shapes import Weight
 from secateur.solve.mask_only import MaskOnly
 

@@ -7,7 +7,7 @@ import torch
 
 from secateur.calibrate.statistic import Gram
 from secateur.core.linalg import layer_loss
-from secateur.core.roles import Pattern, Score, Solution, Statistic, Stats
+from secateur.core.protocols import Pattern, Score, Solution, Statistic, Stats
 from secateur.core.shapes import Weight
 
 __all__ = ["MaskOnly"]

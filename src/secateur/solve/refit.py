@@ -6,7 +6,7 @@ from typing import ClassVar
 from secateur.calibrate.statistic import Gram
 from secateur.core.errors import InputError
 from secateur.core.linalg import damped, layer_loss, refit_columns, refit_rows
-from secateur.core.roles import Pattern, Score, Solution, Statistic, Stats
+from secateur.core.protocols import Pattern, Score, Solution, Statistic, Stats
 from secateur.core.shapes import Weight
 
 __all__ = ["Refit"]

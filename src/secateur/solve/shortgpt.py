@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from secateur.core.errors import PatternError, RatioError
-from secateur.core.roles import Pattern, Solution, Statistic, Stats
+from secateur.core.protocols import Pattern, Solution, Statistic, Stats
 from secateur.core.shapes import Weight
 
 __all__ = ["ShortGPT"]

@@ -11,7 +11,7 @@ from secateur.calibrate.statistic import Gram
 from secateur.core.errors import InputError, PatternError
 from secateur.core.linalg import cholesky, damped, layer_loss, refit_columns
 from secateur.core.pattern import Columns
-from secateur.core.roles import Pattern, Solution, Statistic, Stats
+from secateur.core.protocols import Pattern, Solution, Statistic, Stats
 from secateur.core.shapes import GramMatrix, Weight
 
 __all__ = ["SlimGPT"]

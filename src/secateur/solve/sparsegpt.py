@@ -10,7 +10,7 @@ from torch import Tensor
 from secateur.calibrate.statistic import Gram
 from secateur.core.errors import InputError
 from secateur.core.linalg import layer_loss
-from secateur.core.roles import Pattern, Solution, Statistic, Stats
+from secateur.core.protocols import Pattern, Solution, Statistic, Stats
 from secateur.core.shapes import GramMatrix, Weight
 
 __all__ = ["SparseGPT"]

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from secateur.adapt.adapter import Adapter
 from secateur.core.errors import InputError, NumericalError
 from secateur.core.shapes import TokenIds
-from secateur.train.adapters import Kept, LowRank
+from secateur.train.parametrizations import Kept, LoRA
 
 __all__ = ["Trainer", "Training"]
 
@@ -71,7 +71,7 @@ class Trainer:
         self.parameters: list[nn.Parameter] = []
         for layer in self.layers:
             weight = layer.module.get_parameter("weight")
-            change = LowRank(weight, training.rank, layer.name) if training.rank else Kept(weight)
+            change = LoRA(weight, training.rank, layer.name) if training.rank else Kept(weight)
             parametrize.register_parametrization(layer.module, "weight", change)  # keeps the weight's own Parameter
             self.parameters += list(change.parameters()) or [weight]
         for parameter in self.parameters:

@@ -1,0 +1,150 @@
+"""TaskModel: a model opened with its task head, its attentions, and what it is judged by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from secateur.adapt.attention import Attention
+from secateur.adapt.encoder_table import attentions
+from secateur.adapt.positions import check_ids, check_length, default_length
+from secateur.adapt.source import Source, load_as_saved, load_tokenizer, resolve
+from secateur.core.errors import InputError
+from secateur.evaluate.classification import check_classes, classification_task, read_examples
+from secateur.evaluate.language import language_task
+from secateur.evaluate.task import Task
+from secateur.evaluate.translation import read_pairs, translation_task
+from secateur.score.heads import HeadLayout
+
+__all__ = ["DataOptions", "TaskModel", "TaskName", "open_task_model"]
+
+TaskName = Literal["classify", "lm", "translate"]
+_LENGTHS = {"classify": 256, "lm": 512, "translate": 128}
+_BATCHES = {"classify": 32, "lm": 1, "translate": 16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """How much of a file is read: its first `samples` lines or windows, in batches, cut at `length` tokens."""
+
+    samples: int | None = None
+    batch: int | None = None
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse to read nothing."""
+        for name in ("samples", "batch", "length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True, eq=False)
+class TaskModel:
+    """A model and every attention it has; unit: what goes together at once (auto, heads, kv_groups).
+
+    trusted: whether code that the folder brings was let run.
+    """
+
+    folder: Path
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    attentions: Sequence[Attention]
+    task_name: TaskName
+    unit: str = "auto"
+    trusted: bool = False
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The model's folder, and whether its code was let run: what every result begins with."""
+        return {"model": str(self.folder), "trust_remote_code": self.trusted}
+
+    @property
+    def layouts(self) -> list[HeadLayout]:
+        """Heads, how many share a KV head, and what goes at once, by attention."""
+        return [
+            HeadLayout(one.heads, max(one.heads // max(one.kv_heads, 1), 1), one.unit(self.unit))
+            for one in self.attentions
+        ]
+
+    @property
+    def keep(self) -> list[Tensor]:
+        """A mask of every attention that keeps all its heads."""
+        return [torch.ones(attention.heads, dtype=torch.bool) for attention in self.attentions]
+
+    def of_kinds(self, kinds: Sequence[str]) -> list[bool]:
+        """Which attentions are of these kinds; none named means all. Raises InputError on a kind the model lacks."""
+        known = {attention.kind for attention in self.attentions}
+        if set(kinds) - known:
+            raise InputError(f"kind {sorted(set(kinds) - known)[0]!r} is not in this model: it has {sorted(known)}")
+        return [not kinds or attention.kind in kinds for attention in self.attentions]
+
+    def read(self, data: str, options: DataOptions | None = None) -> Task:
+        """The task on a file. Raises a SecateurError on one that cannot be used, and for models of pictures."""
+        options = options or DataOptions()
+        if self.tokenizer is None:
+            raise InputError(
+                "pictures are not read from files: put batches of pixel_values and labels in a Classification"
+            )
+        config = self.model.config
+        batch = options.batch or _BATCHES[self.task_name]
+        length = options.length or default_length(config, _LENGTHS[self.task_name])
+        if self.task_name == "lm":
+            return language_task(data, self.model, self.tokenizer, limit=options.samples, batch=batch, length=length)
+        if self.task_name == "translate":
+            check_length(length, config, f"sentence pairs {data!r}")  # a translation may become that long
+            pairs = read_pairs(Path(data), options.samples)
+            task = translation_task(pairs, self.tokenizer, batch=batch, length=length)
+            for part in task.batches:
+                for ids in (part["input_ids"], part["labels"].clamp_min(0)):  # -100 fills up
+                    check_ids(ids, config, f"sentence pairs {data!r}")
+            return task
+        examples = read_examples(Path(data), options.samples)
+        return classification_task(examples, self.model, self.tokenizer, batch=batch, length=length)
+
+    def read_both(self, data: tuple[str, str | None], options: DataOptions | None = None) -> tuple[Task, Task]:
+        """What heads are scored on, and what the model is judged on: the same where no second file is given.
+
+        `samples` cuts the first file alone; the second is read whole.
+        """
+        options = options or DataOptions()
+        scored = self.read(data[0], options)
+        return scored, scored if data[1] is None else self.read(data[1], replace(options, samples=None))
+
+
+def open_task_model(model: str | Path | Source, task: str | None = None, *, unit: str = "auto") -> TaskModel:
+    """Load a model by the class it was saved as; the task is that class's unless named.
+
+    Raises ModelError for a family without a row in the tables, InputError on a task it has no head for.
+    """
+    source = resolve(model)
+    loaded = load_as_saved(source, torch.float32)
+    found = attentions(loaded)
+    own = _task_of(type(loaded).__name__)
+    if task is not None and task not in get_args(TaskName):
+        raise InputError(f"task {task!r} is unknown: use {', '.join(get_args(TaskName))}")
+    if own is None or (task is not None and task != own):
+        raise InputError(
+            f"{type(loaded).__name__} has no head for task {task or 'classify, lm or translate'}: fine-tune it first "
+            "(secateur heads finetune), or name a model that was"
+        )
+    tokenizer = load_tokenizer(source)
+    if tokenizer is None and loaded.main_input_name == "input_ids":
+        raise InputError(f"{source} has no tokenizer, and texts cannot be read without one")
+    if own == "classify":
+        check_classes(loaded.config)
+    for attention in found:
+        attention.unit(unit)  # refuse before any work
+    return TaskModel(source.folder, loaded, tokenizer, found, own, unit, source.trusted)
+
+
+def _task_of(name: str) -> TaskName | None:
+    if name.endswith(("ForSequenceClassification", "ForImageClassification")):
+        return "classify"
+    if name.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM")):
+        return "lm"
+    return "translate" if name.endswith(("ForConditionalGeneration", "MTModel")) else None
