@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur import Calibration, Recipe
-from secateur.adapt.source import load_tokenizer, resolve
+from secateur.storage.source import load_tokenizer, resolve
 from secateur.allocate.als import ALS
 from secateur.run.allocate import survey_model
 from secateur.search.trial import Trials, prepare

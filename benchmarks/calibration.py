@@ -17,7 +17,7 @@ import torch
 
 from secateur import Calibration, Recipe, prune
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import load_tokenizer, resolve, skeleton
+from secateur.storage.source import load_tokenizer, resolve, skeleton
 from secateur.run.allocate import open_stream
 from secateur.run.depth import block_influence
 from secateur.storage.shards import Checkpoint

@@ -24,7 +24,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 
-from secateur.adapt.source import Source
+from secateur.storage.source import Source
 from secateur.forest import integer_program as internals
 from secateur.forest.frontier import frontier
 from secateur.forest.integer_program import build_program, class_errors

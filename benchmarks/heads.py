@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from secateur.adapt.source import Source, load_as_saved
+from secateur.storage.source import Source, load_as_saved
 from secateur.core.seed import generator
 from secateur.export.onnx import write_forward_onnx
 from secateur.heads.ablation import ablate, keep_one

@@ -41,7 +41,7 @@ def ours(args: argparse.Namespace, ids: Tensor) -> None:
 def reference(args: argparse.Namespace, ids: Tensor) -> None:
     """The authors' class from the script the user points at, fed block by block as in their llama.py."""
     from secateur.adapt.adapter import Adapter
-    from secateur.adapt.source import load_tokenizer, skeleton
+    from secateur.storage.source import load_tokenizer, skeleton
     from secateur.calibrate.stream import Stream, StreamSettings
     from secateur.storage.folder import copy_companions, write_pruned
     from secateur.storage.shards import Checkpoint

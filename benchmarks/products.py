@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from secateur import Calibration, Recipe, prune
-from secateur.adapt.source import load_tokenizer, resolve
+from secateur.storage.source import load_tokenizer, resolve
 from secateur.storage.folder import copy_companions
 
 HERE = Path(__file__).parent

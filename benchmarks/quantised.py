@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from secateur.adapt.source import load_tokenizer, resolve
+from secateur.storage.source import load_tokenizer, resolve
 from secateur.evaluate.latency import llama_cpp_speed
 from secateur.export.convert import convert
 from secateur.export.gguf import QUANTIZATIONS

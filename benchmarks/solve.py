@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from secateur.adapt.source import Source, load_tokenizer, resolve
+from secateur.storage.source import Source, load_tokenizer, resolve
 from secateur.calibrate.data import Calibration
 from secateur.run.evaluate import measure
 

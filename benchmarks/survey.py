@@ -18,7 +18,7 @@ import torch
 
 from allocate import ALLOCATORS
 from secateur import Calibration, Recipe
-from secateur.adapt.source import load_tokenizer, resolve
+from secateur.storage.source import load_tokenizer, resolve
 from secateur.allocate.expression import PUBLISHED, parse
 from secateur.calibrate.survey import survey
 from secateur.run.allocate import open_stream, survey_model

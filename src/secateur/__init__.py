@@ -8,10 +8,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from secateur.adapt.auto import install
+from secateur.storage.auto import install
 
 if TYPE_CHECKING:
-    from secateur.adapt.source import load
+    from secateur.storage.source import load
     from secateur.calibrate.data import Calibration
     from secateur.core.errors import SecateurError
     from secateur.core.mask import Masks
@@ -100,7 +100,7 @@ _HOME = {
     "finetune": "secateur.heads.finetune",
     "head_curve": "secateur.heads.curve",
     "keep_one": "secateur.heads.ablation",
-    "load": "secateur.adapt.source",
+    "load": "secateur.storage.source",
     "open_task_model": "secateur.heads.task_model",
     "plan_removal": "secateur.heads.removal",
     "prune_heads": "secateur.heads.prune",

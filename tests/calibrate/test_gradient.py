@@ -4,7 +4,7 @@ from torch.nn.functional import cross_entropy
 
 from conftest import CONFIGS
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import Source, load_model
+from secateur.storage.source import Source, load_model
 from secateur.calibrate.gradient import Gradient, layer_gradients
 from secateur.core.errors import CalibrationError
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import Source, load_model, skeleton
+from secateur.storage.source import Source, load_model, skeleton
 from secateur.calibrate.samples import BlockSamples, Samples
 from secateur.calibrate.sensitivity import Sensitivity
 from secateur.calibrate.statistic import InputRMS

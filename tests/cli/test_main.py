@@ -217,7 +217,7 @@ def test_outputs_are_refused_before_any_work(command, out, monkeypatch, capsys, 
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine").touch()
     (tmp_path / "file").touch()
-    monkeypatch.setattr("secateur.adapt.source.resolve", lambda *a, **k: pytest.fail("began to work"))
+    monkeypatch.setattr("secateur.storage.source.resolve", lambda *a, **k: pytest.fail("began to work"))
     extra = {"prune": ("--ratio", 0.5), "recover": ("--text", "bundled"), "export": ("--to", "onnx")}[command]
     code, _, err = run(monkeypatch, capsys, command, saved("llama"), *extra, "--out", out)
     assert code == 2 and err.startswith("error: output") and err.count("\n") == 1

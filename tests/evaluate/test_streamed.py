@@ -6,7 +6,7 @@ from transformers import LlamaConfig, LlamaModel
 
 from conftest import CONFIGS
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import Source, load_model, skeleton
+from secateur.storage.source import Source, load_model, skeleton
 from secateur.calibrate.stream import StreamSettings
 from secateur.evaluate.perplexity import token_losses
 from secateur.evaluate.streamed import streamed_perplexity

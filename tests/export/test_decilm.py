@@ -3,7 +3,7 @@ from safetensors import safe_open
 from transformers import AutoConfig
 
 from conftest import tiny_model
-from secateur.adapt.source import Source
+from secateur.storage.source import Source
 from secateur.core.errors import ModelError
 from secateur.export.decilm import write_decilm
 from secateur.run.prune import prune

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from conftest import tiny_model
 from secateur.adapt.encoder_table import attentions
-from secateur.adapt.source import Source, load, load_tokenizer, resolve
+from secateur.storage.source import Source, load, load_tokenizer, resolve
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document, write_document

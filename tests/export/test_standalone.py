@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import TASK_CONFIGS, task_batch, task_model
 from secateur.adapt.encoder_table import attentions
-from secateur.adapt.source import load
+from secateur.storage.source import load
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError
 from secateur.core.files import read_document, write_document

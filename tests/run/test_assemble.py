@@ -4,7 +4,7 @@ import torch
 from conftest import CONFIGS
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.sites import block_sites, head_dim
-from secateur.adapt.source import Source, load_model
+from secateur.storage.source import Source, load_model
 from secateur.core.cut import Cut
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe

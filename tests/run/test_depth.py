@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import Source, load_model
+from secateur.storage.source import Source, load_model
 from secateur.core.errors import InputError, ModelError, RatioError, RecipeError
 from secateur.evaluate.agreement import verify_folders
 from secateur.run.prune import prune

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import CONFIGS
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import Source, load, load_model, load_tokenizer
+from secateur.storage.source import Source, load, load_model, load_tokenizer
 from secateur.calibrate.data import Calibration
 from secateur.core.errors import CalibrationError, InputError, ModelError, NumericalError, PatternError
 from secateur.core.mask import Masks

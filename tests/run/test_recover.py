@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from secateur.adapt.source import Source, load_model
+from secateur.storage.source import Source, load_model
 from secateur.core.errors import CalibrationError, InputError
 from secateur.core.mask import Masks
 from secateur.evaluate.agreement import verify_folders

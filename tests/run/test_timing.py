@@ -1,6 +1,6 @@
 import pytest
 
-from secateur.adapt.source import Source
+from secateur.storage.source import Source
 from secateur.core.errors import RatioError
 from secateur.run import timing
 from secateur.run.allocate import allocate_model

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from secateur.adapt.source import Source, load_tokenizer
+from secateur.storage.source import Source, load_tokenizer
 from secateur.calibrate.data import Calibration
 from secateur.core.errors import CalibrationError, InputError, RatioError, StorageError
 from secateur.search import study

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from secateur.adapt.source import Source, load_model
+from secateur.storage.source import Source, load_model
 from secateur.allocate.dsa import DSA
 from secateur.allocate.expression import parse
 from secateur.core.errors import InputError

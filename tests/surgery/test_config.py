@@ -3,7 +3,7 @@ from transformers import AutoConfig
 
 from conftest import CONFIGS, tiny_model
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.resize import layer_sizes
+from secateur.storage.resize import layer_sizes
 from secateur.adapt.sites import Sizes
 from secateur.surgery.config import depth_config, shrunk_config
 

@@ -5,7 +5,7 @@ from transformers import AutoModelForCausalLM
 
 from conftest import CONFIGS, TASK_CONFIGS, task_batch, task_model, tiny_model
 from secateur.adapt.encoder_table import attentions
-from secateur.adapt.source import Source, load_as_saved
+from secateur.storage.source import Source, load_as_saved
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError
 from secateur.core.files import read_document, write_document

@@ -3,7 +3,7 @@ import torch
 
 from conftest import CONFIGS
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import Source, load_model
+from secateur.storage.source import Source, load_model
 from secateur.core.errors import InputError, NumericalError
 from secateur.train.recover import Trainer, Training
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from secateur.adapt.adapter import Layer
+from secateur.adapt.layer import Layer
 from secateur.adapt.site import Site
 from secateur.core.errors import InputError, ModelError
 
@@ -23,7 +23,8 @@ class Attention:
     kind: an encoder's or a decoder's own attention, or a decoder's over the encoder.
     layer: position in its stack. width: of one head. inputs: query, key and value, or
     one fused layer, whose rows come in `fused` order. module: what keeps the counts.
-    no_heads: why heads cannot be cut out, where they cannot. name: of the block, or of
+    no_heads: why heads cannot be cut out, where they cannot. needs_a_head: the class cannot compute an
+    attention without heads, so an emptied one keeps a silent head. name: of the block, or of
     the attention where a block has two or more.
     """
 
@@ -36,6 +37,7 @@ class Attention:
     module: nn.Module
     fused: Literal["parts", "heads"] = "parts"
     no_heads: str = ""
+    needs_a_head: bool = False
 
     @property
     def heads(self) -> int:

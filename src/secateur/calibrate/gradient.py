@@ -1,66 +1,48 @@
-"""Gradients of the language-model loss: one backward pass of the whole model a sample."""
+"""Gradients of the language-model loss with respect to weights."""
 
-from collections.abc import Collection
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from secateur.adapt.adapter import Adapter
+from secateur.adapt.layer import Layer
+from secateur.adapt.structure import Structure
+from secateur.calibrate.backward import BackwardSum, Read
 from secateur.core.errors import CalibrationError
-from secateur.core.protocols import Statistic
-from secateur.core.shapes import Activations, TokenIds, Weight
+from secateur.core.shapes import Weight
 
-__all__ = ["BackwardSum", "Gradient", "layer_gradients"]
-
-B = TypeVar("B", bound="BackwardSum")
-
-
-class BackwardSum(Statistic):
-    """What backward passes gave, summed over samples; no forward pass adds to it."""
-
-    def __init__(self, total: Tensor | None = None, samples: int = 0) -> None:
-        """Take the sum over that many samples."""
-        self.total = total
-        self.samples = samples
-
-    def update(self, x: Activations) -> None:
-        """Inputs say nothing of gradients: those come from a backward pass of the whole model."""
-
-    def merge(self: B, other: B) -> B:
-        """The sum over both sets of samples."""
-        if self.total is None or other.total is None:
-            return self if other.total is None else other
-        return type(self)(self.total + other.total, self.samples + other.samples)
+__all__ = ["Gradient"]
 
 
 class Gradient(BackwardSum):
-    """The mean gradient of the loss with respect to a weight, `[out, in]`."""
+    """The gradient of the loss with respect to a weight, `[out, in]`, summed over samples."""
 
     @property
     def value(self) -> Weight:
-        """The mean. Raises CalibrationError without samples, or with NaN or inf."""
+        """The sum, over `samples`. Raises CalibrationError without samples, or with NaN or inf."""
         if self.total is None or self.samples == 0:
             raise CalibrationError("no gradient was gathered for this layer: use more samples")
         if not torch.isfinite(self.total).all():
             raise CalibrationError("gradients hold NaN or inf: try --dtype float32")
         return self.total / self.samples
 
+    @staticmethod
+    @contextmanager
+    def watch(structure: Structure, layers: Sequence[Layer]) -> Iterator[Read]:
+        """Let the layers' weights gather gradients."""
+        weights = {layer.name: layer.module.get_parameter("weight").requires_grad_(True) for layer in layers}
 
-def layer_gradients(adapter: Adapter, ids: TokenIds, names: Collection[str]) -> dict[str, Tensor]:
-    """Summed gradients `[out, in]` of these layers, by name; ids `[samples, length]`, one at a time.
+        def read() -> Mapping[str, Tensor]:
+            return {layer.name: _gradient(layer, weights[layer.name]) for layer in layers}
 
-    The whole model is in memory, and so are the activations of one sample.
-    """
-    layers = {layer.name: layer for layer in adapter.layers() if layer.name in names}
-    weights = [layer.module.get_parameter("weight").requires_grad_(True) for layer in layers.values()]
-    for sample in ids.split(1):
-        logits = adapter.model(sample, use_cache=False).logits[0, :-1].float()
-        torch.autograd.backward(cross_entropy(logits, sample[0, 1:]), inputs=weights)
-    found: dict[str, Tensor] = {}
-    for (name, layer), weight in zip(layers.items(), weights, strict=True):
-        gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
-        found[name] = (gradient.T if layer.transposed else gradient).float().contiguous()
-        weight.requires_grad_(False).grad = None
-    return found
+        try:
+            yield read
+        finally:
+            for weight in weights.values():
+                weight.requires_grad_(False).grad = None
+
+
+def _gradient(layer: Layer, weight: Tensor) -> Tensor:
+    gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+    return (gradient.T if layer.transposed else gradient).float().contiguous()

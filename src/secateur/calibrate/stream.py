@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from secateur.adapt.adapter import Adapter, Block, Layer
+from secateur.adapt.block import Answer, Block
+from secateur.adapt.layer import Layer
+from secateur.adapt.structure import Structure
 from secateur.calibrate.statistic import Gathered, gather
 from secateur.calibrate.store import Store
 from secateur.core.protocols import Statistic
@@ -52,9 +54,9 @@ def replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
 class Stream:
     """Hidden states between blocks, and the arguments every block is called with."""
 
-    def __init__(self, adapter: Adapter, ids: TokenIds, settings: StreamSettings) -> None:
+    def __init__(self, structure: Structure, ids: TokenIds, settings: StreamSettings) -> None:
         """Split the samples into batches; nothing is computed yet."""
-        self.adapter = adapter
+        self.structure = structure
         self.settings = settings
         size = max(1, settings.batch_tokens // ids.shape[1])
         self.batches = ids.split(size)
@@ -82,24 +84,28 @@ class Stream:
         `needs` says what a layer's inputs are gathered for; a stage whose layers need
         nothing is run only where its outputs are stored.
         """
-        number = int(block.name.rsplit(".", 1)[1])
-        attention_in, attention_out, ffn_in, ffn_out = block.stages()
-        if needs(attention_in) is not None:
-            solve(attention_in, self._inputs(block, number, attention_in[0], needs(attention_in) or ()))
-        with closing(self._store()) as mixed, closing(self._store()) as inner:
-            solve(attention_out, self._inputs(block, number, attention_out[0], needs(attention_out) or (), into=mixed))
-            self._apply(attention_out[0], mixed)
-            if needs(ffn_in) is not None:
-                solve(ffn_in, self._inputs(block, number, ffn_in[0], needs(ffn_in) or (), mixed=mixed))
-            found = self._inputs(block, number, ffn_out[0], needs(ffn_out) or (), mixed=mixed, into=inner)
-            solve(ffn_out, found)
+        answers: list[tuple[Answer, Store]] = []
+        end = block.stages[-1]
+        with ExitStack() as stack:
+            for stage in block.stages:
+                wanted = needs(stage.layers)
+                if wanted is None and stage.answer is None:
+                    continue
+                store = None
+                if stage.answer is not None and not (last and stage is end):
+                    store = stack.enter_context(closing(self._store()))
+                solve(stage.layers, self._inputs(block, stage.layers[0], wanted or (), answers, into=store))
+                if stage.answer is not None and store is not None:
+                    answers.append((stage.answer, store))
+                    if stage is not end:
+                        self._apply(stage.layers[0], store)
             if not last:
-                self._advance(block, number, mixed, inner)
+                self._advance(block, end.layers[0], answers)
 
-    def call(self, block: Block, number: int, index: int) -> Hidden:
+    def call(self, block: Block, index: int) -> Hidden:
         """The block's output for one batch of hidden states."""
         hidden = self.hidden[index]
-        args, kwargs = self._calls[number, len(hidden)]
+        args, kwargs = self._calls[block.number, len(hidden)]
         out = block.module(hidden, *args, **kwargs)
         return out[0] if isinstance(out, tuple) else out
 
@@ -107,7 +113,7 @@ class Stream:
         return Store(len(self.batches), limit=self.settings.memory, folder=self.settings.folder)
 
     def _embed_batch(self, index: int, batch: Tensor) -> None:
-        blocks = self.adapter.blocks()
+        blocks = self.structure.blocks
 
         def seen(number: int) -> Forward:
             def forward(hidden: Hidden, *args: Any, **kwargs: Any) -> Any:
@@ -116,7 +122,7 @@ class Stream:
                 self._calls.setdefault((number, len(batch)), (args, kwargs))
                 if number == len(blocks) - 1:
                     raise StopForward
-                return (hidden, None) if self.adapter.family.adds_residual else hidden
+                return (hidden, None) if blocks[number].returns_pair else hidden
 
             return forward
 
@@ -124,20 +130,19 @@ class Stream:
             for number, block in enumerate(blocks):
                 stack.enter_context(replaced(block.module, seen(number)))
             try:
-                self.adapter.body(batch, use_cache=False)
+                self.structure.body(batch, use_cache=False)
             except StopForward:
                 pass
 
     def _inputs(
         self,
         block: Block,
-        number: int,
         layer: Layer,
         needs: Sequence[type[Statistic]],
-        mixed: Store | None = None,
+        answers: Sequence[tuple[Answer, Store]],
         into: Store | None = None,
     ) -> Gathered:
-        """Run the block up to `layer` on every batch and gather the layer's inputs."""
+        """Run the block up to `layer` on every batch and gather the layer's inputs; what has an answer is replayed."""
         gathered = gather(needs)
 
         def catching(index: int) -> Forward:
@@ -150,9 +155,11 @@ class Stream:
             return catch
 
         for index in range(len(self.batches)):
-            with replaced(layer.module, catching(index)), _replay_attention(block, mixed, index):
+            with replaced(layer.module, catching(index)), ExitStack() as stack:
+                for answer, store in answers:
+                    stack.enter_context(_replay(answer, store[index]))
                 try:
-                    self.call(block, number, index)
+                    self.call(block, index)
                 except StopForward:
                     pass
         return gathered
@@ -162,51 +169,33 @@ class Stream:
         for index in range(len(store)):
             store[index] = layer.module(store[index])
 
-    def _advance(self, block: Block, number: int, mixed: Store, inner: Store) -> None:
-        ffn_out = block.stages()[3][0]
+    def _advance(self, block: Block, layer: Layer, answers: Sequence[tuple[Answer, Store]]) -> None:
+        """Run the block once more with every answer replayed; of the last one the inputs of its layer are stored."""
+        (*before, (end, inner)) = answers
         for index in range(len(self.batches)):
-            out = ffn_out.module(inner[index])
+            out = layer.module(inner[index])
             inner.drop(index)
-            with _replay_attention(block, mixed, index), _replay_ffn(block, out):
-                self.hidden[index] = self.call(block, number, index)
-            mixed.drop(index)
+            with ExitStack() as stack:
+                for answer, store in before:
+                    stack.enter_context(_replay(answer, store[index]))
+                stack.enter_context(_replay(end, out))
+                self.hidden[index] = self.call(block, index)
+            for _, store in before:
+                store.drop(index)
 
 
 @contextmanager
-def _replay_attention(block: Block, mixed: Store | None, index: int) -> Iterator[None]:
-    """Let the block's attention answer with its stored output."""
-    if mixed is None:
-        yield
-        return
-    out = mixed[index]
-    family = block.family
+def _replay(answer: Answer, out: Tensor) -> Iterator[None]:
+    """Let a module of the block answer with its stored output."""
 
-    def forward(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
-        return (out + args[1] if family.adds_residual else out), None
+    def forward(x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        whole = out + args[0] if answer.adds_residual else out
+        return (whole, None) if answer.pair else whole
 
     with ExitStack() as stack:
-        stack.enter_context(replaced(block.module.get_submodule(family.attention), forward))
-        if family.norms:
-            stack.enter_context(replaced(block.module.get_submodule(family.norms[0]), _unchanged))
-        yield
-
-
-@contextmanager
-def _replay_ffn(block: Block, out: Tensor) -> Iterator[None]:
-    """Let the block's feed-forward part answer with its stored output."""
-    family = block.family
-
-    def forward(x: Tensor, *rest: Any) -> Tensor:
-        return out + rest[0] if family.adds_residual else out
-
-    with ExitStack() as stack:
-        if family.ffn is None:
-            for name in family.ffn_in:
-                stack.enter_context(replaced(block.module.get_submodule(name), _unchanged))
-        answering = family.ffn or family.ffn_out
-        stack.enter_context(replaced(block.module.get_submodule(answering), forward))
-        if family.norms:
-            stack.enter_context(replaced(block.module.get_submodule(family.norms[1]), _unchanged))
+        for module in answer.skipped:
+            stack.enter_context(replaced(module, _unchanged))
+        stack.enter_context(replaced(answer.module, forward))
         yield
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from secateur.adapt.adapter import Block
+from secateur.adapt.block import Block
 from secateur.calibrate.statistic import Gathered, gather
 from secateur.calibrate.stream import Stream
 from secateur.core.protocols import BlockView, Statistic, Watcher
-from secateur.storage.weights import Weights
+from secateur.storage.open_model import OpenModel
 
 __all__ = ["survey"]
 
@@ -18,7 +18,7 @@ __all__ = ["survey"]
 @torch.no_grad()
 def survey(
     stream: Stream,
-    weights: Weights,
+    opened: OpenModel,
     needs: Sequence[type[Statistic]],
     watch: Callable[[], Watcher | None],
     read: Callable[[BlockView], Any],
@@ -31,27 +31,27 @@ def survey(
     elsewhere, by layer name. One block is in memory.
     """
     given = given or {}
-    with weights.loaded(weights.outside_blocks()):
+    with opened.loaded(opened.outside_blocks()):
         stream.embed()
-    blocks = weights.adapter.blocks()
+    blocks = opened.structure.blocks
     found: dict[str, Any] = {}
     for number, block in enumerate(blocks):
         progress(number, len(blocks))
         watcher = watch()
-        with weights.loaded(block.tensors()):
+        with opened.loaded(block.tensors()):
             with ExitStack() as stack:
                 stats = _gathering(block, needs, stack)
                 for index in range(len(stream.batches)):
                     before = stream.hidden[index]
-                    after = stream.call(block, number, index)
+                    after = stream.call(block, index)
                     if watcher is not None:
                         watcher.update(before, after)
                     stream.hidden[index] = after
-            matrices = {layer.name: layer.weight.float() for stage in block.stages() for layer in stage}
+            matrices = {layer.name: layer.weight.float() for layer in block.layers}
             stats |= {
                 name: Gathered({**stats[name].parts, type(given[name]): given[name]}) for name in stats if name in given
             }
-            ends = tuple(stage[0].name for stage in block.stages()[1::2])
+            ends = tuple(stage.layers[0].name for stage in block.stages if stage.answer is not None)
             found[block.name] = read(BlockView(matrices, stats, watcher and watcher.value, ends))
     progress(len(blocks), len(blocks))
     return found
@@ -60,13 +60,13 @@ def survey(
 def _gathering(block: Block, needs: Sequence[type[Statistic]], stack: ExitStack) -> dict[str, Gathered]:
     """Statistics by layer name that fill while the block runs, until the stack is closed."""
     stats: dict[str, Gathered] = {}
-    for stage in block.stages():
+    for stage in block.stages:
         gathered = gather(needs)
-        stats |= dict.fromkeys((layer.name for layer in stage), gathered)
+        stats |= dict.fromkeys((layer.name for layer in stage.layers), gathered)
 
         def seen(module: Any, args: tuple[Any, ...], into: Gathered = gathered) -> None:
             into.update(args[0].reshape(-1, args[0].shape[-1]))
 
         if needs:
-            stack.callback(stage[0].module.register_forward_pre_hook(seen).remove)
+            stack.callback(stage.layers[0].module.register_forward_pre_hook(seen).remove)
     return stats

@@ -31,7 +31,7 @@ def allocate(
 ) -> None:
     """Say how much goes where, without pruning."""
     _check_outputs(out, figures)
-    from secateur.adapt.source import resolve
+    from secateur.storage.source import resolve
     from secateur.run.allocate import survey_model
     from secateur.run.recipe import parse_recipe
 
@@ -72,7 +72,7 @@ def search(
 ) -> None:
     """Find how much goes where by trial; killed or not, run it again to go on."""
     _check_outputs(out, figures)
-    from secateur.adapt.source import resolve
+    from secateur.storage.source import resolve
     from secateur.calibrate.data import Calibration
     from secateur.search.study import Search, search_ratios
 

@@ -50,7 +50,7 @@ def importance(
 ) -> None:
     """Score every head: a table, a heat map, and with two --data how well the scores agree."""
     check_output(out)
-    from secateur.adapt.source import resolve
+    from secateur.storage.source import resolve
     from secateur.heads.report import report_importance
     from secateur.heads.scoring import Scoring
     from secateur.heads.task_model import DataOptions, open_task_model
@@ -79,7 +79,7 @@ def ablate(
 ) -> None:
     """Remove one head at a time: the change of score with bootstrap intervals, a table and a heat map."""
     check_output(out)
-    from secateur.adapt.source import resolve
+    from secateur.storage.source import resolve
     from secateur.heads.report import report_ablation
     from secateur.heads.task_model import DataOptions, open_task_model
 
@@ -114,7 +114,7 @@ def curve(
 ) -> None:
     """Remove more and more heads in several orders: scores, a figure, and what goes within 1%."""
     check_output(out)
-    from secateur.adapt.source import resolve
+    from secateur.storage.source import resolve
     from secateur.heads.removal import RemovalOptions
     from secateur.heads.report import report_curve
     from secateur.heads.scoring import Scoring
@@ -161,7 +161,7 @@ def prune(
 ) -> None:
     """Take heads out for good and save a smaller model that loads again."""
     check_output(out)
-    from secateur.adapt.source import resolve
+    from secateur.storage.source import resolve
     from secateur.heads.prune import prune_heads
     from secateur.heads.removal import RemovalOptions
     from secateur.heads.scoring import Scoring
@@ -208,7 +208,7 @@ def finetune(
 ) -> None:
     """Train a classifier to prune heads of, on labelled texts."""
     check_output(out)
-    from secateur.adapt.source import resolve
+    from secateur.storage.source import resolve
     from secateur.heads.finetune import finetune as run_finetune
     from secateur.train.classifier import Finetuning
 

@@ -193,7 +193,7 @@ def evaluate(
 ) -> None:
     """Measure perplexity and zero-shot accuracy."""
     _check_names(model)
-    from secateur.adapt.source import resolve
+    from secateur.storage.source import resolve
     from secateur.run.evaluate import measure
 
     with progress("evaluating") as bar:
@@ -220,7 +220,7 @@ def verify(
     """Check that a shrunk model computes what the dense one does with zeros in its place; exit code 1 if not."""
     _check_names(dense)
     _check_names(pruned)
-    from secateur.adapt.source import resolve
+    from secateur.storage.source import resolve
     from secateur.evaluate.agreement import verify_folders
 
     try:
@@ -247,7 +247,7 @@ def export(
 ) -> None:
     """Write a model in another format."""
     _check_names(folder, out)
-    from secateur.adapt.source import resolve
+    from secateur.storage.source import resolve
     from secateur.export.convert import convert
 
     say(convert(resolve(folder, trusted=trust_remote_code), to, out, quantize=quantize))
@@ -269,7 +269,7 @@ def bench(
     _check_names(dense)
     _check_names(pruned)
     sizes = whole_numbers("batch", batch, "1,8")
-    from secateur.adapt.source import resolve
+    from secateur.storage.source import resolve
     from secateur.run.bench import bench as run_bench
 
     pair = [resolve(name, trusted=trust_remote_code) for name in (dense, pruned)]

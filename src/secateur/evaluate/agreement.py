@@ -10,7 +10,7 @@ from secateur.adapt.adapter import Adapter
 from secateur.adapt.encoder_table import ENCODERS, attentions, example_batch
 from secateur.adapt.positions import max_length
 from secateur.adapt.sites import all_sites
-from secateur.adapt.source import Source, load_with_head, resolve
+from secateur.storage.source import Source, load_with_head, resolve
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError
 from secateur.core.files import read_document

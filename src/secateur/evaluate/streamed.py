@@ -11,37 +11,37 @@ from torch import nn
 from secateur.calibrate.stream import Stream, StreamSettings, replaced
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.perplexity import token_losses
-from secateur.storage.weights import Weights
+from secateur.storage.open_model import OpenModel
 
 __all__ = ["streamed_perplexity"]
 
 
 @torch.no_grad()
-def streamed_perplexity(weights: Weights, ids: TokenIds, settings: StreamSettings | None = None) -> float | None:
+def streamed_perplexity(opened: OpenModel, ids: TokenIds, settings: StreamSettings | None = None) -> float | None:
     """exp of the mean loss of every next token of `[samples, length]` ids; None where the checkpoint has no head."""
-    adapter = weights.adapter
-    model: Any = adapter.model
+    structure = opened.structure
+    model: Any = structure.model
     head = cast(nn.Module, model.get_output_embeddings())
-    heads = [name for name in weights.outside_body() if name in weights]
+    heads = [name for name in opened.outside_body() if name in opened]
     tied = model.config.tie_word_embeddings
     if not tied and not heads:
         return None
-    blocks = adapter.blocks()
+    blocks = structure.blocks
     losses: list[torch.Tensor] = []
-    with Stream(adapter, ids, settings or StreamSettings()) as stream, ExitStack() as stack:
-        stack.enter_context(weights.loaded([*weights.outside_blocks(), *([] if tied else heads)]))
+    with Stream(structure, ids, settings or StreamSettings()) as stream, ExitStack() as stack:
+        stack.enter_context(opened.loaded([*opened.outside_blocks(), *([] if tied else heads)]))
         stream.embed()
-        for number, block in enumerate(blocks):
-            with weights.loaded(block.tensors()):
+        for block in blocks:
+            with opened.loaded(block.tensors()):
                 for index in range(len(stream.batches)):
-                    stream.hidden[index] = stream.call(block, number, index)
+                    stream.hidden[index] = stream.call(block, index)
         if tied:
             meta, head.weight = head.weight, model.get_input_embeddings().weight
             stack.callback(setattr, head, "weight", meta)
         for index, batch in enumerate(stream.batches):
             with ExitStack() as blind:
                 for block in blocks:
-                    answer = _answer(stream.hidden[index], tuples=adapter.family.adds_residual)
+                    answer = _answer(stream.hidden[index], tuples=block.returns_pair)
                     blind.enter_context(replaced(block.module, answer))
                 losses.append(token_losses(model, batch).flatten())
     return math.exp(min(float(torch.cat(losses).double().mean()), 700.0))

@@ -7,7 +7,7 @@ import torch
 
 from secateur.adapt.decoder_table import DECODERS
 from secateur.adapt.encoder_table import example_batch
-from secateur.adapt.source import Source, load_with_head, resolve
+from secateur.storage.source import Source, load_with_head, resolve
 from secateur.core.errors import InputError
 from secateur.core.files import check_output, new_file, new_folder, storage_errors
 from secateur.export.decilm import write_decilm

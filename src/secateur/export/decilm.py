@@ -5,7 +5,7 @@ from typing import Any
 
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.sites import block_sizes, head_dim
-from secateur.adapt.source import Source, skeleton
+from secateur.storage.source import Source, skeleton
 from secateur.core.errors import ModelError
 from secateur.core.files import read_document, write_document
 from secateur.storage.folder import copy_companions, write_pruned

@@ -11,7 +11,7 @@ from torch import Tensor
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.pretokenizer import pretokenizer_name
 from secateur.adapt.sites import block_sizes, head_dim
-from secateur.adapt.source import Source, skeleton
+from secateur.storage.source import Source, skeleton
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document
 from secateur.storage.shards import Checkpoint

@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 from secateur.adapt.adapter import Adapter, Block
 from secateur.adapt.attention import Attention
 from secateur.adapt.encoder_table import ENCODERS, attentions
-from secateur.adapt.resize import settled_numbers
+from secateur.storage.resize import settled_numbers
 from secateur.adapt.sites import block_sizes, head_dim
-from secateur.adapt.source import Source, load_as_saved, read_config, skeleton
+from secateur.storage.source import Source, load_as_saved, read_config, skeleton
 from secateur.core.errors import InputError
 from secateur.core.files import read_document, write_document
 from secateur.storage.folder import copy_companions, write_pruned

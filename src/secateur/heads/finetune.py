@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from secateur.adapt.positions import default_length
-from secateur.adapt.source import Source, load_tokenizer, quiet, resolve
+from secateur.storage.source import Source, load_tokenizer, quiet, resolve
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import new_folder, write_document
 from secateur.core.seed import generator

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from secateur.adapt.source import quiet
+from secateur.storage.source import quiet
 from secateur.core.cut import Cut
 from secateur.core.errors import NumericalError
 from secateur.core.files import new_folder, read_document, write_document

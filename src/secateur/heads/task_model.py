@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from secateur.adapt.attention import Attention
 from secateur.adapt.encoder_table import attentions
 from secateur.adapt.positions import check_ids, check_length, default_length
-from secateur.adapt.source import Source, load_as_saved, load_tokenizer, resolve
+from secateur.storage.source import Source, load_as_saved, load_tokenizer, resolve
 from secateur.core.errors import InputError
 from secateur.evaluate.classification import check_classes, classification_task, read_examples
 from secateur.evaluate.language import language_task

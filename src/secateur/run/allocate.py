@@ -8,7 +8,7 @@ import torch
 
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.positions import check_ids
-from secateur.adapt.source import Source, load_model, load_tokenizer, resolve, skeleton
+from secateur.storage.source import Source, load_model, load_tokenizer, resolve, skeleton
 from secateur.allocate.problem import CalibratedAllocator, Problem
 from secateur.calibrate.sensitivity import Sensitivity, output_sensitivity
 from secateur.calibrate.stream import Stream, StreamSettings

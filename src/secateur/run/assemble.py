@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateur.adapt.site import Site
 from secateur.adapt.sites import block_sizes, head_dim
-from secateur.adapt.source import Source
+from secateur.storage.source import Source
 from secateur.core.cut import Cut
 from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.mask import save_packed, unpack

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import Source, load_with_head, resolve
+from secateur.storage.source import Source, load_with_head, resolve
 from secateur.core.errors import InputError
 from secateur.evaluate.latency import Speed, llama_cpp_speed, onnx_speed, torch_speed
 from secateur.export.convert import convert

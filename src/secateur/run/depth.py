@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from secateur.adapt.adapter import Adapter, Block
-from secateur.adapt.source import Source, read_config, skeleton
+from secateur.storage.source import Source, read_config, skeleton
 from secateur.calibrate.influence import Influence
 from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.survey import survey

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from secateur.adapt.adapter import Adapter, Block, Layer
-from secateur.adapt.source import Source, load_model, load_tokenizer, resolve, skeleton
+from secateur.storage.source import Source, load_model, load_tokenizer, resolve, skeleton
 from secateur.allocate.problem import CalibratedAllocator
 from secateur.calibrate.gradient import Gradient, layer_gradients
 from secateur.calibrate.statistic import Gathered, gather

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from secateur.adapt.adapter import Adapter
 from secateur.adapt.positions import check_ids, default_length
-from secateur.adapt.source import (
+from secateur.storage.source import (
     Source,
     load_model,
     load_tokenizer,

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import Source, load_model
+from secateur.storage.source import Source, load_model
 from secateur.core.cut import Cut
 from secateur.core.errors import RatioError
 from secateur.evaluate.latency import torch_speed

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from secateur.adapt.positions import check_ids
-from secateur.adapt.source import Source, load_tokenizer, read_config, resolve
+from secateur.storage.source import Source, load_tokenizer, read_config, resolve
 from secateur.allocate.dsa import DSA
 from secateur.allocate.expression import Expression
 from secateur.calibrate.data import Calibration

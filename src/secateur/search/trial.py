@@ -9,7 +9,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from secateur.adapt.adapter import Adapter, Block, Layer
-from secateur.adapt.source import Source, load_model, skeleton
+from secateur.storage.source import Source, load_model, skeleton
 from secateur.allocate.expression import Expression
 from secateur.allocate.problem import Problem
 from secateur.calibrate.statistic import InputRMS

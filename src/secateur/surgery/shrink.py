@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from secateur.adapt.adapter import Adapter, Layer
-from secateur.adapt.resize import settle_
+from secateur.adapt.block import Sizes
+from secateur.adapt.layer import Layer
 from secateur.adapt.site import Site, Slice, kept_slices
-from secateur.adapt.sites import Sizes, block_sizes, head_dim
+from secateur.adapt.structure import Structure
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError
 
@@ -58,20 +57,14 @@ def _block(site: Site) -> str:
     return site.name.rpartition(".")[0]
 
 
-def shrink_(model: PreTrainedModel, sites: Sequence[Site], cut: Cut) -> None:
+def shrink_(structure: Structure, sites: Sequence[Site], cut: Cut) -> None:
     """Shrink a model in memory; its config keeps the old sizes until it is saved."""
-    slices = cut_slices(sites, cut)
-    width = head_dim(model.config)
-    for block in Adapter(model).blocks():
-        for stage in block.stages():
-            slice_layers_(stage, slices)
-        settle_(block, block_sizes(block, width), width)
+    slice_layers_(structure.layers, cut_slices(sites, cut))
+    structure.settle_()
 
 
 def slice_layers_(layers: Iterable[Layer], slices: Slices) -> None:
     """Put what stays of weights and biases into the layers that are cut."""
     for layer in layers:
         if layer.name in slices:
-            bias = layer.bias
-            weight = sliced(layer.weight, slices, f"{layer.name}.weight")
-            layer.replace_(weight, None if bias is None else sliced(bias, slices, f"{layer.name}.bias"))
+            layer.cut_(slices[layer.name])

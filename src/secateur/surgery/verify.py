@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from secateur.adapt.adapter import Adapter
 from secateur.adapt.site import Site, Slice
+from secateur.adapt.structure import Structure
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError
 from secateur.core.shapes import TokenIds
@@ -25,14 +24,14 @@ class Agreement(NamedTuple):
     blocks: list[float]
 
 
-def mask_(dense: PreTrainedModel, small: PreTrainedModel, sites: Sequence[Site], cut: Cut) -> None:
+def mask_(dense: Structure, small: Structure, sites: Sequence[Site], cut: Cut) -> None:
     """Give a dense model the shrunk one's weights and biases, with zeros where it was cut.
 
     What feeds a removed column stays as it was: its output meets only zeros.
     """
     slices = cut_slices(sites, cut)
-    shrunk = {layer.name: layer for layer in Adapter(small).layers()}
-    for layer in Adapter(dense).layers():
+    shrunk = {layer.name: layer for layer in small.layers}
+    for layer in dense.layers:
         weight, part = layer.weight.clone(), slices.get(layer.name, Slice())
         rows, columns = (
             torch.arange(size) if kept is None else kept for size, kept in zip(weight.shape, part, strict=True)
@@ -51,8 +50,8 @@ def mask_(dense: PreTrainedModel, small: PreTrainedModel, sites: Sequence[Site],
 
 @torch.no_grad()
 def verify(
-    dense: PreTrainedModel,
-    small: PreTrainedModel,
+    dense: Structure,
+    small: Structure,
     sites: Sequence[Site],
     cut: Cut,
     ids: TokenIds,
@@ -67,7 +66,7 @@ def verify(
     _check_shapes(dense, small, sites, cut)
     mask_(dense, small, sites, cut)
     (wide, wide_logits), (narrow, narrow_logits) = _trace(dense, ids), _trace(small, ids)
-    names = [block.name for block in Adapter(dense).blocks()]
+    names = [block.name for block in dense.blocks]
     found: list[float] = []
     for name, expected, got in zip(names, wide, narrow, strict=True):
         found.append(difference(expected, got))
@@ -85,11 +84,11 @@ def verify(
     return Agreement(logits, found)
 
 
-def _check_shapes(dense: PreTrainedModel, small: PreTrainedModel, sites: Sequence[Site], cut: Cut) -> None:
+def _check_shapes(dense: Structure, small: Structure, sites: Sequence[Site], cut: Cut) -> None:
     """Refuse a cut that does not turn the dense model's matrices into the small one's."""
     slices = cut_slices(sites, cut)
-    shrunk = {layer.name: tuple(layer.weight.shape) for layer in Adapter(small).layers()}
-    for layer in Adapter(dense).layers():
+    shrunk = {layer.name: tuple(layer.weight.shape) for layer in small.layers}
+    for layer in dense.layers:
         rows, columns = layer.weight.shape
         expected = slices.get(layer.name, Slice()).shape(rows, columns)
         found = shrunk.get(layer.name)
@@ -105,14 +104,14 @@ def difference(expected: Tensor, got: Tensor) -> float:
     return float((expected.float() - got.float()).abs().max() / expected.float().abs().max().clamp_min(1e-12))
 
 
-def _trace(model: PreTrainedModel, ids: TokenIds) -> tuple[list[Tensor], Tensor]:
+def _trace(structure: Structure, ids: TokenIds) -> tuple[list[Tensor], Tensor]:
     seen: list[Tensor] = []
 
     def note(module: Any, args: Any, output: Any) -> None:
         seen.append(output[0] if isinstance(output, tuple) else output)
 
     with ExitStack() as stack:
-        for block in Adapter(model).blocks():
+        for block in structure.blocks:
             stack.callback(block.module.register_forward_hook(note).remove)
-        logits = model(ids, use_cache=False).logits
+        logits = structure.model(ids, use_cache=False).logits
     return seen, logits

@@ -4,7 +4,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from conftest import CONFIGS, tiny_model
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.resize import layer_sizes, resize_, shrinkable
+from secateur.storage.resize import layer_sizes, resize_, shrinkable
 from secateur.adapt.sites import Sizes, block_sizes, head_dim
 from secateur.core.errors import ModelError
 

@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from secateur.adapt.adapter import Adapter
-from secateur.adapt.source import Source, skeleton
+from secateur.storage.source import Source, skeleton
 from secateur.core.errors import ModelError, NumericalError
 from secateur.storage.shards import Checkpoint
 from secateur.storage.weights import Weights

@@ -16,11 +16,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from secateur.adapt.adapter import family_of
-from secateur.adapt.decoder_table import DECODERS
-from secateur.adapt.gguf import convert_gguf
-from secateur.adapt.loading import HEADLESS, check_report, check_sizes, first_line, quiet
-from secateur.adapt.resize import shrinkable
+from secateur.adapt.structure import Structure, describe, kind_of, known_kinds
+from secateur.storage.gguf import convert_gguf
+from secateur.storage.loading import HEADLESS, check_report, check_sizes, first_line, quiet
+from secateur.storage.resize import shrinkable
 from secateur.core.cache import package_file
 from secateur.core.errors import ModelError
 from secateur.core.files import read_document
@@ -32,6 +31,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "load_with_head",
+    "open_whole",
     "read_config",
     "resolve",
     "skeleton",
@@ -145,10 +145,13 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase | None:
     return tokenizer
 
 
-def skeleton(source: Source) -> PreTrainedModel:
-    """The model with real buffers and no weights: every parameter is on the meta device."""
+def skeleton(source: Source) -> Structure:
+    """The language model with real buffers and no weights: every parameter is on the meta device.
+
+    Raises ModelError for a family that is no decoder of the table, and for quantised checkpoints.
+    """
     config = read_config(source)
-    family_of(config)
+    _check_prunable(config)
     config.use_cache = False
     try:
         with quiet(), init_empty_weights(include_buffers=False):
@@ -156,7 +159,26 @@ def skeleton(source: Source) -> PreTrainedModel:
         model.tie_weights()  # outside: inside, every parameter is made anew, and a tied head would count twice
     except Exception as error:  # a config's numbers may not fit each other in many ways
         raise ModelError(f"no model can be built from the config of {source}: {first_line(error)}") from error
-    return model.eval().requires_grad_(False)
+    return _described(model)
+
+
+def _check_prunable(config: PretrainedConfig) -> None:
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(
+            "the checkpoint is quantised, and pruning needs plain floating-point weights: "
+            "start from the unquantised model"
+        )
+    kind = kind_of(config)
+    if kind is None or not kind.causal:
+        raise ModelError(
+            f"architecture {config.model_type!r} is not in the table of families "
+            f"({', '.join(sorted(known_kinds(causal=True)))}): add a row with its module names to "
+            "secateur/adapt/decoder_table.py, see docs/adapt.md"
+        )
+
+
+def _described(model: PreTrainedModel) -> Structure:
+    return describe(model.eval().requires_grad_(False))
 
 
 def load(
@@ -169,14 +191,21 @@ def load(
     """
     source = resolve(model, trusted=trust_remote_code)
     config = read_config(source)
-    if config.model_type in DECODERS and not config.architectures:
-        return load_model(source, dtype)
-    return load_as_saved(source, dtype)
+    return load_as_saved(source, dtype) if config.architectures else load_with_head(source, dtype)
+
+
+def open_whole(source: Source, dtype: torch.dtype | None = None, *, as_saved: bool = False) -> Structure:
+    """A whole model in memory: by the class its config names, or (unless as_saved) a decoder as a language model.
+
+    Raises ModelError when it cannot be loaded, or no table has its family.
+    """
+    return _described((load_as_saved if as_saved else load_with_head)(source, dtype))
 
 
 def load_with_head(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """A decoder as a language model, anything else by the class its config names."""
-    return (load_model if read_config(source).model_type in DECODERS else load_as_saved)(source, dtype)
+    kind = kind_of(read_config(source))
+    return (load_model if kind is not None and kind.causal else load_as_saved)(source, dtype)
 
 
 def load_as_saved(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:

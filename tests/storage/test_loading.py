@@ -1,7 +1,7 @@
 import pytest
 from transformers.utils import logging
 
-from secateur.adapt.loading import check_report, first_line, quiet
+from secateur.storage.loading import check_report, first_line, quiet
 from secateur.core.errors import ModelError
 
 

@@ -44,7 +44,7 @@ class _Waiting(MetaPathFinder):
 
 
 def _register() -> None:
-    from secateur.adapt.resize import register
+    from secateur.storage.resize import register
 
     register()
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from conftest import tiny_llama_gguf
-from secateur.adapt.gguf import convert_gguf
-from secateur.adapt.source import Source, load_model, load_tokenizer, resolve
+from secateur.storage.gguf import convert_gguf
+from secateur.storage.source import Source, load_model, load_tokenizer, resolve
 from secateur.core.errors import ModelError
 
 

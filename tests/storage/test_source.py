@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
 from conftest import CONFIGS, tiny_model
-from secateur.adapt.source import (
+from secateur.storage.source import (
     Source,
     load,
     load_as_saved,

@@ -1,4 +1,4 @@
-"""Load a model's parameters from its checkpoint for as long as they are needed."""
+"""open_model(source): a checkpoint and the structure of its model, opened once and handed on."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -6,27 +6,30 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from secateur.adapt.adapter import Adapter
+from secateur.adapt.structure import Structure
 from secateur.core.errors import ModelError, NumericalError
 from secateur.storage.shards import Checkpoint
+from secateur.storage.source import Source, skeleton
 
-__all__ = ["Weights"]
+__all__ = ["OpenModel", "open_model"]
 
 
-class Weights:
-    """The names a model gives its parameters, matched to those of its checkpoint.
+class OpenModel:
+    """A model on disk: its structure, and its parameters for as long as they are needed.
 
-    Some hub checkpoints were saved from the body alone and lack its prefix.
+    The names a model gives its parameters are matched to those of its checkpoint: some hub
+    checkpoints were saved from the body alone and lack its prefix.
     """
 
-    def __init__(self, checkpoint: Checkpoint, adapter: Adapter, dtype: torch.dtype) -> None:
+    def __init__(self, source: Source, checkpoint: Checkpoint, structure: Structure, dtype: torch.dtype) -> None:
         """Match names and shapes. Raises ModelError naming the first one missing in a block, or of another shape."""
+        self.source = source
         self.checkpoint = checkpoint
-        self.adapter = adapter
+        self.structure = structure
         self.dtype = dtype
-        self.prefix = f"{adapter.model.base_model_prefix}."
-        inside = {name for block in adapter.blocks() for name in block.tensors()}
-        for name, tensor in adapter.model.named_parameters():
+        self.prefix = f"{structure.model.base_model_prefix}."
+        inside = {name for block in structure.blocks for name in block.tensors()}
+        for name, tensor in structure.model.named_parameters():
             if name in inside or name in self:  # some lack the head, which not every method reads
                 stored = checkpoint.info(self.stored_name(name))[1]
                 if stored != tuple(tensor.shape):
@@ -59,17 +62,17 @@ class Weights:
 
     def bytes_each(self) -> int:
         """What a parameter of the blocks takes in the checkpoint."""
-        return self.dtype_of(next(iter(self.adapter.blocks()[0].tensors()))).itemsize
+        return self.dtype_of(next(iter(self.structure.blocks[0].tensors()))).itemsize
 
     def outside_blocks(self) -> list[str]:
         """Parameters of the body that belong to no block: embeddings and norms."""
-        inside = {name for block in self.adapter.blocks() for name in block.tensors()}
-        body = self.adapter.body
+        inside = {name for block in self.structure.blocks for name in block.tensors()}
+        body = self.structure.body
         return [self.prefix + name for name, _ in body.named_parameters() if self.prefix + name not in inside]
 
     def outside_body(self) -> list[str]:
         """Parameters of the head: what is outside the body."""
-        return [name for name, _ in self.adapter.model.named_parameters() if not name.startswith(self.prefix)]
+        return [name for name, _ in self.structure.model.named_parameters() if not name.startswith(self.prefix)]
 
     @contextmanager
     def loaded(self, names: Iterable[str]) -> Iterator[None]:
@@ -92,9 +95,17 @@ class Weights:
         return tensor.to(self.dtype)
 
     def _get(self, name: str) -> Tensor:
-        return self.adapter.model.get_parameter(name)
+        return self.structure.model.get_parameter(name)
 
     def _set(self, name: str, value: Tensor) -> None:
         owner, _, leaf = name.rpartition(".")
-        module = self.adapter.model.get_submodule(owner)
+        module = self.structure.model.get_submodule(owner)
         setattr(module, leaf, nn.Parameter(value, requires_grad=False))
+
+
+def open_model(source: Source, dtype: torch.dtype = torch.float32) -> OpenModel:
+    """The checkpoint's headers and a model without weights; dtype is what forward passes compute in.
+
+    Raises ModelError where the two do not fit, and for families that no table has.
+    """
+    return OpenModel(source, Checkpoint(source.folder), skeleton(source), dtype)

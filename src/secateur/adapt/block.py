@@ -1,0 +1,107 @@
+"""Block: one transformer block as data: its stages in the order they run, and its attentions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from secateur.adapt.attention import Attention, site_weights, span
+from secateur.adapt.layer import Layer
+from secateur.adapt.site import Site
+
+__all__ = ["Answer", "Block", "Sizes", "Stage"]
+
+
+class Sizes(NamedTuple):
+    """What a block holds: query heads, key-value heads, ffn channels."""
+
+    heads: int
+    kv_heads: int
+    ffn: int
+
+
+class Answer(NamedTuple):
+    """Which module's answer a stage's output is, so that the module need not run again.
+
+    skipped: modules that feed nothing else, which may pass their input on. adds_residual: the module
+    gets the residual as second argument and adds it. pair: it returns the output and None.
+    """
+
+    module: nn.Module
+    skipped: tuple[nn.Module, ...] = ()
+    adds_residual: bool = False
+    pair: bool = False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Layers that read the same tensor, and where their output goes: to the next stage, or as an answer."""
+
+    name: str
+    layers: tuple[Layer, ...]
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One block: its name and number in the model, its stages in forward order, its attentions.
+
+    returns_pair: the block hands on its output and something else.
+    """
+
+    name: str
+    number: int
+    module: nn.Module
+    stages: tuple[Stage, ...]
+    attentions: tuple[Attention, ...]
+    returns_pair: bool = False
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Every layer, in forward order."""
+        return [layer for stage in self.stages for layer in stage.layers]
+
+    def layer(self, name: str) -> Layer:
+        """A layer by its name in the model."""
+        return next(layer for layer in self.layers if layer.name == name)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every parameter of the block by its name in the model."""
+        return {f"{self.name}.{name}": value for name, value in self.module.named_parameters()}
+
+    def sites(self, unit: str = "auto") -> list[Site]:
+        """The block's sites in forward order: attentions first, where they have heads, then ffn.
+
+        unit: kv_groups (query heads with their K and V head), heads (equally many query
+        heads of every group, K and V stay), none, or auto: kv_groups where there is more
+        than one. Raises InputError when the model cannot lose such units.
+        """
+        chosen = [(attention, attention.unit(unit)) for attention in self.attentions]
+        sites = [attention.site(units) for attention, units in chosen if units != "none" and attention.heads]
+        return sites + [_channels(self.name, into, out) for into, out in self._feed_forward()]
+
+    @property
+    def sizes(self) -> Sizes:
+        """What a decoder's block holds, read off its matrices."""
+        (attention,), ((_, out),) = self.attentions, self._feed_forward()
+        return Sizes(attention.heads, attention.kv_heads, out.layers[0].weight.shape[1])
+
+    def _feed_forward(self) -> list[tuple[Stage, Stage]]:
+        """The stages between which channels lie."""
+        stages: Mapping[str, Stage] = {stage.name: stage for stage in self.stages}
+        return [(stages["ffn_in"], stages["ffn_out"])] if "ffn_in" in stages else []
+
+
+def _channels(block: str, into: Stage, out: Stage) -> Site:
+    (reader,) = out.layers
+    count = reader.weight.shape[1]
+    channels = span(count, 1)
+    rows = {
+        layer.name: torch.cat([channels + start for start in range(0, layer.weight.shape[0], count)], dim=1)
+        for layer in into.layers
+    }
+    columns = {reader.name: channels}
+    layers = {layer.name: layer for layer in (*into.layers, reader)}
+    return Site(f"{block}.ffn", "ffn", count, site_weights(layers, rows, columns), rows, columns)

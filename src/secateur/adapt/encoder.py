@@ -1,0 +1,131 @@
+"""Encoders and encoder-decoders by their table: attentions, and heads of their own in every one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from secateur.adapt.attention import Attention, Kind
+from secateur.adapt.block import Block, Stage
+from secateur.adapt.encoder_table import ENCODERS, Stack
+from secateur.adapt.layer import Layer
+from secateur.core.errors import ModelError
+
+__all__ = ["encoder_blocks", "heads_config", "lists_heads", "resize_heads_", "settle_heads_"]
+
+_STAGES: dict[Kind, str] = {"encoder": "attention", "decoder": "attention", "cross": "cross"}
+
+
+def encoder_blocks(model: PreTrainedModel) -> tuple[Block, ...]:
+    """All blocks, an encoder's before a decoder's; their stages are those of the attentions alone.
+
+    Raises AttributeError where a named part is missing.
+    """
+    root = model.base_model
+    prefix = "" if root is model else f"{model.base_model_prefix}."
+    rows = ENCODERS[model.config.model_type]
+    return tuple(
+        _block(f"{prefix}{place}.{number}", number, module, [row for row in rows if row.blocks == place])
+        for place in dict.fromkeys(row.blocks for row in rows)
+        for number, module in enumerate(root.get_submodule(place).children())
+    )
+
+
+def _block(name: str, number: int, module: nn.Module, rows: Sequence[Stack]) -> Block:
+    stages: list[Stage] = []
+    attentions: list[Attention] = []
+    for row in rows:
+        layers = [Layer(f"{name}.{part}", module.get_submodule(part)) for part in (*row.inputs, row.output)]
+        own: Any = module.get_submodule(row.module)
+        width = int(getattr(own, row.width_field))
+        place = f"{name}.{row.module.removesuffix('.self')}"
+        attentions.append(Attention(place, row.kind, number, width, tuple(layers[:3]), layers[3], own))
+        stages.append(Stage(f"{_STAGES[row.kind]}_in", tuple(layers[:3])))
+        stages.append(Stage(f"{_STAGES[row.kind]}_out", (layers[3],)))
+    return Block(name, number, module, tuple(stages), tuple(attentions))
+
+
+def lists_heads(config: PretrainedConfig) -> bool:
+    """Whether a config lists the heads of every attention."""
+    return getattr(config, "heads_per_layer", None) is not None or bool(getattr(config, "is_heterogeneous", False))
+
+
+def _listed(config: PretrainedConfig) -> dict[Kind, list[int]]:
+    """Heads of every attention by kind.
+
+    A single stack has them in `per_layer_config`; a model of two in `heads_per_layer`.
+    """
+    listed = getattr(config, "heads_per_layer", None)
+    if listed is not None:
+        return {kind: [int(count) for count in counts] for kind, counts in listed.items()}
+    (stack,) = ENCODERS[config.model_type]
+    return {stack.kind: [int(getattr(layer, stack.heads_field)) for layer in config.per_layer_config]}
+
+
+def resize_heads_(blocks: Sequence[Block], config: PretrainedConfig) -> None:
+    """Give every attention room for the heads that the config lists, without values.
+
+    Raises ModelError on other lengths.
+    """
+    counts = _listed(config)
+    attentions = [attention for block in blocks for attention in block.attentions]
+    for kind in dict.fromkeys(attention.kind for attention in attentions):
+        same = [attention for attention in attentions if attention.kind == kind]
+        if len(counts.get(kind, ())) != len(same):
+            raise ModelError(f"the config lists heads of {len(counts.get(kind, ()))} {kind} layers, not {len(same)}")
+        for attention, heads in zip(same, counts[kind], strict=True):
+            inner = heads * attention.width
+            for layer in attention.inputs:
+                layer.reshape_(inner, layer.weight.shape[1])
+            attention.output.reshape_(attention.output.weight.shape[0], inner)
+    settle_heads_(blocks)
+
+
+def settle_heads_(blocks: Sequence[Block]) -> None:
+    """Let every attention compute its relative position bias itself, so that blocks may differ in heads.
+
+    Tables that later blocks lack start as copies of the first block's, which has a column for every head.
+    """
+    first: dict[Kind, nn.Embedding] = {}
+    for attention in (attention for block in blocks for attention in block.attentions):
+        module: Any = attention.module
+        if not hasattr(module, "has_relative_attention_bias"):
+            continue
+        module.n_heads = attention.heads
+        if not getattr(module, "computes_own_bias", False):
+            module.register_forward_pre_hook(_forget_bias, with_kwargs=True)
+            module.computes_own_bias = True
+        if attention.kind != "cross":  # which has no positions of its own
+            table = module.relative_attention_bias if module.has_relative_attention_bias else first[attention.kind]
+            first.setdefault(attention.kind, table)
+            _own_table_(module, table)
+
+
+def _own_table_(module: Any, table: nn.Embedding) -> None:
+    weight = table.weight.detach()
+    if weight.shape[1] != module.n_heads:
+        weight = weight.new_empty(len(weight), module.n_heads)
+    elif module.has_relative_attention_bias:
+        return
+    module.relative_attention_bias = nn.Embedding.from_pretrained(weight.clone())
+    module.has_relative_attention_bias = True
+
+
+def _forget_bias(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return args, kwargs | {"position_bias": None}
+
+
+def heads_config(document: dict[str, Any], config: PretrainedConfig, blocks: Sequence[Block]) -> dict[str, Any]:
+    """config.json of a model whose attentions have other heads than its class gives them.
+
+    A single stack lists them in the standard `per_layer_config`, a model of two stacks in
+    `heads_per_layer`, by kind; the global fields keep the dense counts.
+    """
+    rows = ENCODERS[config.model_type]
+    attentions = [attention for block in blocks for attention in block.attentions]
+    if len(rows) == 1:
+        layers = {str(attention.layer): {rows[0].heads_field: attention.heads} for attention in attentions}
+        return document | {"per_layer_config": layers}
+    counts = {row.kind: [attention.heads for attention in attentions if attention.kind == row.kind] for row in rows}
+    return document | {"heads_per_layer": counts}

@@ -1,0 +1,146 @@
+"""Structure: what can be cut in a model, as data; describe(model) makes it, and is the one fork on model kind."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from secateur.adapt.attention import Attention
+from secateur.adapt.block import Block, Sizes
+from secateur.adapt.decoder import decoder_blocks, lists_sizes, resize_, settle_, shrunk_config
+from secateur.adapt.decoder_table import DECODERS
+from secateur.adapt.encoder import encoder_blocks, heads_config, lists_heads, resize_heads_, settle_heads_
+from secateur.adapt.encoder_table import ENCODERS
+from secateur.adapt.layer import Layer
+from secateur.adapt.site import Site
+from secateur.core.errors import ModelError
+from secateur.core.seed import generator
+
+__all__ = ["ModelKind", "Structure", "describe", "example_batch", "kind_of", "known_kinds"]
+
+_ORDER = ("encoder", "decoder", "cross")
+
+
+class ModelKind(NamedTuple):
+    """What differs between kinds of model, as functions of their blocks.
+
+    causal: a language model that reads from left to right, whose blocks hold all that is pruned.
+    """
+
+    causal: bool
+    blocks: Callable[[PreTrainedModel], tuple[Block, ...]]
+    lists_sizes: Callable[[PretrainedConfig], bool]
+    resize_: Callable[[Sequence[Block], PretrainedConfig], None]
+    settle_: Callable[[Sequence[Block]], None]
+    config: Callable[[dict[str, Any], PretrainedConfig, Sequence[Block]], dict[str, Any]]
+
+
+def _decoder_config(document: dict[str, Any], config: PretrainedConfig, blocks: Sequence[Block]) -> dict[str, Any]:
+    return shrunk_config(document, config, [block.sizes for block in blocks])
+
+
+_KINDS: tuple[tuple[Mapping[str, Any], ModelKind], ...] = (
+    (DECODERS, ModelKind(True, decoder_blocks, lists_sizes, resize_, settle_, _decoder_config)),
+    (ENCODERS, ModelKind(False, encoder_blocks, lists_heads, resize_heads_, settle_heads_, heads_config)),
+)
+
+
+def known_kinds(*, causal: bool = False) -> list[str]:
+    """Every model_type that a table has; causal: of language models alone."""
+    return [name for table, kind in _KINDS if kind.causal or not causal for name in table]
+
+
+def kind_of(config: PretrainedConfig) -> ModelKind | None:
+    """The kind of a config's model_type; None where no table has it."""
+    return next((kind for table, kind in _KINDS if config.model_type in table), None)
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """A model as its blocks, in forward order, with what can be cut of them.
+
+    The blocks are read off the model's modules, and their sizes change with the matrices.
+    """
+
+    model: PreTrainedModel
+    kind: ModelKind
+    blocks: tuple[Block, ...]
+
+    @property
+    def attentions(self) -> list[Attention]:
+        """Every attention: an encoder's before a decoder's own, and those before the cross ones."""
+        attentions = [attention for block in self.blocks for attention in block.attentions]
+        return sorted(attentions, key=lambda attention: _ORDER.index(attention.kind))
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Every layer of every block, in forward order."""
+        return [layer for block in self.blocks for layer in block.layers]
+
+    @property
+    def body(self) -> nn.Module:
+        """The model without its head: what turns token ids into hidden states."""
+        return self.model.base_model
+
+    @property
+    def sizes(self) -> list[Sizes]:
+        """Every block's sizes."""
+        return [block.sizes for block in self.blocks]
+
+    def shape(self, name: str) -> tuple[int, int]:
+        """A layer's `[out, in]` by its name in the model."""
+        rows, columns = Layer(name, self.model.get_submodule(name)).weight.shape
+        return rows, columns
+
+    def sites(self, unit: str = "auto") -> list[Site]:
+        """Every block's sites; `unit` says what attentions lose (auto, kv_groups, heads, none)."""
+        return [site for block in self.blocks for site in block.sites(unit)]
+
+    def sites_of(self, names: Sequence[str]) -> list[Site]:
+        """Every site, with heads or KV groups as the names of a cut say."""
+        ends = {name.rpartition(".")[2] for name in names}
+        return self.sites(next((unit for unit in ("kv_groups", "heads") if unit in ends), "none"))
+
+    def resize_(self, config: PretrainedConfig) -> None:
+        """Give every block matrices of the sizes that the config lists, without values."""
+        self.kind.resize_(self.blocks, config)
+
+    def settle_(self) -> None:
+        """Tell modules the sizes their matrices have now."""
+        self.kind.settle_(self.blocks)
+
+    def config(self, document: dict[str, Any]) -> dict[str, Any]:
+        """config.json of a model of these sizes, from that of the dense one. Raises ModelError where no field can."""
+        return self.kind.config(document, self.model.config, self.blocks)
+
+
+def example_batch(model: PreTrainedModel, tokens: int = 3) -> dict[str, Tensor]:
+    """Two samples, drawn by a fixed seed, of what the model is called with; labels too where it translates."""
+    config: Any = model.config
+    stream = generator(0, "example", tokens)
+    if model.main_input_name == "pixel_values":
+        shape = (2, config.num_channels, config.image_size, config.image_size)
+        return {"pixel_values": torch.rand(shape, generator=stream)}
+    ids = torch.randint(config.vocab_size, (2, tokens), generator=stream)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return batch | ({"labels": ids[:, :2]} if config.is_encoder_decoder else {})
+
+
+def describe(model: PreTrainedModel) -> Structure:
+    """What can be cut in a model. Raises ModelError for a family that no table has, or that looks otherwise."""
+    kind = kind_of(model.config)
+    if kind is None:
+        raise ModelError(
+            f"architecture {model.config.model_type!r} is not in the tables of attentions "
+            f"({', '.join(sorted(known_kinds()))}): add a row to secateur/adapt/decoder_table.py or encoder_table.py, "
+            "see docs/adapt.md"
+        )
+    try:
+        return Structure(model, kind, kind.blocks(model))
+    except AttributeError as error:
+        raise ModelError(
+            f"{type(model).__name__} does not look like its family {model.config.model_type!r}: {error}"
+        ) from error

@@ -1,0 +1,84 @@
+"""Statistics of backward passes: each kind says how it watches a model, and one function gathers them all."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import ClassVar, Literal, TypeVar
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from secateur.adapt.layer import Layer
+from secateur.adapt.structure import Structure
+from secateur.core.protocols import Statistic
+from secateur.core.shapes import Activations, TokenIds
+
+__all__ = ["BackwardSum", "gather_backward", "split_needs"]
+
+B = TypeVar("B", bound="BackwardSum")
+Read = Callable[[], Mapping[str, Tensor]]
+
+
+class BackwardSum(Statistic):
+    """What backward passes of the language-model loss gave, summed over samples; no forward pass adds to it."""
+
+    backward: ClassVar[bool] = True
+    reduction: ClassVar[Literal["mean", "sum"]] = "mean"  # of the loss over a sample's tokens
+
+    def __init__(self, total: Tensor | None = None, samples: int = 0) -> None:
+        """Take the sum over that many samples."""
+        self.total = total
+        self.samples = samples
+
+    def update(self, x: Activations) -> None:
+        """Inputs say nothing of gradients: those come from a backward pass of the whole model."""
+
+    def merge(self: B, other: B) -> B:
+        """The sum over both sets of samples."""
+        if self.total is None or other.total is None:
+            return self if other.total is None else other
+        return type(self)(self.total + other.total, self.samples + other.samples)
+
+    @staticmethod
+    @abstractmethod
+    def watch(structure: Structure, layers: Sequence[Layer]) -> AbstractContextManager[Read]:
+        """Watch these layers in backward passes; the context reads what was summed, by layer name."""
+
+    @staticmethod
+    def counted(ids: TokenIds) -> int:
+        """What the sum over these samples is divided by for a mean."""
+        return 1
+
+
+def split_needs(
+    needs: Sequence[type[Statistic]],
+) -> tuple[list[type[Statistic]], list[type[BackwardSum]]]:
+    """Statistics that a forward pass gathers, and those that need a backward pass."""
+    return (
+        [kind for kind in needs if not issubclass(kind, BackwardSum)],
+        [kind for kind in needs if issubclass(kind, BackwardSum)],
+    )
+
+
+def gather_backward(
+    structure: Structure,
+    ids: TokenIds,
+    kinds: Sequence[type[BackwardSum]],
+    names: Collection[str] | None = None,
+) -> dict[str, dict[type[Statistic], Statistic]]:
+    """Statistics of these kinds by layer name; ids `[samples, length]`, one sample at a time.
+
+    names: the layers wanted, None for all. The whole model is in memory, and so are the activations of one sample;
+    each kind takes its own pass, as their losses differ.
+    """
+    layers = [layer for layer in structure.layers if names is None or layer.name in names]
+    gathered: dict[str, dict[type[Statistic], Statistic]] = {layer.name: {} for layer in layers}
+    structure.model.requires_grad_(False)
+    for kind in kinds:
+        with kind.watch(structure, layers) as read:
+            for sample in ids.split(1):
+                logits = structure.model(sample, use_cache=False).logits[0, :-1].float()
+                cross_entropy(logits, sample[0, 1:], reduction=kind.reduction).backward()
+            for name, total in read().items():
+                gathered[name][kind] = kind(total, kind.counted(ids))
+    return gathered

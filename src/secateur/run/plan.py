@@ -1,0 +1,101 @@
+"""make_plan(recipe, opened) -> Plan: every choice of a run, made once and handed on."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from secateur.allocate.problem import Allocator, CalibratedAllocator
+from secateur.calibrate.stream import StreamSettings
+from secateur.core.errors import ModelError, SecateurError
+from secateur.core.protocols import Solver
+from secateur.core.shapes import TokenIds
+from secateur.run.recipe import Recipe
+from secateur.run.result import versions
+from secateur.run.targets import Targets, choose_targets
+from secateur.solve.bias_compensation import BiasCompensation
+from secateur.storage.open_model import OpenModel
+
+__all__ = ["Plan", "compute_dtype", "make_plan", "stream_settings"]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a recipe comes to for one model: the solver, the allocator, and what every layer is to lose.
+
+    saved: what weights are written as; None where each keeps the checkpoint's own. settings: how activations are
+    held. calibrated: whether the allocator reads the dense blocks before the targets are known.
+    """
+
+    recipe: Recipe
+    solver: Solver
+    allocator: Allocator
+    targets: Targets
+    saved: torch.dtype | None
+    settings: StreamSettings
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the targets wait for what the allocator reads of the dense blocks."""
+        return isinstance(self.allocator, CalibratedAllocator)
+
+    def to_dict(self, opened: OpenModel, ids: TokenIds | None) -> dict[str, Any]:
+        """What must be the same for a resumed run to give the same bits."""
+        drawn = "" if ids is None else hashlib.sha256(ids.numpy().tobytes()).hexdigest()
+        fields = {key: value for key, value in self.recipe.to_dict().items() if key not in ("out", "model")}
+        return {
+            "model": opened.checkpoint.digests(),
+            "calibration ids": drawn,
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+            **fields,
+        }
+
+
+def make_plan(recipe: Recipe, opened: OpenModel, ratios: dict[str, float] | None = None) -> Plan:
+    """The plan of a recipe; `ratios` of every layer stand in for what a calibrated allocator reads.
+
+    Raises a SecateurError where some layer cannot be pruned so.
+    """
+    solver, allocator = recipe.solver(), recipe.allocator()
+    if ratios is not None:
+        aimed = replace(recipe, exempt=(), allocator="uniform", ratios=ratios)
+    elif isinstance(allocator, CalibratedAllocator):
+        aimed = replace(recipe, allocator="uniform")
+    else:
+        aimed = recipe
+    targets = choose_targets(opened.structure, aimed, opened.bytes_each())
+    _check(targets, solver, opened)
+    return Plan(recipe, solver, allocator, targets, _saved_dtype(recipe), stream_settings(recipe))
+
+
+def _check(targets: Targets, solver: Solver, opened: OpenModel) -> None:
+    """Refuse a pattern that some layer cannot meet, and a bias that no config field can hold."""
+    structure = opened.structure
+    for name, target in targets.layers.items():
+        try:
+            target.pattern.check(structure.shape(name), target.ratio)
+            layer = structure.layer(name)
+            if isinstance(solver, BiasCompensation) and layer.bias is None and not structure.bias_fields:
+                raise ModelError(
+                    f"{type(structure.model).__name__} has no bias here to hold what was removed: use method "
+                    "fluctuation, which adds none, or {name: refit, score: fluctuation}"
+                )
+        except SecateurError as error:
+            raise type(error)(f"{name}: {error}") from error
+
+
+def stream_settings(recipe: Recipe) -> StreamSettings:
+    """How activations are held: tokens a batch, bytes before spilling."""
+    return StreamSettings(recipe.batch_tokens, int(recipe.memory_gb * 2**30))
+
+
+def compute_dtype(recipe: Recipe) -> torch.dtype:
+    """What forward passes compute in: float32 unless the recipe asks for bfloat16."""
+    return torch.bfloat16 if recipe.dtype == "bfloat16" else torch.float32
+
+
+def _saved_dtype(recipe: Recipe) -> torch.dtype | None:
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return kinds.get(recipe.save_dtype)
