@@ -31,7 +31,7 @@ ALLOCATORS: dict[str, Any] = {
 
 def allocations(model: str, name: str, data: Calibration, ratios: list[float]) -> dict[float, dict[str, float]]:
     """An allocator's ratios by layer at every target, from one pass over the model."""
-    recipe = Recipe(method="wanda", ratio=ratios[0], allocate=ALLOCATORS[name], calibration=data)
+    recipe = Recipe(method="wanda", ratio=ratios[0], allocator=ALLOCATORS[name], calibration=data)
     found = survey_model(model, recipe)
     return {ratio: dict(found.ratios(ratio).ratios) for ratio in ratios}
 
@@ -55,7 +55,7 @@ class Results:
 
     def add(self, key: str, method: str, ratio: float, data: Calibration, ratios: dict[str, float]) -> None:
         """Prune and measure once; nothing but the row stays on disk."""
-        recipe = Recipe(method=method, ratio=ratio, allocation=ratios, calibration=data)
+        recipe = Recipe(method=method, ratio=ratio, ratios=ratios, calibration=data)
         with tempfile.TemporaryDirectory() as room:
             result = prune(self.args.model, recipe, f"{room}/out")
             found = measure(result.out, self.args.test, window=(1024, None, self.args.windows))["perplexity"]

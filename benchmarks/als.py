@@ -52,7 +52,7 @@ def main() -> None:
             method = ALS(**fields)
             kind = replace(method, reach=None, smooth=False)
             if kind not in summaries:
-                recipe = Recipe(ratio=0.6, allocate={"name": "als", **vars(kind)})
+                recipe = Recipe(ratio=0.6, allocator={"name": "als", **vars(kind)})
                 summaries = {kind: survey_model(source, recipe, ids=ids).problem}  # activations are large: keep one
             found = (method.allocate(summaries[kind], ratio).ratios for ratio in args.ratios)
             rows[json.dumps(fields)] = [round(trials.fitness(ratios), 3) for ratios in found]

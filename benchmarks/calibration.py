@@ -35,7 +35,7 @@ def main() -> None:
     data = Calibration(source=args.text, samples=16, length=1024)
     source = resolve(args.model)
     ids = data.draw(load_tokenizer(source))
-    recipe = Recipe(method="slimgpt", ratio=0.25, allocate="incremental")
+    recipe = Recipe(method="slimgpt", ratio=0.25, allocator="incremental")
     forward, whole = [], []
     for _ in range(args.rounds):
         started = time.perf_counter()

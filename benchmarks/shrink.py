@@ -18,23 +18,23 @@ from typing import Any
 from secateur import Calibration, Recipe, measure, prune
 
 ROWS: dict[str, dict[str, Any]] = {
-    "slimgpt incremental": {"method": "slimgpt", "allocate": "incremental"},
+    "slimgpt incremental": {"method": "slimgpt", "allocator": "incremental"},
     "slimgpt uniform": {"method": "slimgpt"},
-    "slimgpt incremental, channels only": {"method": "slimgpt", "allocate": "incremental", "pattern": "units:none"},
-    "slimgpt uniform, channels only": {"method": "slimgpt", "pattern": "units:none"},
-    "slimgpt knapsack": {"method": "slimgpt", "allocate": "unit-knapsack"},
+    "slimgpt incremental, channels only": {"method": "slimgpt", "allocator": "incremental", "pattern": "channels"},
+    "slimgpt uniform, channels only": {"method": "slimgpt", "pattern": "channels"},
+    "slimgpt knapsack": {"method": "slimgpt", "allocator": "unit-knapsack"},
     "slimgpt knapsack, channels only": {
         "method": "slimgpt",
-        "allocate": {"name": "unit-knapsack", "sites": "ffn"},
-        "pattern": "units:none",
+        "allocator": {"name": "unit-knapsack", "sites": "ffn"},
+        "pattern": "channels",
     },
-    "wanda, repaired": {"method": "refit", "pattern": "units"},
-    "wanda": {"method": "wanda", "pattern": "units"},
-    "magnitude, repaired": {"method": {"name": "refit", "score": "magnitude"}, "pattern": "units"},
-    "magnitude": {"method": "magnitude", "pattern": "units"},
-    "taylor, repaired": {"method": {"name": "refit", "score": "taylor"}, "pattern": "units"},
+    "wanda, repaired": {"method": "refit", "pattern": "heads+channels"},
+    "wanda": {"method": "wanda", "pattern": "heads+channels"},
+    "magnitude, repaired": {"method": {"name": "refit", "score": "magnitude"}, "pattern": "heads+channels"},
+    "magnitude": {"method": "magnitude", "pattern": "heads+channels"},
+    "taylor, repaired": {"method": {"name": "refit", "score": "taylor"}, "pattern": "heads+channels"},
     "taylor": {"method": "taylor"},
-    "fluctuation, repaired": {"method": {"name": "refit", "score": "fluctuation"}, "pattern": "units"},
+    "fluctuation, repaired": {"method": {"name": "refit", "score": "fluctuation"}, "pattern": "heads+channels"},
     "fluctuation": {"method": "fluctuation"},
     "flap": {"method": "flap"},
     "shortgpt": {"method": "shortgpt"},
@@ -43,7 +43,7 @@ ROWS: dict[str, dict[str, Any]] = {
 AT_A_QUARTER: dict[str, dict[str, Any]] = {
     "slimgpt incremental, diagonal reading": {
         "method": {"name": "slimgpt", "reading": "diagonal"},
-        "allocate": "incremental",
+        "allocator": "incremental",
     },
     **{
         f"random, seed {seed}": {"method": {"name": "random", "score": {"name": "random", "seed": seed}}}

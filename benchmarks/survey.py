@@ -33,13 +33,13 @@ def main() -> None:
     parser.add_argument("--allocators", nargs="+", default=[name for name in ALLOCATORS if name != "uniform"])
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--length", type=int, default=1024)
-    parser.add_argument("--fitness", type=int, default=2, help="samples a trial is judged on")
+    parser.add_argument("--eval-samples", type=int, default=2, help="samples a trial is judged on")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "survey.json"))
     args = parser.parse_args()
     source = resolve(args.model)
     ids = Calibration(source=args.text, samples=args.samples, length=args.length).draw(load_tokenizer(source))
-    judged = ids[: args.fitness]
+    judged = ids[: args.eval_samples]
     weights = survey_model(source, Recipe(ratio=0.6)).weights
 
     def plain() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
             survey(stream, weights, (), lambda: None, lambda view: None, lambda done, total: None)
 
     def reads(name: str) -> Callable[[], Any]:
-        return lambda: survey_model(source, Recipe(ratio=0.6, allocate=ALLOCATORS[name]), ids=ids).ratios()
+        return lambda: survey_model(source, Recipe(ratio=0.6, allocator=ALLOCATORS[name]), ids=ids).ratios()
 
     with tempfile.TemporaryDirectory() as room:
         ranks = Path(room) / "ranks"
@@ -65,7 +65,9 @@ def main() -> None:
                 turns[name].append(time.perf_counter() - started)
                 print(name, round(turns[name][-1], 2), flush=True)
     medians = {name: statistics.median(values) for name, values in turns.items()}
-    found: dict[str, Any] = {name: getattr(args, name) for name in ("model", "samples", "length", "fitness", "rounds")}
+    found: dict[str, Any] = {
+        name: getattr(args, name) for name in ("model", "samples", "length", "eval_samples", "rounds")
+    }
     found["threads"] = torch.get_num_threads()
     found["seconds"] = {name: round(value, 2) for name, value in medians.items()}
     found["times the plain pass"] = {name: round(value / medians["plain pass"], 2) for name, value in medians.items()}

@@ -14,6 +14,6 @@ if __name__ == "__main__":  # further workers start their own Python
     found = search_ratios(model, Search(ratio=0.6, trials=12, population=4, calibration=data), Path(folder) / "search")
     print(f"{found.candidate}: {found.words}")
     for name, ratios in (("uniform", {}), ("searched", found.allocation.ratios)):
-        recipe = Recipe(method="wanda", ratio=0.6, allocation=ratios, calibration=data)
+        recipe = Recipe(method="wanda", ratio=0.6, ratios=ratios, calibration=data)
         result = prune(model, recipe, Path(folder) / name)
         print(f"{name}: perplexity {measure(result.out, text, window=(32, None, None))['perplexity']:.2f}")

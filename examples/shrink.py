@@ -12,7 +12,7 @@ from secateur import Calibration, Recipe, load, prune
 
 model, text, out = sys.argv[1:]
 plan = Calibration(source=text, samples=4, length=32)
-result = prune(model, Recipe(method="slimgpt", ratio=0.25, allocate="incremental", round_to=1, calibration=plan), out)
+result = prune(model, Recipe(method="slimgpt", ratio=0.25, allocator="incremental", round_to=1, calibration=plan), out)
 before, after = load(model).num_parameters(), load(out).num_parameters()
 print(f"{before:,} parameters, {after:,} after; {result.sparsity:.1%} of the block weights are gone")
 small = AutoModelForCausalLM.from_pretrained(out)  # blocks of different sizes load because secateur was imported

@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 __all__ = [
     "BudgetPruner",
     "Calibration",
+    "DataOptions",
     "Finetuning",
     "Lottery",
     "Masks",
-    "DataOptions",
     "Recipe",
     "RemovalOptions",
     "Result",

@@ -22,7 +22,7 @@ COMMANDS = {
     "sparsegpt of 2:4": f"{PRUNE} --method sparsegpt --pattern 2:4",
     "magnitude": f"{PRUNE} --method magnitude",
     "units": f"{PRUNE} --method slimgpt --round-to 1",
-    "owl": f"{PRUNE} --method sparsegpt --allocate owl",
+    "owl": f"{PRUNE} --method sparsegpt --allocator owl",
     "taylor": f"{PRUNE} --method taylor --round-to 1",
     "blocks": f"{PRUNE} --method shortgpt",
     "recover": RECOVER,

@@ -14,7 +14,7 @@ def test_a_search_writes_ratios_and_its_history(monkeypatch, capsys, saved, text
     history = json.loads((tmp_path / "ratios.json.search" / "history.json").read_text())["history"]
     assert len(history) == 6 and min(value for value, _ in history) == found["fitness"]
     assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == ["history.png", "ratios.png"]
-    pruned = ("prune", saved("llama"), "--method", "wanda", "--ratio", 0.5, "--allocation", out, *small[:6])
+    pruned = ("prune", saved("llama"), "--method", "wanda", "--ratio", 0.5, "--ratios", out, *small[:6])
     code, printed, _ = run(monkeypatch, capsys, *pruned, "--out", tmp_path / "out")
     assert code == 0 and "50.0" in printed
     out.unlink()

@@ -13,12 +13,12 @@ from secateur.cli import main as module
 from secateur.cli.main import app
 
 OPTIONS = {
-    "prune": "--allocate --allocation --budget --calibration --dtype --json --length --method --out --pattern --ratio "
+    "prune": "--allocator --budget --calibration --dtype --json --length --method --out --pattern --ratio --ratios "
     "--resume --round-to --samples --save-dtype --seed --text-column --trust-remote-code model",
-    "allocate": "--allocator --budget --calibration --figures --length --out --ratio --samples --seed --text-column "
+    "allocator": "--allocator --budget --calibration --figures --length --out --ratio --samples --seed --text-column "
     "--trust-remote-code model",
-    "search": "--calibration --figures --fitness --json --length --out --population --ratio --samples --seed --space "
-    "--storage --text-column --trials --trust-remote-code --workers model",
+    "search": "--calibration --eval-samples --figures --json --length --out --population --ratio --samples --seed "
+    "--space --storage --text-column --trials --trust-remote-code --workers model",
     "run": "--json --out --resume --trust-remote-code recipe",
     "evaluate": "--dtype --json --length --limit --perplexity --stride --tasks --text-column --trust-remote-code "
     "--windows model",
@@ -26,7 +26,7 @@ OPTIONS = {
     "recover": "--batch --json --length --out --rank --rate --resume --seed --steps --teacher --text "
     "--text-column --trust-remote-code model",
     "verify": "--json --trust-remote-code dense pruned",
-    "bench": "--batch --engine --json --new --prompt --rounds --trust-remote-code dense pruned",
+    "bench": "--batch --engine --json --new-tokens --prompt --rounds --trust-remote-code dense pruned",
     "export": "--out --quantize --to --trust-remote-code folder",
 }
 
@@ -116,7 +116,7 @@ def test_help_does_not_import_torch():
 
 def test_units_are_cut_verified_and_refused_in_words(monkeypatch, capsys, saved, text, tmp_path):
     out = tmp_path / "out"
-    settings = ("--calibration", text, "--samples", 4, "--length", 16, "--round-to", 1, "--allocate", "incremental")
+    settings = ("--calibration", text, "--samples", 4, "--length", 16, "--round-to", 1, "--allocator", "incremental")
     args = ("prune", saved("llama"), "--method", "slimgpt", *settings)
     code, printed, _ = run(monkeypatch, capsys, *args, "--budget", "14k-params", "--out", out)
     assert code == 0 and "block weights removed" in printed
@@ -153,7 +153,7 @@ def test_ratios_can_be_said_alone_and_pruned_with(monkeypatch, capsys, saved, te
     assert code == 0 and "####" in printed and len(ratios) == 14
     code, _, err = run(monkeypatch, capsys, *args)
     assert code == 2 and "already exists" in err
-    args = ("prune", saved("llama"), "--method", "magnitude", "--ratio", 0.5, "--allocation", tmp_path / "a.json")
+    args = ("prune", saved("llama"), "--method", "magnitude", "--ratio", 0.5, "--ratios", tmp_path / "a.json")
     code, printed, _ = run(monkeypatch, capsys, *args, "--out", tmp_path / "out", "--json")
     layers = json.loads(printed)["layers"]
     assert code == 0 and all(layer["ratio"] == pytest.approx(ratios[layer["name"]], abs=1e-2) for layer in layers)

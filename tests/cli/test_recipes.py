@@ -73,7 +73,18 @@ def test_a_recipe_that_lacks_an_argument_and_one_that_fails_end_as_the_command_i
 
 
 def test_a_recipes_command_keeps_its_exit_code(monkeypatch, capsys, saved, tmp_path):
-    args = ("--method", "magnitude", "--pattern", "units", "--round-to", 1, "--ratio", 0.3, "--out", tmp_path / "small")
+    args = (
+        "--method",
+        "magnitude",
+        "--pattern",
+        "heads+channels",
+        "--round-to",
+        1,
+        "--ratio",
+        0.3,
+        "--out",
+        tmp_path / "small",
+    )
     assert run(monkeypatch, capsys, "prune", saved("llama"), *args)[0] == 0
     file = tmp_path / "small" / "model.safetensors"
     save_file({name: tensor * 1.5 for name, tensor in load_file(file).items()}, tmp_path / "m", {"format": "pt"})

@@ -2,18 +2,18 @@ import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
+from secateur.heads.subject import open_subject
 
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError, NumericalError
 from secateur.core.files import write_document
 from secateur.evaluate.agreement import verify_folders
 from secateur.heads.prune import prune_heads
-from secateur.heads.subject import open_subject
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 
 
-@pytest.mark.parametrize("pattern", ["units", "units:heads", "units:none"])
+@pytest.mark.parametrize("pattern", ["heads+channels", "query-heads+channels", "channels"])
 def test_folders_that_belong_together_agree(pattern, saved, ids, tmp_path):
     prune(saved("llama"), Recipe(method="slimgpt", pattern=pattern, ratio=0.4, round_to=1), tmp_path / "out", ids=ids)
     assert verify_folders(str(saved("llama")), str(tmp_path / "out")).logits < 1e-4

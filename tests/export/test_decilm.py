@@ -21,10 +21,10 @@ def read_as_vllm(config, block):
     return config.num_attention_heads // part.attention.n_heads_in_group, size
 
 
-@pytest.mark.parametrize("settings", [dict(pattern="units:none", round_to=1), dict(pattern="units:none", round_to=256)])
+@pytest.mark.parametrize("settings", [dict(pattern="channels", round_to=1), dict(pattern="channels", round_to=256)])
 def test_the_sizes_vllm_reads_are_those_of_the_tensors(settings, tmp_path, ids):
     tiny_model("llama", ffn=1024).save_pretrained(tmp_path / "dense")
-    recipe = Recipe(method="slimgpt", ratio=0.4, allocate="incremental", **settings)
+    recipe = Recipe(method="slimgpt", ratio=0.4, allocator="incremental", **settings)
     prune(tmp_path / "dense", recipe, tmp_path / "small", ids=ids)
     (tmp_path / "out").mkdir()
     write_decilm(Source(tmp_path / "small"), tmp_path / "out")
@@ -41,7 +41,7 @@ def test_the_sizes_vllm_reads_are_those_of_the_tensors(settings, tmp_path, ids):
 def test_what_decilm_has_no_place_for_is_refused(saved, tmp_path, ids):
     with pytest.raises(ModelError, match="'gpt2'"):
         write_decilm(Source(saved("gpt2")), tmp_path)
-    recipe = Recipe(method="slimgpt", ratio=0.4, allocate={"name": "incremental", "start": 0.0}, round_to=1)
+    recipe = Recipe(method="slimgpt", ratio=0.4, allocator={"name": "incremental", "start": 0.0}, round_to=1)
     prune(saved("llama"), recipe, tmp_path / "small", ids=ids)
     with pytest.raises(ModelError, match="query heads once"):
         write_decilm(Source(tmp_path / "small"), tmp_path)

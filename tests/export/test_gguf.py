@@ -45,7 +45,7 @@ def byte_tokenizer():
 def shrunk(tmp_path, ids):
     tiny_model("llama").save_pretrained(tmp_path / "dense")
     byte_tokenizer().save_pretrained(tmp_path / "dense")
-    recipe = Recipe(method="slimgpt", ratio=0.4, allocate="incremental", round_to=1)
+    recipe = Recipe(method="slimgpt", ratio=0.4, allocator="incremental", round_to=1)
     prune(tmp_path / "dense", recipe, tmp_path / "small", ids=ids)
     return tmp_path / "small"
 
@@ -137,7 +137,11 @@ def test_llama_cpp_gives_the_same_logits(tmp_path, made, quantize, far):
     if made == "emptied":
         without_attention(resolve("bundled:smollm2").folder, small)
     if made == "cut":
-        prune("bundled:smollm2", Recipe(method="magnitude", pattern="units", ratio=0.2, allocate="incremental"), small)
+        prune(
+            "bundled:smollm2",
+            Recipe(method="magnitude", pattern="heads+channels", ratio=0.2, allocator="incremental"),
+            small,
+        )
     write_gguf(resolve(small), tmp_path / "small.gguf", quantize)
     float32 = 0  # of keys and values too: llama.cpp keeps them in 16 bits else
     engine = Llama(

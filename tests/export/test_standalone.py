@@ -40,7 +40,7 @@ RELOAD = (
 def test_folders_load_and_generate_where_secateur_is_not_imported(saved, ids, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     for family in FAMILIES:
-        recipe = Recipe(method="slimgpt", ratio=0.4, allocate="incremental", round_to=1)
+        recipe = Recipe(method="slimgpt", ratio=0.4, allocator="incremental", round_to=1)
         prune(saved(family), recipe, tmp_path / family, ids=ids)
         convert(str(tmp_path / family), "standalone", tmp_path / f"{family}-alone")
     script = [sys.executable, "-c", RELOAD, str(tmp_path), *FAMILIES]

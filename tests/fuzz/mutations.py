@@ -106,11 +106,14 @@ def mutate_line(line, draw):
             "--samples",
             "--budget",
             "--pattern",
-            "--allocate",
+            "--allocator",
             "--exempt",
             "--bogus",
         )
-        words[at:at] = [draw.choice(option), draw.choice(("0", "-1", "nan", "1e99", "", "2:4", "5", "\u00b2", "units"))]
+        words[at:at] = [
+            draw.choice(option),
+            draw.choice(("0", "-1", "nan", "1e99", "", "2:4", "5", "\u00b2", "heads+channels")),
+        ]
     return f"words {words[1:]!r}"[:300], " ".join(words)
 
 

@@ -112,7 +112,7 @@ def shrunk(folder):
     """Models with fewer units, heads and blocks, and the dense ones beside them."""
     model(folder, blocks=3)
     common = f"prune model {SMALL} --ratio 0.3"
-    secateur(folder, f"{common} --method slimgpt --round-to 1 --allocate incremental --out units")
+    secateur(folder, f"{common} --method slimgpt --round-to 1 --allocator incremental --out units")
     secateur(folder, f"{common} --method shortgpt --ratio 0.4 --out blocks")
 
 
@@ -158,7 +158,7 @@ def unfinished(command, method="save_block", last=1):
     return make
 
 
-def allocation(folder):
+def ratios(folder):
     model(folder)
     secateur(folder, f"allocate model --allocator owl --ratio 0.5 {SMALL} --out ratios.json")
 
@@ -169,7 +169,7 @@ def recipes(folder):
     source = "{source: ids.safetensors, samples: 2, length: 8}"
     (folder / "prune.yaml").write_text(
         f"model: model\nmethod: {{name: sparsegpt, damp: 0.01}}\nratio: 0.5\npattern: unstructured\n"
-        f"allocate: {{name: owl}}\nexempt: []\nallocation: {{model.layers.0: 0.4}}\nround_to: 8\n"
+        f"allocator: {{name: owl}}\nexempt: []\nratios: {{model.layers.0: 0.4}}\nround_to: 8\n"
         f"dtype: float32\ncalibration: {source}\nout: out\n"
     )
     (folder / "command.yaml").write_text(
@@ -272,7 +272,7 @@ def study(folder):
 
 
 SEARCH = (
-    "search model --ratio 0.5 --trials 3 --population 2 --fitness 1 --calibration text.txt --samples 2 --length 8 "
+    "search model --ratio 0.5 --trials 3 --population 2 --eval-samples 1 --calibration text.txt --samples 2 --length 8 "
     "--out out"
 )
 RECOVER = "recover zeroed --text text.txt --steps 26 --batch 1 --length 8 --out out"
@@ -286,7 +286,7 @@ PARTIAL = ("out.partial/*.json", "out.partial/**/*.safetensors")
 AGAIN = f"prune zeroed {SMALL} --ratio 0.5 --out out"
 RESUMED = {
     "wanda": f"{AGAIN} --method wanda",
-    "owl": f"{AGAIN} --method sparsegpt --allocate owl",
+    "owl": f"{AGAIN} --method sparsegpt --allocator owl",
     "taylor": f"{AGAIN} --method taylor --round-to 1",
     "slimgpt": f"{AGAIN} --method slimgpt --round-to 1",
 }
@@ -342,7 +342,7 @@ KINDS = {
         for name, line in RESUMED.items()
     },
     "unfinished recover": Kind(unfinished(RECOVER, "save_state"), PARTIAL, (f"{RECOVER} --resume",), resumes=True),
-    "allocation": Kind(allocation, ("ratios.json",), (f"{STANDARD} --allocation ratios.json",)),
+    "ratios": Kind(ratios, ("ratios.json",), (f"{STANDARD} --ratios ratios.json",)),
     "recipe": Kind(recipes, ("*.yaml",), ("run prune.yaml", "run command.yaml")),
     "calibration": Kind(
         texts,

@@ -17,7 +17,7 @@ from secateur.run.recipe import Recipe
 )
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_every_allocator_meets_the_target_on_a_model(allocator, family, saved, ids):
-    recipe = Recipe(method="magnitude", ratio=0.5, allocate=allocator)
+    recipe = Recipe(method="magnitude", ratio=0.5, allocator=allocator)
     found = allocate_model(saved(family), recipe, ids=ids)
     sizes = {name: 1.0 for name in found.ratios}
     from safetensors import safe_open
@@ -34,7 +34,7 @@ def test_every_allocator_meets_the_target_on_a_model(allocator, family, saved, i
 @pytest.mark.parametrize("method", ["wanda", "sparsegpt", "slimgpt"])
 @pytest.mark.parametrize("allocator", ["owl", "knapsack"])
 def test_any_allocator_works_with_any_solver(method, allocator, saved, ids, tmp_path):
-    recipe = Recipe(method=method, ratio=0.5, allocate=allocator, round_to=1)
+    recipe = Recipe(method=method, ratio=0.5, allocator=allocator, round_to=1)
     result = prune(saved("llama"), recipe, tmp_path / "out", ids=ids)
     assert result.sparsity == pytest.approx(0.5, abs=0.02)
 
@@ -46,7 +46,7 @@ def test_exempt_blocks_are_untouched_and_the_others_meet_the_ratio(allocator, me
     name = allocator if isinstance(allocator, str) else allocator["name"]
     pattern = "4:8" if method == "wanda" else None
     recipe = Recipe(
-        method=method, ratio=None if pattern else 0.4, pattern=pattern, allocate=allocator, exempt=[0, -1], round_to=1
+        method=method, ratio=None if pattern else 0.4, pattern=pattern, allocator=allocator, exempt=[0, -1], round_to=1
     )
     result = prune(source, recipe, tmp_path / "out", ids=ids)
     assert result.sparsity == pytest.approx(0.5 if pattern else 0.4, abs=0.02), name
@@ -58,10 +58,10 @@ def test_exempt_blocks_are_untouched_and_the_others_meet_the_ratio(allocator, me
 
 
 def test_a_file_of_ratios_gives_what_the_allocator_gives(saved, ids, tmp_path):
-    recipe = Recipe(method="magnitude", ratio=0.5, allocate="owl")
+    recipe = Recipe(method="magnitude", ratio=0.5, allocator="owl")
     direct = prune(saved("llama"), recipe, tmp_path / "direct", ids=ids)
     assert direct.calibration_tokens == ids.numel()
-    fixed = Recipe(method="magnitude", ratio=0.5, allocation=allocate_model(saved("llama"), recipe, ids=ids).ratios)
+    fixed = Recipe(method="magnitude", ratio=0.5, ratios=allocate_model(saved("llama"), recipe, ids=ids).ratios)
     again = prune(saved("llama"), fixed, tmp_path / "again", ids=ids)
     assert [layer.ratio for layer in direct.layers] == [layer.ratio for layer in again.layers]
     weights = [(folder / "model.safetensors").read_bytes() for folder in (direct.out, again.out)]
@@ -69,7 +69,7 @@ def test_a_file_of_ratios_gives_what_the_allocator_gives(saved, ids, tmp_path):
 
 
 def test_a_resumed_run_keeps_the_ratios_it_started_with(saved, ids, tmp_path, monkeypatch):
-    recipe = Recipe(method="wanda", ratio=0.5, allocate="owl")
+    recipe = Recipe(method="wanda", ratio=0.5, allocator="owl")
 
     def stop(done, total):
         if (tmp_path / "out.partial" / "allocation.json").exists() and done == 1:
@@ -86,13 +86,13 @@ def test_a_resumed_run_keeps_the_ratios_it_started_with(saved, ids, tmp_path, mo
 
 def test_bad_ids_are_refused_before_any_work(saved):
     for allocator in ("owl", "knapsack"):
-        recipe = Recipe(method="magnitude", ratio=0.5, allocate=allocator)
+        recipe = Recipe(method="magnitude", ratio=0.5, allocator=allocator)
         with pytest.raises(InputError, match="vocabulary"):
             allocate_model(saved("llama"), recipe, ids=torch.full((2, 8), 200))
 
 
 def test_one_survey_serves_every_target(saved, ids):
-    recipe = Recipe(method="magnitude", ratio=0.5, allocate="owl")
+    recipe = Recipe(method="magnitude", ratio=0.5, allocator="owl")
     survey = survey_model(saved("llama"), recipe, ids=ids)
     for ratio in (0.3, 0.5, 0.7):
         assert survey.ratios(ratio) == allocate_model(saved("llama"), replace(recipe, ratio=ratio), ids=ids)

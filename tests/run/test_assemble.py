@@ -29,10 +29,10 @@ def masked_dense(dense, pruned, cut):
     return model
 
 
-@pytest.mark.parametrize("allocate", ["uniform", "incremental"])
+@pytest.mark.parametrize("allocator", ["uniform", "incremental"])
 @pytest.mark.parametrize("family", CONFIGS)
-def test_the_shrunk_model_computes_what_the_masked_one_does(family, allocate, saved, ids, tmp_path):
-    recipe = Recipe(method="slimgpt", ratio=0.4, allocate=allocate, round_to=1, batch_tokens=32)
+def test_the_shrunk_model_computes_what_the_masked_one_does(family, allocator, saved, ids, tmp_path):
+    recipe = Recipe(method="slimgpt", ratio=0.4, allocator=allocator, round_to=1, batch_tokens=32)
     prune(saved(family), recipe, tmp_path / "out", ids=ids)
     cut = Cut.load(tmp_path / "out" / "cut.json")
     small = load_model(Source(tmp_path / "out"))

@@ -7,9 +7,9 @@ from secateur.run.recipe import Recipe
 
 
 def test_both_models_are_timed_and_ratios_are_theirs(saved, ids, tmp_path):
-    recipe = Recipe(method="slimgpt", ratio=0.4, allocate="incremental", round_to=1)
+    recipe = Recipe(method="slimgpt", ratio=0.4, allocator="incremental", round_to=1)
     prune(saved("llama"), recipe, tmp_path / "small", ids=ids)
-    found = bench(str(saved("llama")), str(tmp_path / "small"), batches=(1, 2), prompt=8, new=2, rounds=1)
+    found = bench(str(saved("llama")), str(tmp_path / "small"), batches=(1, 2), prompt=8, new_tokens=2, rounds=1)
     assert found["block_parameters"][1] == pytest.approx(0.6 * found["block_parameters"][0], abs=96)
     assert found["parameter_ratio"] > 1 and set(found["torch"]) == {"1", "2"}
     one = found["torch"]["1"]

@@ -53,7 +53,7 @@ def test_every_family_loads_with_the_blocks_that_were_kept(family, saved, ids, t
 
 
 def test_a_model_shrunk_before_loses_blocks_too(saved, ids, tmp_path):
-    cut = Recipe(method="slimgpt", ratio=0.3, round_to=1, allocate="incremental")
+    cut = Recipe(method="slimgpt", ratio=0.3, round_to=1, allocator="incremental")
     prune(saved("llama", blocks=3), cut, tmp_path / "small", ids=ids)
     prune(tmp_path / "small", SHORT, tmp_path / "out", ids=ids)
     assert torch.isfinite(load_model(Source(tmp_path / "out"))(ids).logits).all()
@@ -68,7 +68,7 @@ def test_wrong_requests_are_refused_in_words(saved, ids, tmp_path):
     with pytest.raises(RecipeError, match="go together"):
         Recipe(method="wanda", pattern="blocks", ratio=0.5)
     with pytest.raises(RecipeError, match="go together"):
-        Recipe(method="shortgpt", pattern="units", ratio=0.5)
+        Recipe(method="shortgpt", pattern="heads+channels", ratio=0.5)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(InputError, match="already exists"):

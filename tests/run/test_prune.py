@@ -147,11 +147,11 @@ def test_bfloat16_checkpoints_stay_bfloat16(saved, ids, tmp_path):
 
 def test_an_allocation_overrides_the_ratio_where_it_says(saved, ids, tmp_path):
     name = "model.layers.1.mlp.down_proj"
-    recipe = Recipe(method="wanda", ratio=0.5, allocation={name: 0.25})
+    recipe = Recipe(method="wanda", ratio=0.5, ratios={name: 0.25})
     result = prune(saved("llama"), recipe, tmp_path / "out", ids=ids)
     assert {layer.name: layer.sparsity for layer in result.layers}[name] == 0.25
     with pytest.raises(InputError, match="'model.layers.7', which is no block or layer"):
-        prune(saved("llama"), Recipe(ratio=0.5, allocation={"model.layers.7": 0.1}), tmp_path / "b", ids=ids)
+        prune(saved("llama"), Recipe(ratio=0.5, ratios={"model.layers.7": 0.1}), tmp_path / "b", ids=ids)
 
 
 def test_sharded_checkpoints_give_the_same_model(saved, ids, tmp_path):
@@ -242,7 +242,7 @@ def test_units_chosen_by_gradient_or_variance_go_and_the_model_loads(method, fam
     assert torch.isfinite(load_model(Source(tmp_path / "out"))(ids).logits).all()
 
 
-@pytest.mark.parametrize("pattern", ["units", "units:none", "unstructured"])
+@pytest.mark.parametrize("pattern", ["heads+channels", "channels", "unstructured"])
 @pytest.mark.parametrize("family", ["llama", "llama-mqa", "gpt2", "opt"])
 def test_flaps_bias_is_saved_with_the_model(family, pattern, saved, ids, tmp_path):
     recipe = Recipe(method="flap", pattern=pattern, ratio=0.4, round_to=1)
@@ -257,7 +257,7 @@ def test_flaps_bias_is_saved_with_the_model(family, pattern, saved, ids, tmp_pat
         if layer.weight.shape[0] == dense[layer.name].weight.shape[0]:
             before = torch.zeros_like(layer.bias) if other.bias is None else other.bias
             moved += not torch.equal(layer.bias, before)
-    assert moved >= (2 if pattern == "units:none" else 4)  # what ffn, and attention, put out in both blocks
+    assert moved >= (2 if pattern == "channels" else 4)  # what ffn, and attention, put out in both blocks
     if pattern != "unstructured":
         assert verify_folders(str(saved(family)), str(tmp_path / "out")).logits < 1e-4
 
@@ -327,7 +327,7 @@ def test_a_result_says_what_when_and_how_it_went(saved, text, tmp_path):
 
 
 def test_loading_a_model_of_unequal_blocks_warns_of_nothing(saved, ids, tmp_path):
-    recipe = Recipe(method="slimgpt", ratio=0.4, round_to=1, allocate="incremental")
+    recipe = Recipe(method="slimgpt", ratio=0.4, round_to=1, allocator="incremental")
     prune(saved("llama"), recipe, tmp_path / "out", ids=ids)
     script = (
         "import sys, secateur, transformers\n"

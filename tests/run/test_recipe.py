@@ -52,7 +52,7 @@ def test_a_file_is_read_back(tmp_path):
         ({"ratio": 0.5, "calibration": {"samples": "3"}}, "samples should be a whole number, got '3'"),
         ({}, "no ratio given"),
         ([], "a recipe is a mapping"),
-        ({"ratio": 0.5, "zzz": 1}, "has no key 'zzz': known are allocate"),
+        ({"ratio": 0.5, "zzz": 1}, "has no key 'zzz': known are allocator"),
     ],
 )
 def test_mistakes_name_the_key_and_the_nearest_known_one(data, message):
@@ -69,7 +69,7 @@ def test_wrong_ratios_and_patterns_show_before_any_work():
     with pytest.raises(PatternError, match="unknown"):
         Recipe(ratio=0.5, pattern="zigzag")
     with pytest.raises(RatioError, match="outside"):
-        Recipe(ratio=0.5, allocation={"a": 3.0})
+        Recipe(ratio=0.5, ratios={"a": 3.0})
 
 
 def test_unreadable_files_are_named(tmp_path):
@@ -93,8 +93,8 @@ def test_unreadable_files_are_named(tmp_path):
         ("ratio: 0.5\nmethod: {name: sparsegpt, damp: -1}\n", "damp of at least 0"),
         ("ratio: 0.5\nmethod: {name: sparsegpt, block: 0}\n", "block of at least 1"),
         ("ratio: 0.5\nmethod: [wanda]\n", "method should be text or a mapping"),
-        ("ratio: 0.5\nallocate: {name: owl, outlier: {a: 1}}\n", "outlier should be a number"),
-        ("ratio: 0.5\nallocation: {a: x}\n", "allocation should be a mapping of numbers"),
+        ("ratio: 0.5\nallocator: {name: owl, outlier: {a: 1}}\n", "outlier should be a number"),
+        ("ratio: 0.5\nratios: {a: x}\n", "ratios should be a mapping of numbers"),
         ("ratio: 1\n", "ratio 1 would remove everything"),
         ("ratio: 0.5\nsave_dtype: int8\n", "save_dtype 'int8' is unknown"),
         ("a: &a [1]\nb: *a\n", "aliases"),

@@ -79,7 +79,7 @@ def test_windows_are_no_longer_than_the_models_positions(length, saved, text, tm
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bloom"])
 def test_a_shrunk_model_keeps_its_shapes_and_loads(family, saved, ids, text, tmp_path):
-    recipe = Recipe(method="slimgpt", ratio=0.3, round_to=1, allocate="incremental")
+    recipe = Recipe(method="slimgpt", ratio=0.3, round_to=1, allocator="incremental")
     prune(saved(family, blocks=3), recipe, tmp_path / "small", ids=ids)
     recover(tmp_path / "small", str(text), tmp_path / "out", SHORT, teacher=str(saved(family, blocks=3)))
     small, trained = load_model(Source(tmp_path / "small")), load_model(Source(tmp_path / "out"))

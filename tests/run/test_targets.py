@@ -32,8 +32,8 @@ def test_exempt_blocks_lose_nothing_and_others_make_up():
 def test_an_exempt_block_may_not_be_given_a_ratio():
     for name in ("model.layers.0", "model.layers.0.mlp.up_proj"):
         with pytest.raises(InputError, match=rf"'{name}' the ratio 0.2, but exempt spares"):
-            choose_targets(ADAPTER, Recipe(method="magnitude", ratio=0.3, allocation={name: 0.2}, exempt=[0]), 4)
-        choose_targets(ADAPTER, Recipe(method="magnitude", ratio=0.3, allocation={name: 0.0}, exempt=[0]), 4)
+            choose_targets(ADAPTER, Recipe(method="magnitude", ratio=0.3, ratios={name: 0.2}, exempt=[0]), 4)
+        choose_targets(ADAPTER, Recipe(method="magnitude", ratio=0.3, ratios={name: 0.0}, exempt=[0]), 4)
 
 
 def test_mixed_n_of_m_leaves_exempt_blocks_whole_or_says_it_cannot_meet_the_share():
@@ -59,12 +59,12 @@ def test_budgets_out_of_reach_are_refused():
     with pytest.raises(InputError, match="cannot be planned"):
         ratio_for(ADAPTER, Recipe(method="slimgpt", budget="5-ms"), 4)
     with pytest.raises(InputError, match="no block"):
-        choose_targets(ADAPTER, Recipe(method="slimgpt", ratio=0.3, allocation={"a": 0.5}), 4)
+        choose_targets(ADAPTER, Recipe(method="slimgpt", ratio=0.3, ratios={"a": 0.5}), 4)
 
 
 def test_unequal_ratios_meet_the_target_in_whole_weights():
     sizes = {layer.name: layer.weight.numel() for layer in ADAPTER.layers()}
-    recipe = Recipe(method="magnitude", ratio=0.37, allocate="incremental")
+    recipe = Recipe(method="magnitude", ratio=0.37, allocator="incremental")
     layers = choose_targets(ADAPTER, recipe, 4).layers
     removed = {name: layers[name].ratio * sizes[name] for name in sizes}
     assert all(count == pytest.approx(round(count), abs=1e-6) for count in removed.values())
@@ -74,7 +74,7 @@ def test_unequal_ratios_meet_the_target_in_whole_weights():
 
 def test_mixed_n_of_m_removes_the_patterns_share_on_the_whole():
     sizes = {layer.name: layer.weight.numel() for layer in ADAPTER.layers()}
-    layers = choose_targets(ADAPTER, Recipe(method="wanda", pattern="4:8", allocate="incremental"), 4).layers
+    layers = choose_targets(ADAPTER, Recipe(method="wanda", pattern="4:8", allocator="incremental"), 4).layers
     assert len({target.pattern.n for target in layers.values()}) > 1
     assert all(target.pattern.m == 8 and 0 < target.pattern.n < 8 for target in layers.values())
     removed = sum(layers[name].ratio * sizes[name] for name in sizes)
@@ -83,7 +83,7 @@ def test_mixed_n_of_m_removes_the_patterns_share_on_the_whole():
 
 def test_a_layers_own_ratio_stands_above_its_blocks():
     own = {"model.layers.0": 0.2, "model.layers.0.mlp.up_proj": 0.3}
-    layers = choose_targets(ADAPTER, Recipe(method="magnitude", ratio=0.5, allocation=own), 4).layers
+    layers = choose_targets(ADAPTER, Recipe(method="magnitude", ratio=0.5, ratios=own), 4).layers
     assert layers["model.layers.0.mlp.up_proj"].ratio == pytest.approx(0.3, abs=1e-3)
     assert layers["model.layers.0.mlp.down_proj"].ratio == pytest.approx(0.2, abs=1e-3)
     assert layers["model.layers.1.mlp.up_proj"].ratio == pytest.approx(0.5, abs=1e-3)
@@ -96,7 +96,7 @@ def test_a_budget_counts_a_tied_head_once(tied, unit, each, ids, tmp_path):
     LlamaForCausalLM(config).save_pretrained(tmp_path / "m")
     dense = Checkpoint(tmp_path / "m").size()[0]
     budget = int(0.8 * dense)
-    recipe = Recipe(method="magnitude", pattern="units:none", budget=f"{budget * each}-{unit}", round_to=1)
+    recipe = Recipe(method="magnitude", pattern="channels", budget=f"{budget * each}-{unit}", round_to=1)
     result = prune(tmp_path / "m", recipe, tmp_path / "out", ids=ids)
     assert abs(Checkpoint(tmp_path / "out").size()[0] - budget) < 0.02 * budget  # whole channels of 32
     assert result.parameters[0] == dense

@@ -20,14 +20,15 @@ from secateur.search import study
 from secateur.search.study import Search, search_ratios
 from secateur.search.trial import Trials
 
-SMALL = Search(ratio=0.5, trials=12, population=4, fitness=2)
+SMALL = Search(ratio=0.5, trials=12, population=4, eval_samples=2)
 COMMAND = """
 import sys
 from secateur.calibrate.data import Calibration
 from secateur.search.study import Search, search_ratios
 from pathlib import Path
 data = Calibration(source=sys.argv[2], samples=4, length=16)
-search_ratios(sys.argv[1], Search(ratio=0.5, trials=12, population=4, fitness=2, calibration=data), Path(sys.argv[3]))
+settings = Search(ratio=0.5, trials=12, population=4, eval_samples=2, calibration=data)
+search_ratios(sys.argv[1], settings, Path(sys.argv[3]))
 """
 
 
@@ -68,12 +69,12 @@ def test_candidates_are_judged_on_other_tokens_than_the_calibrations(settings, s
     monkeypatch.setattr(study, "prepare", lambda *args: (seen.update(gathered=args[2]), prepare(*args))[1])
     save_file({"ids": torch.arange(3, 99)}, tmp_path / "ids.safetensors")  # every token says where it stands
     data = Calibration(source=str(tmp_path / "ids.safetensors"), samples=8, length=12, seed=1)
-    plan = replace(settings, calibration=data, fitness=3, trials=2)
+    plan = replace(settings, calibration=data, eval_samples=3, trials=2)
     search_ratios(saved("llama"), plan, tmp_path / "s")
     assert seen["judged"].shape == (3, 12) and seen["gathered"].shape == (8, 12)
     assert not set(seen["judged"].flatten().tolist()) & set(seen["gathered"].flatten().tolist())
     with pytest.raises(CalibrationError, match="96 tokens, too few"):
-        search_ratios(saved("llama"), replace(plan, fitness=8), tmp_path / "t")
+        search_ratios(saved("llama"), replace(plan, eval_samples=8), tmp_path / "t")
 
 
 def test_two_workers_find_the_same_and_share_the_work(settings, saved, tmp_path):
@@ -145,7 +146,7 @@ def test_ratios_come_near_the_best_of_a_grid(settings, saved, ids, text, tmp_pat
 
 def _fitness_ids(model, settings):
 
-    return settings.calibration.draw_apart(load_tokenizer(Source(model)), settings.fitness)[1]
+    return settings.calibration.draw_apart(load_tokenizer(Source(model)), settings.eval_samples)[1]
 
 
 @pytest.mark.parametrize(

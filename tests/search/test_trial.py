@@ -42,7 +42,7 @@ def test_fitness_is_the_loss_of_the_model_wandas_mask_leaves(trials, model, ids)
 def test_one_pruned_layer_equals_the_run_that_prunes_it(trials, model, ids, tmp_path):
     layer = next(iter(trials.problem.layers))
     others = dict.fromkeys(trials.problem.layers, 0.0)
-    recipe = Recipe(method="wanda", ratio=0.0, allocation=others | {layer: 0.5})
+    recipe = Recipe(method="wanda", ratio=0.0, ratios=others | {layer: 0.5})
     result = prune(model, recipe, tmp_path / "out", ids=ids)
     loss = token_losses(load_model(Source(result.out)), ids).double().mean()
     assert trials.fitness(others | {layer: 0.5}) == pytest.approx(float(loss), abs=1e-5)
@@ -53,7 +53,7 @@ def test_expressions_of_stored_scores_are_those_of_the_survey(trials, model, ids
     reduced = trials.reduced(program)
     summaries = {name: program.finish(value) for name, value in reduced.items()}
     ratios = DSA(expression=str(program)).allocate(trials.problem._replace(summaries=summaries), 0.5)
-    recipe = Recipe(method="wanda", ratio=0.5, allocate={"name": "dsa", "expression": str(program)})
+    recipe = Recipe(method="wanda", ratio=0.5, allocator={"name": "dsa", "expression": str(program)})
     surveyed = allocate_model(model, recipe, ids=ids).ratios
     for block, layers in trials.problem.blocks.items():
         assert ratios.ratios[block] == pytest.approx(surveyed[next(iter(layers))], abs=1e-5)

@@ -60,7 +60,9 @@ class Attention:
         if wanted == "none" or (wanted == "auto" and self.no_heads):
             return "none"
         if self.no_heads:
-            raise InputError(f"{self.name} cannot lose heads: {self.no_heads}; use unit none")
+            raise InputError(
+                f"{self.name} cannot lose heads: {self.no_heads}; remove channels alone (--pattern channels)"
+            )
         return ("kv_groups" if self.kv_heads > 1 else "heads") if wanted == "auto" else wanted
 
     def site(self, unit: str) -> Site:
@@ -69,7 +71,10 @@ class Attention:
         if heads % max(kv_heads, 1):
             raise ModelError(f"{self.name} shares {kv_heads} KV heads among {heads} query heads unevenly")
         if unit == "kv_groups" and kv_heads == 1 and heads > 1:
-            raise InputError(f"{self.name} has one KV head, and without it no attention is left: use unit heads")
+            raise InputError(
+                f"{self.name} has one KV head, and without it no attention is left: remove query heads "
+                "(--pattern query-heads+channels, or --unit heads)"
+            )
         shared = heads // max(kv_heads, 1)
         count = kv_heads if unit == "kv_groups" else heads
         query = span(count, heads // max(count, 1) * width)

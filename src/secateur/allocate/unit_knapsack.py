@@ -42,7 +42,7 @@ def column_losses(
 class UnitKnapsack:
     """Ours, for units: a block's loss is that of its attention's and ffn's last matrices less a share of columns.
 
-    reach and grid as in `Knapsack`. sites: "all", or "ffn" where heads stay (pattern units:none) and the ffn's
+    reach and grid as in `Knapsack`. sites: "all", or "ffn" where heads stay (pattern channels) and the ffn's
     channels make up for them. Heads count column by column here, though they go whole.
     """
 

@@ -36,8 +36,8 @@ def allocate(
     from secateur.run.recipe import parse_recipe
 
     data = {"source": calibration, "samples": samples, "length": length, "seed": seed, "text_column": text_column}
-    size = {"ratio": ratio} if budget is None else {"budget": budget, "pattern": "units"}
-    recipe = parse_recipe({"method": "magnitude", "allocate": allocator, "calibration": data, **size})
+    size = {"ratio": ratio} if budget is None else {"budget": budget, "pattern": "heads+channels"}
+    recipe = parse_recipe({"method": "magnitude", "allocator": allocator, "calibration": data, **size})
     with progress("reading blocks") as bar:
         survey = survey_model(resolve(model, trusted=trust_remote_code), recipe, progress=bar)
     found = survey.ratios()
@@ -63,7 +63,7 @@ def search(
     calibration: Text = "bundled",
     text_column: Column = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples the statistics are gathered from.")] = 16,
-    fitness: Annotated[int, typer.Option(min=1, help="Further samples that candidates are judged on.")] = 2,
+    eval_samples: Annotated[int, typer.Option(min=1, help="Further samples that candidates are judged on.")] = 2,
     length: Length = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes samples and candidates.")] = 0,
     figures: Figures = None,
@@ -77,7 +77,7 @@ def search(
     from secateur.search.study import Search, search_ratios
 
     data = Calibration(source=calibration, samples=samples, length=length, seed=seed, text_column=text_column)
-    sizes = {"trials": trials, "population": population, "workers": workers, "fitness": fitness, "seed": seed}
+    sizes = {"trials": trials, "population": population, "workers": workers, "eval_samples": eval_samples, "seed": seed}
     plan = Search(ratio=ratio, space=space, storage=storage, calibration=data, **sizes)
     source = resolve(model, trusted=trust_remote_code)
     with resumable("finished trials are kept: rerun the command to go on"), progress("trials") as bar:
@@ -107,7 +107,7 @@ def _draw_ratios(survey: Any, found: Any, folder: Path) -> None:
     from secateur.allocate.als import ALS
     from secateur.report.figures import correlation_figure, ratios_figure, save_figure
 
-    method, problem = survey.recipe.allocator(), survey.problem
+    method, problem = survey.recipe.build_allocator(), survey.problem
     save_figure(ratios_figure(problem.blocks, found.ratios, type(method).__name__), folder / "ratios.png")
     if isinstance(method, ALS):
         title = f"what repeats, by block {method.source}s"

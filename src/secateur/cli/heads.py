@@ -178,8 +178,7 @@ def prune(
             task_model, (data, test), out, ratio, plan, data_options=data_options, onnx=onnx, progress=bar
         )
     if as_json:
-        show(found, as_json=True)
-        return
+        return show(found, as_json=True)
     rows = "windows" if found["metric"] == "perplexity" else "rows"
     gone = found["heads_before"] - found["heads"]
     say(

@@ -62,13 +62,13 @@ def prune(
     ratio: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of the weights to remove; n:m patterns fix it.")
     ] = None,
-    pattern: Annotated[str | None, typer.Option(help="unstructured, row, columns:UNIT, 2:4, units, ...")] = None,
+    pattern: Annotated[str | None, typer.Option(help="unstructured, row, 2:4, heads+channels, channels, ...")] = None,
     budget: Annotated[str | None, typer.Option(help="Size to reach instead of a ratio: 100M-params, ...")] = None,
-    allocate: Annotated[str, typer.Option(help="How much where: uniform, owl, als, ...")] = "uniform",
-    allocation: Annotated[
-        Path | None, typer.Option(help="A file `secateur allocate` wrote; stands above --allocate.")
+    allocator: Annotated[str, typer.Option(help="How much where: uniform, owl, als, ...")] = "uniform",
+    ratios: Annotated[
+        Path | None, typer.Option(help="A file `secateur allocate` wrote; stands above --allocator.")
     ] = None,
-    round_to: Annotated[int, typer.Option(min=1, help="ffn channels stay in multiples of this, for units.")] = 8,
+    round_to: Annotated[int, typer.Option(min=1, help="ffn channels stay in multiples of this.")] = 8,
     calibration: Text = "bundled",
     text_column: Column = None,
     samples: Annotated[int, typer.Option(min=1, help="Calibration samples.")] = 16,
@@ -91,8 +91,8 @@ def prune(
         "ratio": ratio,
         "pattern": pattern,
         "budget": budget,
-        "allocate": allocate,
-        "allocation": _ratios(allocation),
+        "allocator": allocator,
+        "ratios": _ratios(ratios),
         "round_to": round_to,
         "calibration": {
             "source": calibration,
@@ -260,7 +260,7 @@ def bench(
     engine: Annotated[str, typer.Option(help="torch, torch-bfloat16, onnxruntime, llama.cpp.")] = "torch",
     batch: Annotated[str, typer.Option(help="Batch sizes, commas between.")] = "1",
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 512,
-    new: Annotated[int, typer.Option(min=1, help="Tokens decoded after it.")] = 128,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded after it.")] = 128,
     rounds: Annotated[int, typer.Option(min=1, help="Turns each model takes; medians are reported.")] = 3,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
@@ -275,7 +275,13 @@ def bench(
     pair = [resolve(name, trusted=trust_remote_code) for name in (dense, pruned)]
     with progress("timings") as bar:
         results = run_bench(
-            *pair, engines=engine.split(","), batches=sizes, prompt=prompt, new=new, rounds=rounds, progress=bar
+            *pair,
+            engines=engine.split(","),
+            batches=sizes,
+            prompt=prompt,
+            new_tokens=new_tokens,
+            rounds=rounds,
+            progress=bar,
         )
     show(results, as_json=as_json)
 

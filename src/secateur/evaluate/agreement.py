@@ -25,15 +25,14 @@ __all__ = ["verify_folders"]
 def verify_folders(dense: str | Source, pruned: str | Source, *, tokens: int = 64) -> Agreement:
     """Compare two model folders on random token ids, in float32.
 
-    What was pruned is read from cut.json (units, heads) or blocks.json (whole blocks) of `pruned`. Raises InputError
+    What was pruned is read from cut.json (heads, channels) or blocks.json (whole blocks) of `pruned`. Raises InputError
     when it has neither or another dense model's, DisagreementError naming the first block that differs.
     """
     sources = resolve(dense), resolve(pruned)
     cut, blocks = (sources[1].folder / name for name in ("cut.json", "blocks.json"))
     if not cut.exists() and not blocks.exists():
         raise InputError(
-            f"{pruned} has no cut.json or blocks.json: only models pruned with pattern units or blocks, or of heads, "
-            "can be verified"
+            f"{pruned} has no cut.json or blocks.json: only models that lost heads, channels or blocks can be verified"
         )
     wide, small = (load_with_head(source, torch.float32) for source in sources)
     if wide.config.model_type != small.config.model_type:

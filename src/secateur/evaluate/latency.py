@@ -22,8 +22,8 @@ class Speed(NamedTuple):
     decode: float
 
 
-def torch_speed(model: PreTrainedModel, batch: int, prompt: int, new: int) -> Speed:
-    """Time one prompt of random ids and `new` greedy tokens after it."""
+def torch_speed(model: PreTrainedModel, batch: int, prompt: int, new_tokens: int) -> Speed:
+    """Time one prompt of random ids and `new_tokens` greedy tokens after it."""
     state: dict[str, Any] = {}
 
     @torch.inference_mode()
@@ -32,10 +32,10 @@ def torch_speed(model: PreTrainedModel, batch: int, prompt: int, new: int) -> Sp
         state["past"] = out.past_key_values
         return out.logits[:, -1:].argmax(-1).numpy()
 
-    return _timed(step, _ids(model.config.vocab_size, batch, prompt), new)
+    return _timed(step, _ids(model.config.vocab_size, batch, prompt), new_tokens)
 
 
-def onnx_speed(folder: Path, vocab_size: int, batch: int, prompt: int, new: int) -> Speed:
+def onnx_speed(folder: Path, vocab_size: int, batch: int, prompt: int, new_tokens: int) -> Speed:
     """The same for a folder `export --to onnx` wrote. Raises InputError without ONNX Runtime."""
     try:
         import onnxruntime
@@ -52,23 +52,23 @@ def onnx_speed(folder: Path, vocab_size: int, batch: int, prompt: int, new: int)
         past.update(zip(past, present, strict=True))
         return logits[:, -1:].argmax(-1)
 
-    return _timed(step, _ids(vocab_size, batch, prompt), new)
+    return _timed(step, _ids(vocab_size, batch, prompt), new_tokens)
 
 
-def llama_cpp_speed(path: Path, prompt: int, new: int) -> Speed:
+def llama_cpp_speed(path: Path, prompt: int, new_tokens: int) -> Speed:
     """The same for a GGUF file, one sequence. Raises InputError without llama-cpp-python."""
     try:
         from llama_cpp import Llama
     except ImportError as error:
         raise InputError("timing llama.cpp needs its package: pip install 'secateur[llamacpp]'") from error
-    engine: Any = Llama(str(path), n_ctx=prompt + new + 8, n_threads=torch.get_num_threads(), verbose=False)
+    engine: Any = Llama(str(path), n_ctx=prompt + new_tokens + 8, n_threads=torch.get_num_threads(), verbose=False)
     try:
 
         def step(ids: np.ndarray) -> np.ndarray:
             engine.eval(ids[0].tolist())
             return np.array([[engine.sample(temp=0.0)]])
 
-        return _timed(step, _ids(engine.n_vocab(), 1, prompt), new)
+        return _timed(step, _ids(engine.n_vocab(), 1, prompt), new_tokens)
     finally:
         engine.close()
 
@@ -77,11 +77,11 @@ def _ids(vocab_size: int, batch: int, prompt: int) -> np.ndarray:
     return torch.randint(3, vocab_size, (batch, prompt), generator=generator(0, "latency", batch, prompt)).numpy()
 
 
-def _timed(step: Callable[[np.ndarray], np.ndarray], ids: np.ndarray, new: int) -> Speed:
+def _timed(step: Callable[[np.ndarray], np.ndarray], ids: np.ndarray, new_tokens: int) -> Speed:
     started = time.perf_counter()
     last = step(ids)
     filled = time.perf_counter()
-    for _ in range(new):
+    for _ in range(new_tokens):
         last = step(last)
     ended = time.perf_counter()
-    return Speed(ids.size / (filled - started), len(ids) * new / (ended - filled))
+    return Speed(ids.size / (filled - started), len(ids) * new_tokens / (ended - filled))

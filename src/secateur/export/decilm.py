@@ -57,7 +57,7 @@ def write_decilm(source: Source, out: Path) -> None:
     if len(heads) > 1:
         raise ModelError(
             f"DeciLM counts query heads once for all blocks, and these have {min(heads)} to {max(heads)}: "
-            "prune with --allocate uniform, or channels only (--pattern units:none)"
+            "prune with --allocator uniform, or channels only (--pattern channels)"
         )
     folder = source.folder
     copy_companions(folder, out)

@@ -56,14 +56,14 @@ def survey_model(
     source = resolve(model)
     recipe = timed(recipe, source)
     weights = Weights(Checkpoint(source.folder), Adapter(skeleton(source)), compute_dtype(recipe))
-    if ids is None and isinstance(recipe.allocator(), CalibratedAllocator):
+    if ids is None and isinstance(recipe.build_allocator(), CalibratedAllocator):
         ids = recipe.calibration.fitted(weights.adapter.model.config).draw(load_tokenizer(source))
     return read_blocks(weights, recipe, source, ids, progress or (lambda done, total: None))
 
 
 def read_blocks(weights: Weights, recipe: Recipe, source: Source, ids: TokenIds | None, progress: Progress) -> Survey:
     """The same for a checkpoint that is open; one streamed dense pass if the allocator reads blocks."""
-    adapter, allocator = weights.adapter, recipe.allocator()
+    adapter, allocator = weights.adapter, recipe.build_allocator()
     problem = block_weights(adapter, biases=recipe.unit() is not None)
     if isinstance(allocator, CalibratedAllocator) and ids is not None:
         needs = [kind for kind in allocator.needs if kind is not Sensitivity]

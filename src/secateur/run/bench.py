@@ -30,7 +30,7 @@ def bench(
     engines: Sequence[str] = ("torch",),
     batches: Sequence[int] = (1,),
     prompt: int = 512,
-    new: int = 128,
+    new_tokens: int = 128,
     rounds: int = 3,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -44,8 +44,8 @@ def bench(
         module, extra = _PACKAGES.get(engine, ("torch", ""))
         if importlib.util.find_spec(module) is None:
             raise InputError(f"engine {engine!r} needs its package: pip install 'secateur[{extra}]'")
-    if min(*batches, prompt, new, rounds) < 1:
-        raise InputError("batch, prompt, new and rounds must be at least 1")
+    if min(*batches, prompt, new_tokens, rounds) < 1:
+        raise InputError("batch, prompt, new_tokens and rounds must be at least 1")
     sources = resolve(dense), resolve(pruned)
     models = [load_with_head(source, torch.float32) for source in sources]
     blocks = [sum(layer.size for layer in Adapter(model).layers()) for model in models]
@@ -54,14 +54,14 @@ def bench(
         "parameter_ratio": models[0].num_parameters() / models[1].num_parameters(),
         "block_parameters": blocks,
         "prompt": prompt,
-        "new": new,
+        "new_tokens": new_tokens,
     }
     tell = progress or (lambda done, total: None)
     for done, engine in enumerate(engines):
         tell(done, len(engines))
         with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
             pair = [
-                _runner(engine, source, model, Path(folder) / str(place), prompt, new)
+                _runner(engine, source, model, Path(folder) / str(place), prompt, new_tokens)
                 for place, (source, model) in enumerate(zip(sources, models, strict=True))
             ]
             found[engine] = {str(batch): _compare(pair, batch, rounds) for batch in _batches(engine, batches)}
@@ -72,17 +72,17 @@ def _batches(engine: str, batches: Sequence[int]) -> Sequence[int]:
     return [1] if engine == "llama.cpp" else batches
 
 
-def _runner(engine: str, source: Source, model: PreTrainedModel, place: Path, prompt: int, new: int) -> Run:
+def _runner(engine: str, source: Source, model: PreTrainedModel, place: Path, prompt: int, new_tokens: int) -> Run:
     if engine == "llama.cpp":
         path = convert(source, "gguf", place)
-        return lambda batch: llama_cpp_speed(path, prompt, new)
+        return lambda batch: llama_cpp_speed(path, prompt, new_tokens)
     if engine == "onnxruntime":
         folder = convert(source, "onnx", place)
-        return lambda batch: onnx_speed(folder, model.config.vocab_size, batch, prompt, new)
+        return lambda batch: onnx_speed(folder, model.config.vocab_size, batch, prompt, new_tokens)
     if engine == "torch-bfloat16":
         half = load_with_head(source, torch.bfloat16)
-        return lambda batch: torch_speed(half, batch, prompt, new)
-    return lambda batch: torch_speed(model, batch, prompt, new)
+        return lambda batch: torch_speed(half, batch, prompt, new_tokens)
+    return lambda batch: torch_speed(model, batch, prompt, new_tokens)
 
 
 def _compare(pair: Sequence[Run], batch: int, rounds: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ __all__ = ["block_influence", "check_kept_blocks", "write_kept_blocks"]
 _TOLERANCE = 1e-3  # of a block's largest output
 _POSITIONS = ("layer_idx", "layer_id", "layer_number")  # attributes that may differ: where a block stands
 _ONE = StreamSettings()
-_WHY = "its class derives that from a block's position, so whole blocks cannot be removed; use --pattern units"
+_WHY = "its class derives that from a block's position, so whole blocks cannot be removed; use --pattern heads+channels"
 _PLAIN = (bool, int, float, str, type(None))
 
 

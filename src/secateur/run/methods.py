@@ -28,7 +28,7 @@ from secateur.solve.shortgpt import ShortGPT
 from secateur.solve.slimgpt import SlimGPT
 from secateur.solve.sparsegpt import SparseGPT
 
-__all__ = ["ALLOCATORS", "METHODS", "PATTERNS", "SCORES", "SOLVERS", "Method", "find_method"]
+__all__ = ["ALLOCATORS", "METHODS", "PATTERNS", "SCORES", "SOLVERS", "UNITS", "Method", "find_method"]
 
 SCORES: Mapping[str, Callable[..., Score]] = {
     "fluctuation": Fluctuation,
@@ -61,9 +61,18 @@ PATTERNS: Mapping[str, str] = {
     "unstructured": "a share of each matrix, anywhere",
     "row": "the same share of every output row",
     "columns:UNIT": "whole groups of UNIT input columns",
-    "units": "whole KV groups and ffn channels, taken away; units:heads, units:none (channels only)",
-    "blocks": "whole transformer blocks, taken away",
+    "heads+channels": "whole KV groups and ffn channels, removed",
+    "query-heads+channels": "query heads, with shared K and V kept, and ffn channels, removed",
+    "kv-groups+channels": "as heads+channels, refused where heads cannot be removed",
+    "channels": "whole ffn channels, removed",
+    "blocks": "whole transformer blocks, removed",
     "N:M": "N kept of every M consecutive inputs, such as 2:4 or 4:8",
+}
+UNITS: Mapping[str, str] = {  # what of attention a pattern removes along with channels, as adapt/attention.py names it
+    "heads+channels": "auto",
+    "kv-groups+channels": "kv_groups",
+    "query-heads+channels": "heads",
+    "channels": "none",
 }
 
 
@@ -80,10 +89,10 @@ METHODS: Mapping[str, Method] = {
     "flap": Method(
         BiasCompensation,
         {"score": "fluctuation"},
-        "units",
+        "heads+channels",
         "inputs that vary least; their mean becomes a bias (An et al. 2024)",
     ),
-    "fluctuation": Method(MaskOnly, {"score": "fluctuation"}, "units", "the same score, and no bias is added"),
+    "fluctuation": Method(MaskOnly, {"score": "fluctuation"}, "heads+channels", "the same score, and no bias is added"),
     "magnitude": Method(
         MaskOnly, {"score": "magnitude"}, "unstructured", "smallest weights go; no calibration (Han et al. 2015)"
     ),
@@ -94,11 +103,15 @@ METHODS: Mapping[str, Method] = {
         "unstructured",
         "weights relative to row and column, times inputs (Zhang et al. 2024)",
     ),
-    "random": Method(MaskOnly, {"score": "random"}, "units", "inputs at random; what any choice must beat"),
+    "random": Method(MaskOnly, {"score": "random"}, "heads+channels", "inputs at random; what any choice must beat"),
     "shortgpt": Method(ShortGPT, {}, "blocks", "whole blocks that change their input least (Men et al. 2024)"),
-    "slimgpt": Method(SlimGPT, {}, "units", "greedy OBS removal of heads and channels, with repair (Ling et al. 2024)"),
+    "slimgpt": Method(
+        SlimGPT, {}, "heads+channels", "greedy OBS removal of heads and channels, with repair (Ling et al. 2024)"
+    ),
     "sparsegpt": Method(SparseGPT, {}, "unstructured", "OBS sweep that repairs what is kept (Frantar & Alistarh 2023)"),
-    "taylor": Method(MaskOnly, {"score": "taylor"}, "units", "first-order change of the loss (LLM-Pruner, 2023)"),
+    "taylor": Method(
+        MaskOnly, {"score": "taylor"}, "heads+channels", "first-order change of the loss (LLM-Pruner, 2023)"
+    ),
     "wanda": Method(MaskOnly, {"score": "wanda"}, "row", "weights times the norm of their inputs (Sun et al. 2024)"),
 }
 

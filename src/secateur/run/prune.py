@@ -131,7 +131,7 @@ class _Job:
 
     def run(self, ids: TokenIds | None, *, resume: bool, progress: Progress) -> int:
         """Solve every block that is not finished; return how many were."""
-        needed = bool(self.solver.needs) or isinstance(self.recipe.allocator(), CalibratedAllocator)
+        needed = bool(self.solver.needs) or isinstance(self.recipe.build_allocator(), CalibratedAllocator)
         if ids is None and needed:
             ids = self._draw()
         self.tokens = ids.numel() if needed and ids is not None else 0
@@ -224,17 +224,21 @@ class _Job:
 
     def _allocate(self, ids: TokenIds | None, progress: Progress) -> None:
         """Fix every layer's ratio where the allocator reads the dense model; a resumed run reads what was fixed."""
-        if not isinstance(self.recipe.allocator(), CalibratedAllocator):
+        if not isinstance(self.recipe.build_allocator(), CalibratedAllocator):
             return
         ratios = self.folder.load_document("allocation")
         if ratios is None:
             ratios = dict(read_blocks(self.weights, self.recipe, self.source, ids, progress).ratios().ratios)
             self.folder.save_document("allocation", ratios)
-        self.targets = self._targets(replace(self.recipe, exempt=(), allocation=ratios))
+        self.targets = self._targets(replace(self.recipe, exempt=(), ratios=ratios))
         self._check_layers()
 
     def _targets(self, recipe: Recipe) -> Targets:
-        plain = replace(recipe, allocate="uniform") if isinstance(recipe.allocator(), CalibratedAllocator) else recipe
+        plain = (
+            replace(recipe, allocator="uniform")
+            if isinstance(recipe.build_allocator(), CalibratedAllocator)
+            else recipe
+        )
         return choose_targets(self.adapter, plain, self.weights.bytes_each())
 
     def _start(self, stream: Stream, done: int) -> None:

@@ -17,7 +17,7 @@ from secateur.core.errors import RecipeError
 from secateur.core.pattern import NM, Columns, check_ratio, parse_pattern
 from secateur.core.protocols import Pattern, Solver
 from secateur.run.kinds import check_kind
-from secateur.run.methods import ALLOCATORS, METHODS, SCORES, find_method
+from secateur.run.methods import ALLOCATORS, METHODS, SCORES, UNITS, find_method
 from secateur.solve.shortgpt import ShortGPT
 
 __all__ = ["DTypeName", "Recipe", "load_recipe", "nearest", "parse_recipe", "read_settings"]
@@ -32,16 +32,15 @@ class Recipe:
 
     method: a name, or a mapping with `name` and the solver's fields.
     ratio: share to remove; n:m patterns fix it and may leave it out.
-    pattern: unstructured, row, columns:UNIT or n:m zero out weights; units takes whole
-    KV groups and ffn channels away (units:heads query heads, units:none channels only);
-    blocks takes whole blocks.
-    None takes the method's usual one.
-    budget: what the smaller model may take, such as 100M-params, instead of a ratio (units).
+    pattern: unstructured, row, columns:UNIT or n:m zero out weights. heads+channels removes
+    whole KV groups and ffn channels, query-heads+channels query heads and ffn channels,
+    channels ffn channels only, blocks whole blocks. None takes the method's usual one.
+    budget: what the smaller model may take, such as 100M-params, instead of a ratio; whole units only.
     timed_ratio: what a budget in ms came to on the machine of the run; set by the run.
-    allocate: how much where: an allocator's name, or a mapping with `name` and fields.
-    allocation: ratios by block or layer name that stand above the allocator's.
+    allocator: how much where: an allocator's name, or a mapping with `name` and fields.
+    ratios: those by block or layer name that stand above the allocator's.
     exempt: blocks that lose nothing, negative ones from the end.
-    round_to: ffn channels stay in multiples of this (units).
+    round_to: ffn channels stay in multiples of this, where whole channels are removed.
     dtype: what forward passes compute in.
     save_dtype: what weights are written as; auto keeps the checkpoint's own.
     batch_tokens: calibration tokens run through a block at a time.
@@ -52,8 +51,8 @@ class Recipe:
     ratio: float | None = None
     pattern: str | None = None
     budget: str | None = None
-    allocate: str | Mapping[str, Any] = "uniform"
-    allocation: Mapping[str, float] = field(default_factory=dict[str, float])
+    allocator: str | Mapping[str, Any] = "uniform"
+    ratios: Mapping[str, float] = field(default_factory=dict[str, float])
     exempt: Sequence[int] = ()
     round_to: int = 8
     calibration: Calibration = field(default_factory=Calibration)
@@ -68,12 +67,12 @@ class Recipe:
     def __post_init__(self) -> None:
         """Build every part once, so that mistakes show before any work."""
         self.solver()
-        self.allocator()
+        self.build_allocator()
         self._check_size()
         self._check_units()
         if self.round_to < 1:
             raise RecipeError(f"round_to {self.round_to} must be at least 1")
-        Allocation(self.allocation)
+        Allocation(self.ratios)
         for key, known in (("dtype", DTypeName), ("save_dtype", SaveDTypeName)):
             if getattr(self, key) not in get_args(known):
                 raise RecipeError(f"{key} {getattr(self, key)!r} is unknown: use {', '.join(get_args(known))}")
@@ -86,15 +85,17 @@ class Recipe:
             if self.target() == 1:
                 raise RecipeError("ratio 1 would remove everything: ask for less")
         elif self.limit() and self.unit() is None:
-            raise RecipeError("a budget needs whole units to go: use pattern units, or give a ratio")
+            raise RecipeError(
+                "a budget needs whole heads or channels to go: use pattern heads+channels, or give a ratio"
+            )
         if self.budget is not None and self.ratio is not None:
             raise RecipeError("give a ratio or a budget, not both")
 
     def _check_units(self) -> None:
         if self.whole_blocks() != isinstance(self.solver(), ShortGPT):
             raise RecipeError("pattern blocks and method shortgpt go together: name both or neither")
-        if self.whole_blocks() and (self.allocation or self.allocate != "uniform" or self.exempt):
-            raise RecipeError("whole blocks stay or go: leave allocate, allocation and exempt out")
+        if self.whole_blocks() and (self.ratios or self.allocator != "uniform" or self.exempt):
+            raise RecipeError("whole blocks stay or go: leave allocator, ratios and exempt out")
 
     def target(self) -> float:
         """The ratio, from the pattern where it fixes one. Raises RecipeError when none is given."""
@@ -108,7 +109,7 @@ class Recipe:
         raise RecipeError("no ratio given: say how much to remove, such as ratio: 0.5")
 
     def shape(self) -> Pattern:
-        """The pattern object; of units, what one channel is."""
+        """The pattern object; where whole units go, that of one channel."""
         return Columns() if self.unit() or self.whole_blocks() else parse_pattern(self._pattern())
 
     def whole_blocks(self) -> bool:
@@ -117,20 +118,15 @@ class Recipe:
 
     def unit(self) -> str | None:
         """Which units of attention go (auto, kv_groups, heads, none), or None when weights are zeroed."""
-        name, _, unit = self._pattern().partition(":")
-        if name != "units":
-            return None
-        if unit not in ("", "kv_groups", "heads", "none"):
-            raise RecipeError(f"pattern {self._pattern()!r} is unknown: units may be kv_groups, heads or none")
-        return unit or "auto"
+        return UNITS.get(self._pattern())
 
     def limit(self) -> Budget:
         """The budget object."""
         return parse_budget(str(self.budget))
 
-    def allocator(self) -> Allocator:
+    def build_allocator(self) -> Allocator:
         """The allocator object. Raises RecipeError on an unknown name or field."""
-        made: Allocator = _named_part("allocator", self.allocate, ALLOCATORS)
+        made: Allocator = _named_part("allocator", self.allocator, ALLOCATORS)
         return made
 
     def _pattern(self) -> str:
@@ -149,7 +145,7 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain data: what YAML and result.json hold."""
         data = asdict(self)
-        data["allocation"] = dict(self.allocation)
+        data["ratios"] = dict(self.ratios)
         return data
 
     def _name(self) -> str:

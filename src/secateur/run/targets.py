@@ -98,15 +98,15 @@ def allocate(recipe: Recipe, problem: Problem, ratio: float) -> dict[str, float]
     raised = ratio * sum(problem.sizes.values()) / sum(free.sizes.values()) if free.blocks else 2.0
     if raised > 1 or (raised == 1 and exempt):
         raise RatioError(f"ratio {ratio:g} would empty the {len(free.blocks)} blocks that are not exempt: ask for less")
-    given = dict.fromkeys(exempt, 0.0) | dict(recipe.allocator().allocate(free, raised).ratios)
+    given = dict.fromkeys(exempt, 0.0) | dict(recipe.build_allocator().allocate(free, raised).ratios)
     known = set(problem.blocks) | set(problem.layers)
-    for name in recipe.allocation:
+    for name in recipe.ratios:
         if name not in known:
             raise InputError(
-                f"allocation names {name!r}, which is no block or layer of the model, such as {names[0]!r} or "
+                f"ratios name {name!r}, which is no block or layer of the model, such as {names[0]!r} or "
                 f"{next(iter(problem.layers))!r}"
             )
-    own = recipe.allocation
+    own = recipe.ratios
     _check_spared(own, {name: problem.blocks[name] for name in exempt})
     return {
         layer: own.get(layer, own.get(block, given.get(layer, given.get(block, 0.0))))
@@ -119,7 +119,7 @@ def _check_spared(own: Mapping[str, float], exempt: Mapping[str, Mapping[str, in
     for name in [*exempt, *(layer for layers in exempt.values() for layer in layers)]:
         if own.get(name, 0.0) > 0:
             raise InputError(
-                f"allocation gives {name!r} the ratio {own[name]:g}, but exempt spares that block: leave one out"
+                f"ratios give {name!r} the ratio {own[name]:g}, but exempt spares that block: leave one out"
             )
 
 

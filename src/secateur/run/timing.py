@@ -55,7 +55,7 @@ def time_sizes(source: Source, recipe: Recipe) -> dict[float, float]:
 
 def _shrunk(model: PreTrainedModel, recipe: Recipe, ratio: float) -> float:
     """Take units off every site, any of them; return the share of block weights that went."""
-    plain = replace(recipe, budget=None, ratio=ratio, allocate="uniform", allocation={}, exempt=())
+    plain = replace(recipe, budget=None, ratio=ratio, allocator="uniform", ratios={}, exempt=())
     targets = choose_targets(Adapter(model), plain, 1)
     kept: dict[str, tuple[int, ...]] = {}
     for site in targets.sites:

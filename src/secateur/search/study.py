@@ -41,7 +41,7 @@ Progress = Callable[[int, int], None]
 class Search:
     """What is searched, how long, and on what.
 
-    space: "expressions" (DSA) or "ratios" of blocks. fitness: samples that share no token with those of
+    space: "expressions" (DSA) or "ratios" of blocks. eval_samples: samples that share no token with those of
     the calibration, on which candidates are judged. storage: an SQLAlchemy URL, or journal:PATH; None is
     a journal in the search's folder. workers: processes; more may join from other machines by URL.
     """
@@ -53,7 +53,7 @@ class Search:
     workers: int = 1
     storage: str | None = None
     calibration: Calibration = field(default_factory=Calibration)
-    fitness: int = 2
+    eval_samples: int = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,8 +61,8 @@ class Search:
         check_ratio(self.ratio)
         if self.space not in ("expressions", "ratios"):
             raise InputError(f"search: space {self.space!r} should be expressions or ratios")
-        if self.trials < 1 or self.workers < 1 or self.fitness < 1 or self.population < 1:
-            raise InputError("search: trials, population, workers and fitness should be at least 1")
+        if self.trials < 1 or self.workers < 1 or self.eval_samples < 1 or self.population < 1:
+            raise InputError("search: trials, population, workers and eval_samples should be at least 1")
 
 
 class Found(NamedTuple):
@@ -95,8 +95,8 @@ def search_ratios(
     """
     source = resolve(model)
     data = settings.calibration.fitted(read_config(source))
-    ids, judged = data.draw_apart(load_tokenizer(source), settings.fitness)
-    check_ids(judged, read_config(source), "fitness samples")
+    ids, judged = data.draw_apart(load_tokenizer(source), settings.eval_samples)
+    check_ids(judged, read_config(source), "evaluation samples")
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     job = _Job(source, folder, settings, judged)

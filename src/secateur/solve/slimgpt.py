@@ -56,7 +56,9 @@ class SlimGPT:
         more from the Gram, as updates one after the other gather rounding errors.
         """
         if not isinstance(pattern, Columns):
-            raise PatternError(f"slimgpt removes whole columns and cannot make {pattern}: use columns:UNIT or units")
+            raise PatternError(
+                f"slimgpt removes whole columns and cannot make {pattern}: use columns:UNIT, heads+channels or channels"
+            )
         pattern.check((weight.shape[0], weight.shape[1]), ratio)
         gram = stats[Gram].value
         quota = pattern.removed(weight.shape[1], ratio)
