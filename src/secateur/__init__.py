@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from secateur.storage.auto import install
 
 if TYPE_CHECKING:
-    from secateur.storage.source import load
     from secateur.calibrate.data import Calibration
     from secateur.core.errors import SecateurError
     from secateur.core.mask import Masks
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from secateur.run.recover import recover
     from secateur.run.result import Result
     from secateur.search.study import Search, search_ratios
+    from secateur.storage.source import load
     from secateur.train.classifier import Finetuning
     from secateur.train.recover import Training
 

@@ -57,7 +57,9 @@ def _block(name: str, number: int, module: nn.Module, row: Decoder, width: int) 
     def modules(*names: str) -> tuple[nn.Module, ...]:
         return tuple(module.get_submodule(part) for part in names)
 
-    norms: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()) if row.norms is None else ((row.norms[0],), (row.norms[1],))
+    norms: tuple[tuple[str, ...], tuple[str, ...]] = (
+        ((), ()) if row.norms is None else ((row.norms[0],), (row.norms[1],))
+    )
     mixed = Answer(module.get_submodule(row.attention), modules(*norms[0]), row.adds_residual, pair=True)
     before_ffn = norms[1] if row.ffn else (*row.ffn_in, *norms[1])
     fed = Answer(module.get_submodule(row.ffn or row.ffn_out), modules(*before_ffn), row.adds_residual)

@@ -36,14 +36,19 @@ class ModelKind(NamedTuple):
     resize_: Callable[[Sequence[Block], PretrainedConfig], None]
     settle_: Callable[[Sequence[Block]], None]
     config: Callable[[dict[str, Any], PretrainedConfig, Sequence[Block]], dict[str, Any]]
+    bias_fields: Callable[[PretrainedConfig], tuple[str, ...]] = lambda config: ()
 
 
 def _decoder_config(document: dict[str, Any], config: PretrainedConfig, blocks: Sequence[Block]) -> dict[str, Any]:
     return shrunk_config(document, config, [block.sizes for block in blocks])
 
 
+def _bias_fields(config: PretrainedConfig) -> tuple[str, ...]:
+    return DECODERS[config.model_type].bias_fields
+
+
 _KINDS: tuple[tuple[Mapping[str, Any], ModelKind], ...] = (
-    (DECODERS, ModelKind(True, decoder_blocks, lists_sizes, resize_, settle_, _decoder_config)),
+    (DECODERS, ModelKind(True, decoder_blocks, lists_sizes, resize_, settle_, _decoder_config, _bias_fields)),
     (ENCODERS, ModelKind(False, encoder_blocks, lists_heads, resize_heads_, settle_heads_, heads_config)),
 )
 
@@ -90,9 +95,18 @@ class Structure:
         """Every block's sizes."""
         return [block.sizes for block in self.blocks]
 
+    @property
+    def bias_fields(self) -> tuple[str, ...]:
+        """Config switches that give every layer of a block a bias it lacks."""
+        return self.kind.bias_fields(self.model.config)
+
+    def layer(self, name: str) -> Layer:
+        """A layer by its name in the model."""
+        return Layer(name, self.model.get_submodule(name))
+
     def shape(self, name: str) -> tuple[int, int]:
         """A layer's `[out, in]` by its name in the model."""
-        rows, columns = Layer(name, self.model.get_submodule(name)).weight.shape
+        rows, columns = self.layer(name).weight.shape
         return rows, columns
 
     def sites(self, unit: str = "auto") -> list[Site]:

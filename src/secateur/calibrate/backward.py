@@ -13,7 +13,7 @@ from secateur.adapt.structure import Structure
 from secateur.core.protocols import Statistic
 from secateur.core.shapes import Activations, TokenIds
 
-__all__ = ["BackwardSum", "gather_backward", "split_needs"]
+__all__ = ["BackwardSum", "gather_backward", "split_needs", "stored", "unstored"]
 
 B = TypeVar("B", bound="BackwardSum")
 Read = Callable[[], Mapping[str, Tensor]]
@@ -65,14 +65,14 @@ def gather_backward(
     ids: TokenIds,
     kinds: Sequence[type[BackwardSum]],
     names: Collection[str] | None = None,
-) -> dict[str, dict[type[Statistic], Statistic]]:
+) -> dict[str, dict[type[BackwardSum], BackwardSum]]:
     """Statistics of these kinds by layer name; ids `[samples, length]`, one sample at a time.
 
     names: the layers wanted, None for all. The whole model is in memory, and so are the activations of one sample;
     each kind takes its own pass, as their losses differ.
     """
     layers = [layer for layer in structure.layers if names is None or layer.name in names]
-    gathered: dict[str, dict[type[Statistic], Statistic]] = {layer.name: {} for layer in layers}
+    gathered: dict[str, dict[type[BackwardSum], BackwardSum]] = {layer.name: {} for layer in layers}
     structure.model.requires_grad_(False)
     for kind in kinds:
         with kind.watch(structure, layers) as read:
@@ -82,3 +82,16 @@ def gather_backward(
             for name, total in read().items():
                 gathered[name][kind] = kind(total, kind.counted(ids))
     return gathered
+
+
+def stored(parts: Mapping[type[BackwardSum], BackwardSum]) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """A layer's statistics as sums and counts by kind, for a file."""
+    sums = {kind.__name__: part.total for kind, part in parts.items() if part.total is not None}
+    return sums, {kind.__name__: part.samples for kind, part in parts.items()}
+
+
+def unstored(
+    kinds: Sequence[type[BackwardSum]], sums: Mapping[str, Tensor], counts: Mapping[str, int]
+) -> dict[type[Statistic], Statistic]:
+    """A layer's statistics of these kinds from what `stored` gave."""
+    return {kind: kind(sums[kind.__name__], counts[kind.__name__]) for kind in kinds}

@@ -23,11 +23,11 @@ def survey(
     watch: Callable[[], Watcher | None],
     read: Callable[[BlockView], Any],
     progress: Callable[[int, int], None],
-    given: Mapping[str, Statistic] | None = None,
+    given: Mapping[str, Mapping[type[Statistic], Statistic]] | None = None,
 ) -> dict[str, Any]:
     """What `read` keeps of every dense block, by name; the stream is embedded first.
 
-    Layers that read the same tensor share their statistics; `given` adds one that was gathered
+    Layers that read the same tensor share their statistics; `given` adds those that were gathered
     elsewhere, by layer name. One block is in memory.
     """
     given = given or {}
@@ -48,9 +48,7 @@ def survey(
                         watcher.update(before, after)
                     stream.hidden[index] = after
             matrices = {layer.name: layer.weight.float() for layer in block.layers}
-            stats |= {
-                name: Gathered({**stats[name].parts, type(given[name]): given[name]}) for name in stats if name in given
-            }
+            stats |= {name: Gathered({**stats[name].parts, **given[name]}) for name in stats if name in given}
             ends = tuple(stage.layers[0].name for stage in block.stages if stage.answer is not None)
             found[block.name] = read(BlockView(matrices, stats, watcher and watcher.value, ends))
     progress(len(blocks), len(blocks))

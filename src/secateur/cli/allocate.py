@@ -31,9 +31,9 @@ def allocate(
 ) -> None:
     """Say how much goes where, without pruning."""
     _check_outputs(out, figures)
-    from secateur.storage.source import resolve
     from secateur.run.allocate import survey_model
     from secateur.run.recipe import parse_recipe
+    from secateur.storage.source import resolve
 
     data = {"source": calibration, "samples": samples, "length": length, "seed": seed, "text_column": text_column}
     size = {"ratio": ratio} if budget is None else {"budget": budget, "pattern": "heads+channels"}
@@ -72,9 +72,9 @@ def search(
 ) -> None:
     """Find how much goes where by trial; killed or not, run it again to go on."""
     _check_outputs(out, figures)
-    from secateur.storage.source import resolve
     from secateur.calibrate.data import Calibration
     from secateur.search.study import Search, search_ratios
+    from secateur.storage.source import resolve
 
     data = Calibration(source=calibration, samples=samples, length=length, seed=seed, text_column=text_column)
     sizes = {"trials": trials, "population": population, "workers": workers, "eval_samples": eval_samples, "seed": seed}

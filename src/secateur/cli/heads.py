@@ -50,10 +50,10 @@ def importance(
 ) -> None:
     """Score every head: a table, a heat map, and with two --data how well the scores agree."""
     check_output(out)
-    from secateur.storage.source import resolve
     from secateur.heads.report import report_importance
     from secateur.heads.scoring import Scoring
     from secateur.heads.task_model import DataOptions, open_task_model
+    from secateur.storage.source import resolve
 
     scoring = Scoring(score=score, level=level, normalise=normalise, seed=seed)
     data_options = DataOptions(samples=samples, batch=batch, length=length)
@@ -79,9 +79,9 @@ def ablate(
 ) -> None:
     """Remove one head at a time: the change of score with bootstrap intervals, a table and a heat map."""
     check_output(out)
-    from secateur.storage.source import resolve
     from secateur.heads.report import report_ablation
     from secateur.heads.task_model import DataOptions, open_task_model
+    from secateur.storage.source import resolve
 
     data_options = DataOptions(samples=samples, batch=batch, length=length)
     task_model = open_task_model(resolve(model, trusted=trust_remote_code), task)
@@ -114,11 +114,11 @@ def curve(
 ) -> None:
     """Remove more and more heads in several orders: scores, a figure, and what goes within 1%."""
     check_output(out)
-    from secateur.storage.source import resolve
     from secateur.heads.removal import RemovalOptions
     from secateur.heads.report import report_curve
     from secateur.heads.scoring import Scoring
     from secateur.heads.task_model import DataOptions, open_task_model
+    from secateur.storage.source import resolve
 
     orders = {}
     for name in score or ["importance", "magnitude", "random"]:
@@ -161,11 +161,11 @@ def prune(
 ) -> None:
     """Take heads out for good and save a smaller model that loads again."""
     check_output(out)
-    from secateur.storage.source import resolve
     from secateur.heads.prune import prune_heads
     from secateur.heads.removal import RemovalOptions
     from secateur.heads.scoring import Scoring
     from secateur.heads.task_model import DataOptions, open_task_model
+    from secateur.storage.source import resolve
 
     scoring = Scoring(score=score, level=level, normalise=normalise, seed=seed)
     plan = RemovalOptions(
@@ -207,8 +207,8 @@ def finetune(
 ) -> None:
     """Train a classifier to prune heads of, on labelled texts."""
     check_output(out)
-    from secateur.storage.source import resolve
     from secateur.heads.finetune import finetune as run_finetune
+    from secateur.storage.source import resolve
     from secateur.train.classifier import Finetuning
 
     plan = Finetuning(epochs=epochs, batch=batch, rate=rate, length=length, seed=seed)

@@ -193,8 +193,8 @@ def evaluate(
 ) -> None:
     """Measure perplexity and zero-shot accuracy."""
     _check_names(model)
-    from secateur.storage.source import resolve
     from secateur.run.evaluate import measure
+    from secateur.storage.source import resolve
 
     with progress("evaluating") as bar:
         results = measure(
@@ -220,8 +220,8 @@ def verify(
     """Check that a shrunk model computes what the dense one does with zeros in its place; exit code 1 if not."""
     _check_names(dense)
     _check_names(pruned)
-    from secateur.storage.source import resolve
     from secateur.evaluate.agreement import verify_folders
+    from secateur.storage.source import resolve
 
     try:
         found = verify_folders(*(resolve(name, trusted=trust_remote_code) for name in (dense, pruned)))
@@ -247,8 +247,8 @@ def export(
 ) -> None:
     """Write a model in another format."""
     _check_names(folder, out)
-    from secateur.storage.source import resolve
     from secateur.export.convert import convert
+    from secateur.storage.source import resolve
 
     say(convert(resolve(folder, trusted=trust_remote_code), to, out, quantize=quantize))
 
@@ -269,8 +269,8 @@ def bench(
     _check_names(dense)
     _check_names(pruned)
     sizes = whole_numbers("batch", batch, "1,8")
-    from secateur.storage.source import resolve
     from secateur.run.bench import bench as run_bench
+    from secateur.storage.source import resolve
 
     pair = [resolve(name, trusted=trust_remote_code) for name in (dense, pruned)]
     with progress("timings") as bar:

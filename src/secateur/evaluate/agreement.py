@@ -4,19 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
-from secateur.adapt.adapter import Adapter
-from secateur.adapt.encoder_table import ENCODERS, attentions, example_batch
 from secateur.adapt.positions import max_length
-from secateur.adapt.sites import all_sites
-from secateur.storage.source import Source, load_with_head, resolve
+from secateur.adapt.structure import Structure, example_batch
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError
 from secateur.core.files import read_document
 from secateur.core.seed import generator
 from secateur.core.shapes import TokenIds
 from secateur.score.gates import gated
+from secateur.storage.source import Source, open_whole, resolve
 from secateur.surgery.verify import Agreement, difference, verify
 
 __all__ = ["verify_folders"]
@@ -34,37 +31,39 @@ def verify_folders(dense: str | Source, pruned: str | Source, *, tokens: int = 6
         raise InputError(
             f"{pruned} has no cut.json or blocks.json: only models that lost heads, channels or blocks can be verified"
         )
-    wide, small = (load_with_head(source, torch.float32) for source in sources)
-    if wide.config.model_type != small.config.model_type:
-        kinds = f"{dense} is a {wide.config.model_type}, {pruned} a {small.config.model_type}"
+    wide, small = (open_whole(source, torch.float32) for source in sources)
+    types = [structure.model.config.model_type for structure in (wide, small)]
+    if types[0] != types[1]:
+        kinds = f"{dense} is a {types[0]}, {pruned} a {types[1]}"
         raise InputError(f"{kinds}: they are no pair")
     if not cut.exists():
         return _verify_blocks(wide, small, read_document(blocks).get("kept"), tokens)
-    if wide.config.model_type in ENCODERS:
-        return _verify_heads(wide, small, Cut.load(cut), tokens)
     kept = Cut.load(cut)
-    return verify(wide, small, all_sites(Adapter(wide), kept.kept), kept, _ids(wide, tokens))
+    if not wide.kind.causal:
+        return _verify_heads(wide, small, kept, tokens)
+    return verify(wide, small, wide.sites_of(list(kept.kept)), kept, _ids(wide, tokens))
 
 
-def _ids(model: PreTrainedModel, tokens: int) -> TokenIds:
-    length = min(tokens, max_length(model.config) or tokens)
-    return torch.randint(model.config.vocab_size, (1, length), generator=generator(0, "verify", tokens))
+def _ids(structure: Structure, tokens: int) -> TokenIds:
+    config = structure.model.config
+    length = min(tokens, max_length(config) or tokens)
+    return torch.randint(config.vocab_size, (1, length), generator=generator(0, "verify", tokens))
 
 
 @torch.no_grad()
-def _verify_blocks(wide: PreTrainedModel, small: PreTrainedModel, kept: Any, tokens: int) -> Agreement:
+def _verify_blocks(wide: Structure, small: Structure, kept: Any, tokens: int) -> Agreement:
     """The same for a model that has lost whole blocks: the dense one skips them."""
-    blocks = Adapter(wide).blocks()
+    blocks = wide.blocks
     rising = isinstance(kept, list) and all(type(number) is int for number in kept) and kept == sorted(set(kept))
     if not rising or not kept or not 0 <= kept[0] <= kept[-1] < len(blocks):
         raise InputError(f"blocks.json keeps {kept!r}, and the dense model has {len(blocks)} blocks: they are no pair")
-    if len(Adapter(small).blocks()) != len(kept):
-        raise InputError(f"blocks.json keeps {len(kept)} blocks, the model has {len(Adapter(small).blocks())}")
+    if len(small.blocks) != len(kept):
+        raise InputError(f"blocks.json keeps {len(kept)} blocks, the model has {len(small.blocks)}")
     ids = _ids(wide, tokens)
     for number, block in enumerate(blocks):
         if number not in kept:
-            block.module.forward = _skipped(tuples=block.family.adds_residual)
-    apart = difference(wide(ids, use_cache=False).logits, small(ids, use_cache=False).logits)
+            block.module.forward = _skipped(tuples=block.returns_pair)
+    apart = difference(*(structure.model(ids, use_cache=False).logits for structure in (wide, small)))
     if not apart <= 1e-3:
         raise DisagreementError(
             f"logits differ from those of the dense model without its other blocks by {apart:.2g} of the largest, "
@@ -78,11 +77,9 @@ def _skipped(*, tuples: bool) -> Callable[..., Any]:
 
 
 @torch.no_grad()
-def _verify_heads(
-    wide: PreTrainedModel, small: PreTrainedModel, cut: Cut, tokens: int, *, tolerance: float = 1e-3
-) -> Agreement:
+def _verify_heads(wide: Structure, small: Structure, cut: Cut, tokens: int, *, tolerance: float = 1e-3) -> Agreement:
     """The same for a model that has lost heads alone: gates at 0 stand in for them; logits are compared."""
-    found = attentions(wide)
+    found = wide.attentions
     kept = {name.rpartition(".")[0]: indices for name, indices in cut.kept.items()}
     strange = kept.keys() - {attention.name for attention in found}
     if strange:
@@ -93,10 +90,10 @@ def _verify_heads(
     for gate, attention in zip(gates, found, strict=True):
         if attention.name in kept:
             gate.zero_()[list(kept[attention.name])] = 1.0
-    batch = example_batch(wide, tokens)
+    batch = example_batch(wide.model, min(tokens, max_length(wide.model.config) or tokens))
     with gated(found, gates):
-        expected = wide(**batch).logits
-    apart = difference(expected, small(**batch).logits)
+        expected = wide.model(**batch).logits
+    apart = difference(expected, small.model(**batch).logits)
     if not apart <= tolerance:
         raise DisagreementError(
             f"logits differ from the dense model's with gates at 0 by {apart:.2g} of the largest, allowed is "

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import torch
 
-from secateur.adapt.decoder_table import DECODERS
-from secateur.adapt.encoder_table import example_batch
-from secateur.storage.source import Source, load_with_head, resolve
+from secateur.adapt.structure import example_batch, kind_of
 from secateur.core.errors import InputError
 from secateur.core.files import check_output, new_file, new_folder, storage_errors
 from secateur.export.decilm import write_decilm
@@ -15,6 +13,7 @@ from secateur.export.gguf import write_gguf
 from secateur.export.onnx import write_forward_onnx, write_onnx
 from secateur.export.standalone import write_standalone
 from secateur.storage.folder import copy_companions
+from secateur.storage.source import Source, load_with_head, resolve
 
 __all__ = ["convert"]
 
@@ -23,7 +22,8 @@ def _onnx(source: Source, out: Path) -> None:
     """A decoder with its cache, anything else as one forward pass."""
     model = load_with_head(source, torch.float32)
     copy_companions(source.folder, out)
-    if model.config.model_type in DECODERS:
+    kind = kind_of(model.config)
+    if kind is not None and kind.causal:
         write_onnx(model, out)
     else:
         write_forward_onnx(model, example_batch(model), out)

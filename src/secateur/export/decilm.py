@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from secateur.adapt.adapter import Adapter
-from secateur.adapt.sites import block_sizes, head_dim
-from secateur.storage.source import Source, skeleton
+from secateur.adapt.decoder import head_dim
 from secateur.core.errors import ModelError
 from secateur.core.files import read_document, write_document
 from secateur.storage.folder import copy_companions, write_pruned
 from secateur.storage.shards import Checkpoint
+from secateur.storage.source import Source, skeleton
 
 __all__ = ["write_decilm"]
 
@@ -46,13 +45,13 @@ def write_decilm(source: Source, out: Path) -> None:
     beside it. Raises ModelError on other architectures, and where blocks differ in query
     heads, which DeciLM counts once for all.
     """
-    adapter = Adapter(skeleton(source))
-    config = adapter.model.config
+    structure = skeleton(source)
+    config = structure.model.config
     if config.model_type != "llama":
         raise ModelError(
             f"DeciLM is a Llama with sizes by block, this is {config.model_type!r}: keep the folder as it is"
         )
-    sizes = [block_sizes(block, head_dim(config)) for block in adapter.blocks()]
+    sizes = structure.sizes
     heads = {size.heads for size in sizes}
     if len(heads) > 1:
         raise ModelError(

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from secateur.adapt.adapter import Adapter
+from secateur.adapt.decoder import head_dim
 from secateur.adapt.pretokenizer import pretokenizer_name
-from secateur.adapt.sites import block_sizes, head_dim
-from secateur.storage.source import Source, skeleton
+from secateur.adapt.structure import Structure
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document
 from secateur.storage.shards import Checkpoint
+from secateur.storage.source import Source, skeleton
 
 __all__ = ["QUANTIZATIONS", "write_gguf"]
 
@@ -50,16 +50,16 @@ def write_gguf(source: Source, out: Path, quantize: str = "f32") -> None:
         import gguf
     except ImportError as error:
         raise InputError("writing GGUF needs the gguf package: pip install 'secateur[gguf]'") from error
-    adapter = Adapter(skeleton(source))
-    config = adapter.model.config
-    _check(adapter)
+    structure = skeleton(source)
+    config = structure.model.config
+    _check(structure)
     checkpoint = Checkpoint(source.folder)
     writer: Any = gguf.GGUFWriter(out, "deci")
-    _write_sizes(writer, adapter)
+    _write_sizes(writer, structure)
     writer.add_file_type(gguf.LlamaFileType["ALL_F32" if quantize == "f32" else f"MOSTLY_{quantize.upper()}"])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _write_tokenizer(writer, source.folder, config.vocab_size)
-    left_out = _left_out(adapter)
+    left_out = _left_out(structure)
     plan = [name for name in checkpoint.names() if not name.startswith(left_out)]
     kinds = {name: _stored_as(checkpoint.info(name)[1], quantize) for name in plan}
     _warn_of_odd_widths(kinds, quantize)
@@ -76,16 +76,15 @@ def write_gguf(source: Source, out: Path, quantize: str = "f32") -> None:
     writer.close()
 
 
-def _left_out(adapter: Adapter) -> tuple[str, ...]:
+def _left_out(structure: Structure) -> tuple[str, ...]:
     """Starts of names that are not written: a tied head, and attentions without heads with the norm before them."""
-    width = head_dim(adapter.model.config)
-    empty = [block.name for block in adapter.blocks() if block_sizes(block, width).heads == 0]
-    tied = ["lm_head"] if adapter.model.config.tie_word_embeddings else []
+    empty = [attention.name for attention in structure.attentions if attention.heads == 0]
+    tied = ["lm_head"] if structure.model.config.tie_word_embeddings else []
     return tuple(tied + [f"{name}.{part}." for name in empty for part in ("self_attn", "input_layernorm")])
 
 
-def _check(adapter: Adapter) -> None:
-    config = adapter.model.config
+def _check(structure: Structure) -> None:
+    config = structure.model.config
     rope = getattr(config, "rope_parameters", None) or {}
     window = getattr(config, "sliding_window", None)
     if config.model_type not in ("llama", "mistral") or window:
@@ -93,15 +92,15 @@ def _check(adapter: Adapter) -> None:
             f"GGUF of sizes by block holds Llama-type models only, this is {config.model_type!r}"
             f"{' with a sliding window' if window else ''}: a model of equal blocks goes through llama.cpp's converter"
         )
-    if any(layer.bias is not None for layer in adapter.layers()):
+    if any(layer.bias is not None for layer in structure.layers):
         raise ModelError("llama.cpp's deci architecture has no biases, and this model has some")
     if rope.get("rope_type", "default") != "default":
         raise ModelError(f"rotary embeddings of type {rope['rope_type']!r} cannot be written to GGUF here")
 
 
-def _write_sizes(writer: Any, adapter: Adapter) -> None:
-    config, width = adapter.model.config, head_dim(adapter.model.config)
-    sizes = [block_sizes(block, width) for block in adapter.blocks()]
+def _write_sizes(writer: Any, structure: Structure) -> None:
+    config, width = structure.model.config, head_dim(structure.model.config)
+    sizes = structure.sizes
     writer.add_name(str(getattr(config, "name_or_path", "") or "secateur"))
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.max_position_embeddings)

@@ -6,16 +6,14 @@ from typing import Any
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from secateur.adapt.adapter import Adapter, Block
 from secateur.adapt.attention import Attention
-from secateur.adapt.encoder_table import ENCODERS, attentions
-from secateur.storage.resize import settled_numbers
-from secateur.adapt.sites import block_sizes, head_dim
-from secateur.storage.source import Source, load_as_saved, read_config, skeleton
+from secateur.adapt.decoder import settled_numbers
+from secateur.adapt.structure import kind_of
 from secateur.core.errors import InputError
 from secateur.core.files import read_document, write_document
 from secateur.storage.folder import copy_companions, write_pruned
 from secateur.storage.shards import Checkpoint
+from secateur.storage.source import Source, open_whole, read_config, skeleton
 
 __all__ = ["write_standalone"]
 
@@ -86,40 +84,34 @@ def write_standalone(source: Source, out: Path) -> None:
     document = read_document(folder / "config.json")
     if not document.keys() & {"per_layer_config", "heads_per_layer"}:
         raise InputError(f"{folder} has blocks of equal size, so plain transformers loads it as it is")
-    if read_config(source).model_type in ENCODERS:
-        _write_heads(source, out, document)
-        return
-    model = skeleton(source)
-    adapter = Adapter(model)
+    kind = kind_of(read_config(source))
+    streamed = kind is not None and kind.causal
+    structure = skeleton(source) if streamed else open_whole(source, as_saved=True)
+    model = structure.model
     copy_companions(folder, out)
-    checkpoint = Checkpoint(folder)
-    write_pruned(checkpoint, out, lambda name: None, renamed=_own_names(checkpoint, model).__getitem__)
+    if streamed:
+        checkpoint = Checkpoint(folder)
+        write_pruned(checkpoint, out, lambda name: None, renamed=_own_names(checkpoint, model).__getitem__)
+    else:
+        _write_whole(model, out)
+    names: dict[int, str] = {id(module): name for name, module in model.named_modules()}
+    owners = [(block, attention) for block in structure.blocks for attention in block.attentions]
+    own = [attention for _, attention in owners if hasattr(attention.module, "computes_own_bias")]
     document |= {
-        "shrunk_layers": {layer.name: list(layer.weight.shape) for layer in adapter.layers()},
-        "shrunk_attention": {
-            f"{block.name}.{block.family.attention}": _numbers(block, model.config) for block in adapter.blocks()
-        },
+        "shrunk_layers": {layer.name: list(layer.weight.shape) for layer in structure.layers},
+        "shrunk_attention": {names[id(one.module)]: settled_numbers(block) for block, one in owners}
+        if streamed
+        else {},
+        "shrunk_bias": {names[id(attention.module)]: _bias(attention) for attention in own},
     }
     _write_classes(model, document, out)
 
 
-def _write_heads(source: Source, out: Path, document: dict[str, Any]) -> None:
-    """An encoder or encoder-decoder: what differs are its attentions."""
-    model = load_as_saved(source)
-    found = attentions(model)
-    copy_companions(source.folder, out)
-    kept = {id(value): name for name, value in reversed(model.state_dict(keep_vars=True).items())}  # tied ones once
+def _write_whole(model: PreTrainedModel, out: Path) -> None:
+    """Every tensor under the model's own name, tied ones once; transformers renames some families' when it saves."""
+    kept = {id(value): name for name, value in reversed(model.state_dict(keep_vars=True).items())}
     values = {name: value for name, value in model.state_dict().items() if name in kept.values()}
     save_file({name: value.contiguous() for name, value in values.items()}, out / "model.safetensors", {"format": "pt"})
-    layers = [layer for attention in found for layer in (*attention.inputs, attention.output)]
-    names: dict[int, str] = {id(module): name for name, module in model.named_modules()}
-    biases = {names[id(one.module)]: _bias(one) for one in found if hasattr(one.module, "computes_own_bias")}
-    document |= {
-        "shrunk_layers": {layer.name: list(layer.weight.shape) for layer in layers},
-        "shrunk_attention": {},
-        "shrunk_bias": biases,
-    }
-    _write_classes(model, document, out)
 
 
 def _bias(attention: Attention) -> tuple[int, int]:
@@ -164,8 +156,3 @@ def _own_names(checkpoint: Checkpoint, model: PreTrainedModel) -> dict[str, str]
             fitting = [name for name in shapes.keys() - taken if shapes[name] == checkpoint.info(stored)[1]]
             names[stored] = fitting[0] if len(fitting) == 1 else stored
     return names
-
-
-def _numbers(block: Block, config: Any) -> dict[str, Any]:
-    width = head_dim(config)
-    return settled_numbers(block, block_sizes(block, width), width)

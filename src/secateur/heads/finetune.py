@@ -10,12 +10,12 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from secateur.adapt.positions import default_length
-from secateur.storage.source import Source, load_tokenizer, quiet, resolve
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import new_folder, write_document
 from secateur.core.seed import generator
 from secateur.evaluate.classification import Example, classification_task, read_examples
 from secateur.evaluate.task import score
+from secateur.storage.source import Source, load_tokenizer, quiet, resolve
 from secateur.train.classifier import LENGTH, Finetuning, finetune_
 
 __all__ = ["finetune"]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from secateur.storage.source import quiet
 from secateur.core.cut import Cut
 from secateur.core.errors import NumericalError
 from secateur.core.files import new_folder, read_document, write_document
@@ -20,7 +19,8 @@ from secateur.heads.scoring import Progress
 from secateur.heads.task_model import DataOptions, TaskModel
 from secateur.score.gates import Batch, gated
 from secateur.storage.folder import copy_companions
-from secateur.surgery.heads import cut_heads_, head_sites, heads_config
+from secateur.storage.source import quiet
+from secateur.surgery.heads import cut_heads_, head_sites
 from secateur.surgery.verify import difference
 
 __all__ = ["prune_heads", "save_without_heads"]
@@ -78,7 +78,7 @@ def save_without_heads(task_model: TaskModel, keep: Sequence[Tensor], folder: Pa
         expected = _logits(model, batch)
     before = model.num_parameters()
     cut = removal_cut(task_model, keep)
-    cut_heads_(model, head_sites(task_model.attentions, task_model.unit), cut)
+    cut_heads_(task_model.structure, head_sites(task_model.attentions, task_model.unit), cut)
     apart = difference(expected, _logits(model, batch))
     if not apart <= _TOLERANCE:
         raise NumericalError(
@@ -86,7 +86,7 @@ def save_without_heads(task_model: TaskModel, keep: Sequence[Tensor], folder: Pa
             f"allowed is {_TOLERANCE:g}: "
             "the family's row in secateur/adapt/encoder_table.py does not fit this checkpoint"
         )
-    _save(task_model.folder, model, cut, folder)
+    _save(task_model, cut, folder)
     counts = [int(kept.sum()) for kept in keep]
     return {
         "heads": sum(counts),
@@ -98,12 +98,13 @@ def save_without_heads(task_model: TaskModel, keep: Sequence[Tensor], folder: Pa
     }
 
 
-def _save(source: Path, model: PreTrainedModel, cut: Cut, folder: Path) -> None:
+def _save(task_model: TaskModel, cut: Cut, folder: Path) -> None:
+    model = task_model.model
     with quiet():
         model.save_pretrained(folder)
-    copy_companions(source, folder)  # the source's own config and tokenizer, word for word
-    config = read_document(source / "config.json") | {"architectures": [type(model).__name__]}
-    write_document(folder / "config.json", heads_config(config, model))
+    copy_companions(task_model.folder, folder)  # the source's own config and tokenizer, word for word
+    config = read_document(task_model.folder / "config.json") | {"architectures": [type(model).__name__]}
+    write_document(folder / "config.json", task_model.structure.config(config))
     cut.save(folder / "cut.json")
 
 

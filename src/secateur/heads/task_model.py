@@ -10,15 +10,15 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from secateur.adapt.attention import Attention
-from secateur.adapt.encoder_table import attentions
 from secateur.adapt.positions import check_ids, check_length, default_length
-from secateur.storage.source import Source, load_as_saved, load_tokenizer, resolve
+from secateur.adapt.structure import Structure
 from secateur.core.errors import InputError
 from secateur.evaluate.classification import check_classes, classification_task, read_examples
 from secateur.evaluate.language import language_task
 from secateur.evaluate.task import Task
 from secateur.evaluate.translation import read_pairs, translation_task
 from secateur.score.heads import HeadLayout
+from secateur.storage.source import Source, load_tokenizer, open_whole, resolve
 
 __all__ = ["DataOptions", "TaskModel", "TaskName", "open_task_model"]
 
@@ -51,12 +51,21 @@ class TaskModel:
     """
 
     folder: Path
-    model: PreTrainedModel
+    structure: Structure
     tokenizer: PreTrainedTokenizerBase | None
-    attentions: Sequence[Attention]
     task_name: TaskName
     unit: str = "auto"
     trusted: bool = False
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model itself."""
+        return self.structure.model
+
+    @property
+    def attentions(self) -> Sequence[Attention]:
+        """Every attention the model has."""
+        return self.structure.attentions
 
     @property
     def about(self) -> dict[str, Any]:
@@ -122,8 +131,8 @@ def open_task_model(model: str | Path | Source, task: str | None = None, *, unit
     Raises ModelError for a family without a row in the tables, InputError on a task it has no head for.
     """
     source = resolve(model)
-    loaded = load_as_saved(source, torch.float32)
-    found = attentions(loaded)
+    structure = open_whole(source, torch.float32, as_saved=True)
+    loaded = structure.model
     own = _task_of(type(loaded).__name__)
     if task is not None and task not in get_args(TaskName):
         raise InputError(f"task {task!r} is unknown: use {', '.join(get_args(TaskName))}")
@@ -137,9 +146,9 @@ def open_task_model(model: str | Path | Source, task: str | None = None, *, unit
         raise InputError(f"{source} has no tokenizer, and texts cannot be read without one")
     if own == "classify":
         check_classes(loaded.config)
-    for attention in found:
+    for attention in structure.attentions:
         attention.unit(unit)  # refuse before any work
-    return TaskModel(source.folder, loaded, tokenizer, found, own, unit, source.trusted)
+    return TaskModel(source.folder, structure, tokenizer, own, unit, source.trusted)
 
 
 def _task_of(name: str) -> TaskName | None:

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secateur.adapt.decoder import shrunk_config
 from secateur.adapt.site import Site
-from secateur.adapt.sites import block_sizes, head_dim
-from secateur.storage.source import Source
 from secateur.core.cut import Cut
 from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.mask import save_packed, unpack
+from secateur.run.plan import Plan
+from secateur.run.result import LayerReport, Made
 from secateur.storage.folder import copy_companions, with_dtype, write_pruned
+from secateur.storage.open_model import OpenModel
 from secateur.storage.run_folder import FinishedBlock, RunFolder
 from secateur.storage.shards import TensorInfo
-from secateur.storage.weights import Weights
-from secateur.surgery.config import shrunk_config
 from secateur.surgery.shrink import cut_sizes, cut_slices, sliced
 
 __all__ = ["assemble"]
@@ -45,15 +45,15 @@ class _Finished:
         block = self.block(self._owner[layer])
         return block.weights[layer] if leaf == "weight" else block.biases.get(layer)
 
-    def new_biases(self, weights: Weights) -> dict[str, Tensor]:
+    def new_biases(self, opened: OpenModel) -> dict[str, Tensor]:
         """Biases `[out]` of every layer without one, zero unless solved, if any layer got its first."""
-        layers = [layer for layer in weights.adapter.layers() if f"{layer.name}.bias" not in weights]
+        layers = [layer for layer in opened.structure.layers if f"{layer.name}.bias" not in opened]
         solved = {layer.name: self.tensor(f"{layer.name}.bias") for layer in layers}
         if all(bias is None for bias in solved.values()):
             return {}
         found: dict[str, Tensor] = {}
         for layer in layers:
-            bias, dtype = solved[layer.name], weights.dtype_of(f"{layer.name}.weight")
+            bias, dtype = solved[layer.name], opened.dtype_of(f"{layer.name}.weight")
             found[f"{layer.name}.bias"] = torch.zeros(layer.weight.shape[0], dtype=dtype) if bias is None else bias
         return found
 
@@ -61,63 +61,61 @@ class _Finished:
         return {name: bits for index in range(len(self.reports)) for name, bits in self.block(index).masks.items()}
 
 
-def assemble(
-    weights: Weights, folder: RunFolder, source: Source, sites: Sequence[Site], dtype: torch.dtype | None = None
-) -> list[dict[str, Any]]:
-    """Write the finished model inside the run folder, tensor by tensor; return the layers' reports.
+def assemble(plan: Plan, opened: OpenModel, folder: RunFolder, resumed: int = 0) -> Made:
+    """Write the finished model inside the run folder, tensor by tensor.
 
-    With sites, whole units go: matrices are sliced, the config tells the new sizes,
-    and cut.json says what was kept. Else masks are saved beside the weights. dtype is
-    what weights are written as; None keeps each one's own.
+    Where the plan has sites, whole units go: matrices are sliced, the config tells the new sizes,
+    and cut.json says what was kept. Else masks are saved beside the weights.
     """
-    finished = _Finished(folder, len(weights.adapter.blocks()))
+    finished = _Finished(folder, len(opened.structure.blocks))
     target = folder.new_model()
     with storage_errors(target):
-        copy_companions(source.folder, target)
-        if sites:
-            _write_shrunk(weights, finished, target, sites, dtype)
+        copy_companions(opened.source.folder, target)
+        if plan.targets.sites:
+            _write_shrunk(opened, finished, target, plan.targets.sites, plan.saved)
         else:
-            _write_masked(weights, finished, target, dtype)
-    return [report for reports in finished.reports for report in reports]
+            _write_masked(opened, finished, target, plan.saved)
+    layers = [LayerReport(**report) for reports in finished.reports for report in reports]
+    return Made(layers, plan.targets.removed(layers), resumed)
 
 
-def _write_masked(weights: Weights, finished: _Finished, target: Path, dtype: torch.dtype | None) -> None:
-    added = finished.new_biases(weights)
-    checkpoint = weights.checkpoint
-    write_pruned(checkpoint, target, lambda name: finished.tensor(weights.model_name(name)), added=added, dtype=dtype)
+def _write_masked(opened: OpenModel, finished: _Finished, target: Path, dtype: torch.dtype | None) -> None:
+    added = finished.new_biases(opened)
+    checkpoint = opened.checkpoint
+    write_pruned(checkpoint, target, lambda name: finished.tensor(opened.model_name(name)), added=added, dtype=dtype)
     if added or dtype:
-        write_document(target / "config.json", _document(weights, target, added, dtype))
+        write_document(target / "config.json", _document(opened, target, added, dtype))
     packed = finished.packed()
-    save_packed(target / "masks.safetensors", packed, {name: weights.adapter.shape(name) for name in packed})
+    save_packed(target / "masks.safetensors", packed, {name: opened.structure.shape(name) for name in packed})
 
 
 def _write_shrunk(
-    weights: Weights, finished: _Finished, target: Path, sites: Sequence[Site], dtype: torch.dtype | None
+    opened: OpenModel, finished: _Finished, target: Path, sites: Sequence[Site], dtype: torch.dtype | None
 ) -> None:
-    adapter = weights.adapter
+    structure = opened.structure
     packed = finished.packed()
     kept = {
-        site.name: site.pattern.units(unpack(packed[site.layer], adapter.shape(site.layer)))
+        site.name: site.pattern.units(unpack(packed[site.layer], structure.shape(site.layer)))
         for site in sites
         if site.layer in packed
     }
     cut = Cut(kept)
     slices = cut_slices(sites, cut)
-    transposed = {layer.name for layer in adapter.layers() if layer.transposed}
+    transposed = {layer.name for layer in structure.layers if layer.transposed}
 
     def changed(name: str) -> Tensor | None:
-        layer, parameter = _layer(weights, name), weights.model_name(name)
+        layer, parameter = _layer(opened, name), opened.model_name(name)
         solved = finished.tensor(parameter)
         if layer not in slices:
             return solved
-        tensor = weights.checkpoint.read(name) if solved is None else solved
+        tensor = opened.checkpoint.read(name) if solved is None else solved
         if layer in transposed and tensor.dim() == 2:
             return sliced(tensor.T, slices, parameter).T.contiguous()
         return sliced(tensor, slices, parameter)
 
     def info(name: str) -> TensorInfo:
-        dtype, shape = weights.checkpoint.info(name)
-        layer = _layer(weights, name)
+        dtype, shape = opened.checkpoint.info(name)
+        layer = _layer(opened, name)
         if layer not in slices:
             return dtype, shape
         if len(shape) == 1:
@@ -126,20 +124,21 @@ def _write_shrunk(
         rows, columns = slices[layer].shape(*(shape[::-1] if turned else shape))
         return dtype, (columns, rows) if turned else (rows, columns)
 
-    added = {name: sliced(bias, slices, name) for name, bias in finished.new_biases(weights).items()}
-    write_pruned(weights.checkpoint, target, changed, info, added=added, dtype=dtype)
-    width = head_dim(adapter.model.config)
-    sizes = cut_sizes(sites, cut, [block_sizes(block, width) for block in adapter.blocks()])
-    document = _document(weights, target, added, dtype)
-    write_document(target / "config.json", shrunk_config(document, adapter.model.config, adapter.family, sizes))
+    added = {name: sliced(bias, slices, name) for name, bias in finished.new_biases(opened).items()}
+    write_pruned(opened.checkpoint, target, changed, info, added=added, dtype=dtype)
+    sizes = cut_sizes(sites, cut, structure.sizes)
+    document = _document(opened, target, added, dtype)
+    write_document(target / "config.json", shrunk_config(document, structure.model.config, sizes))
     cut.save(target / "cut.json")
 
 
-def _document(weights: Weights, target: Path, added: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Any]:
+def _document(
+    opened: OpenModel, target: Path, added: Mapping[str, Tensor], dtype: torch.dtype | None
+) -> dict[str, Any]:
     """The config, with the family's switches on where biases were added, and the dtype that was asked for."""
-    switches = weights.adapter.family.bias_fields if added else ()
+    switches = opened.structure.bias_fields if added else ()
     return with_dtype(read_document(target / "config.json") | dict.fromkeys(switches, True), dtype)
 
 
-def _layer(weights: Weights, stored: str) -> str:
-    return weights.model_name(stored).rpartition(".")[0]
+def _layer(opened: OpenModel, stored: str) -> str:
+    return opened.model_name(stored).rpartition(".")[0]

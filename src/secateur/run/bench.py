@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from secateur.adapt.adapter import Adapter
-from secateur.storage.source import Source, load_with_head, resolve
 from secateur.core.errors import InputError
 from secateur.evaluate.latency import Speed, llama_cpp_speed, onnx_speed, torch_speed
 from secateur.export.convert import convert
+from secateur.storage.source import Source, load_with_head, open_whole, resolve
 
 __all__ = ["ENGINES", "bench"]
 
@@ -47,8 +46,9 @@ def bench(
     if min(*batches, prompt, new_tokens, rounds) < 1:
         raise InputError("batch, prompt, new_tokens and rounds must be at least 1")
     sources = resolve(dense), resolve(pruned)
-    models = [load_with_head(source, torch.float32) for source in sources]
-    blocks = [sum(layer.size for layer in Adapter(model).layers()) for model in models]
+    structures = [open_whole(source, torch.float32) for source in sources]
+    models = [structure.model for structure in structures]
+    blocks = [sum(layer.size for layer in structure.layers) for structure in structures]
     found: dict[str, Any] = {
         "parameters": [model.num_parameters() for model in models],
         "parameter_ratio": models[0].num_parameters() / models[1].num_parameters(),

@@ -6,22 +6,28 @@ from typing import Any
 
 import torch
 
-from secateur.adapt.adapter import Adapter, Block
-from secateur.storage.source import Source, read_config, skeleton
+from secateur.adapt.block import Block
 from secateur.calibrate.influence import Influence
 from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.survey import survey
-from secateur.core.errors import ModelError
+from secateur.core.errors import CalibrationError, ModelError
 from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.shapes import TokenIds
+from secateur.run.allocate import open_stream
+from secateur.run.plan import Plan
+from secateur.run.result import Made
+from secateur.run.targets import block_weights
+from secateur.solve.shortgpt import ShortGPT
 from secateur.storage.folder import copy_companions, with_dtype, write_pruned
+from secateur.storage.open_model import OpenModel, open_model
 from secateur.storage.run_folder import RunFolder
-from secateur.storage.shards import Checkpoint
-from secateur.storage.weights import Weights
+from secateur.storage.source import Source, read_config
 from secateur.surgery.config import depth_config
 from secateur.surgery.verify import difference
 
-__all__ = ["block_influence", "check_kept_blocks", "write_kept_blocks"]
+__all__ = ["block_influence", "check_kept_blocks", "drop_blocks", "write_kept_blocks"]
+
+Progress = Callable[[int, int], None]
 
 _TOLERANCE = 1e-3  # of a block's largest output
 _POSITIONS = ("layer_idx", "layer_id", "layer_number")  # attributes that may differ: where a block stands
@@ -30,69 +36,84 @@ _WHY = "its class derives that from a block's position, so whole blocks cannot b
 _PLAIN = (bool, int, float, str, type(None))
 
 
-def block_influence(stream: Stream, weights: Weights, progress: Callable[[int, int], None]) -> list[float]:
+def drop_blocks(
+    plan: Plan, opened: OpenModel, folder: RunFolder, ids: TokenIds | None, *, resume: bool, progress: Progress
+) -> Made:
+    """Leave out the blocks of least influence (ShortGPT) and check that each that stays computes what it did.
+
+    Raises ModelError where one does not, and where there is nothing to measure influence on.
+    """
+    if ids is None:
+        raise CalibrationError("blocks are judged by what they do to calibration text, and there is none")
+    with open_stream(opened.structure, plan.settings, ids) as stream:
+        folder.open(plan.to_dict(opened, ids), resume=resume)
+        influence = block_influence(stream, opened, progress)
+    kept = ShortGPT().keep(influence, plan.recipe.target())
+    write_kept_blocks(opened, folder, kept, influence, plan.saved)
+    check_kept_blocks(opened, open_model(Source(folder.model, opened.source.trusted), opened.dtype), kept, ids[:1])
+    sizes = block_weights(opened.structure, biases=True).sizes.values()
+    return Made([], sum(size for number, size in enumerate(sizes) if number not in kept))
+
+
+def block_influence(stream: Stream, opened: OpenModel, progress: Progress) -> list[float]:
     """Every block's influence in the dense model, in one streamed forward pass."""
-    found = survey(stream, weights, (), Influence, lambda view: view.watched, progress)
-    return list(found.values())
+    return list(survey(stream, opened, (), Influence, lambda view: view.watched, progress).values())
 
 
 def write_kept_blocks(
-    weights: Weights,
+    opened: OpenModel,
     folder: RunFolder,
-    source: Source,
     kept: Sequence[int],
     influence: Sequence[float],
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write the model without the other blocks; blocks.json tells which stayed and every influence."""
-    prefix = f"{weights.adapter.family.blocks}."
+    prefix = f"{opened.structure.blocks[0].name.rpartition('.')[0]}."
     numbers = {str(old): str(new) for new, old in enumerate(kept)}
 
     def renamed(stored: str) -> str | None:
-        name = weights.model_name(stored)
+        name = opened.model_name(stored)
         if not name.startswith(prefix):
             return stored
         number, _, rest = name.removeprefix(prefix).partition(".")
         if number not in numbers:
             return None
         new = f"{prefix}{numbers[number]}.{rest}"
-        return new if stored == name else new.removeprefix(weights.prefix)
+        return new if stored == name else new.removeprefix(opened.prefix)
 
     target = folder.new_model()
     with storage_errors(target):
-        copy_companions(source.folder, target)
-        write_pruned(weights.checkpoint, target, lambda name: None, renamed=renamed, dtype=dtype)
-        document = depth_config(read_document(target / "config.json"), read_config(source), kept)
+        copy_companions(opened.source.folder, target)
+        write_pruned(opened.checkpoint, target, lambda name: None, renamed=renamed, dtype=dtype)
+        document = depth_config(read_document(target / "config.json"), read_config(opened.source), kept)
         write_document(target / "config.json", with_dtype(document, dtype))
         write_document(target / "blocks.json", {"kept": list(kept), "influence": list(influence)})
 
 
 @torch.no_grad()
-def check_kept_blocks(weights: Weights, source: Source, kept: Sequence[int], ids: TokenIds) -> None:
+def check_kept_blocks(opened: OpenModel, written: OpenModel, kept: Sequence[int], ids: TokenIds) -> None:
     """Compare every block of the written model with the dense block it was, on token ids `[1, length]`.
 
     Two blocks and one sample are held. Raises ModelError where a block computes something else at its new place, or
     would on other inputs: some classes derive settings from a block's number that no config can hold.
     """
-    dense, small = weights.adapter, Adapter(skeleton(source))
-    written = Weights(Checkpoint(source.folder), small, weights.dtype)
-    before, after = dense.blocks(), small.blocks()
-    with Stream(dense, ids, _ONE) as old_stream, Stream(small, ids, _ONE) as new_stream:
-        for stream, held in ((old_stream, weights), (new_stream, written)):
+    before, after = opened.structure.blocks, written.structure.blocks
+    with Stream(opened.structure, ids, _ONE) as old_stream, Stream(written.structure, ids, _ONE) as new_stream:
+        for stream, held in ((old_stream, opened), (new_stream, written)):
             with held.loaded(held.outside_blocks()):
                 stream.embed()
         for new, old in enumerate(kept):
             _check_settings(before[old], after[new])
             with ExitStack() as stack:
-                stack.enter_context(weights.loaded(before[old].tensors()))
+                stack.enter_context(opened.loaded(before[old].tensors()))
                 stack.enter_context(written.loaded(after[new].tensors()))
                 for dense_value, value in zip(
                     before[old].module.parameters(), after[new].module.parameters(), strict=True
                 ):
                     dense_value.data = value.data  # what is compared is the computation, not how weights are stored
                 old_stream.hidden[0] = new_stream.hidden[0]
-                expected = old_stream.call(before[old], old, 0)
-                found = new_stream.call(after[new], new, 0)
+                expected = old_stream.call(before[old], 0)
+                found = new_stream.call(after[new], 0)
             if not (apart := difference(expected, found)) <= _TOLERANCE:
                 raise ModelError(
                     f"{before[old].name} computes something else as {after[new].name} (off by {apart:.2g} of its "

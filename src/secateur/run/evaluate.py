@@ -7,11 +7,11 @@ from typing import Any, get_args
 import torch
 
 from secateur.adapt.positions import check_length, default_length
-from secateur.storage.source import Source, load_model, load_tokenizer, read_config, resolve
 from secateur.core.errors import InputError
 from secateur.evaluate.perplexity import Perplexity
 from secateur.evaluate.zeroshot import ZeroShot, read_questions
 from secateur.run.recipe import DTypeName
+from secateur.storage.source import Source, load_model, load_tokenizer, read_config, resolve
 
 __all__ = ["measure"]
 

@@ -58,7 +58,7 @@ def make_plan(recipe: Recipe, opened: OpenModel, ratios: dict[str, float] | None
 
     Raises a SecateurError where some layer cannot be pruned so.
     """
-    solver, allocator = recipe.solver(), recipe.allocator()
+    solver, allocator = recipe.solver(), recipe.build_allocator()
     if ratios is not None:
         aimed = replace(recipe, exempt=(), allocator="uniform", ratios=ratios)
     elif isinstance(allocator, CalibratedAllocator):

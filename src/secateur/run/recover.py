@@ -11,17 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.adapt.adapter import Adapter
 from secateur.adapt.positions import check_ids, default_length
-from secateur.storage.source import (
-    Source,
-    load_model,
-    load_tokenizer,
-    load_with_head,
-    read_config,
-    resolve,
-    skeleton,
-)
 from secateur.calibrate.data import Calibration
 from secateur.core.files import storage_errors, write_document
 from secateur.core.shapes import TokenIds
@@ -29,9 +19,17 @@ from secateur.evaluate.perplexity import token_losses
 from secateur.run.result import versions
 from secateur.storage.folder import copy_companions, write_pruned
 from secateur.storage.memory import peak_memory_mb
+from secateur.storage.open_model import OpenModel, open_model
 from secateur.storage.run_folder import RunFolder
 from secateur.storage.shards import Checkpoint
-from secateur.storage.weights import Weights
+from secateur.storage.source import (
+    Source,
+    load_tokenizer,
+    load_with_head,
+    open_whole,
+    read_config,
+    resolve,
+)
 from secateur.train.recover import Trainer, Training
 
 __all__ = ["recover"]
@@ -91,7 +89,7 @@ def _run(
     for ids in (drawn, held):
         check_ids(ids, config, f"text {text!r}")
     guide = None if teacher is None else load_with_head(teacher, torch.float32)
-    trainer = Trainer(load_model(source, torch.float32), training, guide)
+    trainer = Trainer(open_whole(source, torch.float32), training, guide)
     folder.open(_plan(sources, drawn, training), resume=resume)
     before = _loss(trainer, held)
     _train(trainer, drawn, folder, progress)
@@ -107,7 +105,7 @@ def _run(
         "peak_memory_mb": peak_memory_mb(),
         "versions": versions(),
     }
-    _write(source, folder, trainer.settle(), found)
+    _write(open_model(source), folder, trainer.settle(), found)
     return found
 
 
@@ -141,20 +139,19 @@ def _train(trainer: Trainer, drawn: TokenIds, folder: RunFolder, progress: Calla
     progress(len(batches), len(batches))
 
 
-def _write(source: Source, folder: RunFolder, trained: Mapping[str, Tensor], found: dict[str, Any]) -> None:
-    checkpoint = Checkpoint(source.folder)
-    weights = Weights(checkpoint, Adapter(skeleton(source)), torch.float32)
+def _write(opened: OpenModel, folder: RunFolder, trained: Mapping[str, Tensor], found: dict[str, Any]) -> None:
+    checkpoint = opened.checkpoint
     target = folder.new_model()
 
     def changed(name: str) -> Tensor | None:
-        layer, _, leaf = weights.model_name(name).rpartition(".")
+        layer, _, leaf = opened.model_name(name).rpartition(".")
         return trained[layer].to(checkpoint.info(name)[0]) if leaf == "weight" and layer in trained else None
 
     with storage_errors(target):
-        copy_companions(source.folder, target)
+        copy_companions(opened.source.folder, target)
         for name in _KEPT:
-            if (source.folder / name).exists():
-                shutil.copyfile(source.folder / name, target / name)
+            if (opened.source.folder / name).exists():
+                shutil.copyfile(opened.source.folder / name, target / name)
         write_pruned(checkpoint, target, changed)
         write_document(target / "recover.json", found)
     folder.finish()

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["LayerReport", "Result", "versions"]
+__all__ = ["LayerReport", "Made", "Result", "versions"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,14 @@ class LayerReport:
     loss: float | None
     weights: int
     seconds: float
+
+
+class Made(NamedTuple):
+    """What was written: a report of every layer, the weights that went, the blocks an earlier run had finished."""
+
+    layers: list[LayerReport]
+    removed: int
+    resumed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from secateur.adapt.adapter import Adapter
 from secateur.adapt.site import Site
-from secateur.adapt.sites import block_sites, head_dim
+from secateur.adapt.structure import Structure
 from secateur.allocate.problem import Problem
 from secateur.allocate.units import count_units
 from secateur.core.allocation import Allocation
@@ -42,21 +41,20 @@ class Targets(NamedTuple):
         return sum(round(share * site.count) * site.weights for share, site in found)
 
 
-def choose_targets(adapter: Adapter, recipe: Recipe, bytes_each: int) -> Targets:
+def choose_targets(structure: Structure, recipe: Recipe, bytes_each: int) -> Targets:
     """Targets for every layer a recipe prunes; bytes_each is what a stored parameter takes.
 
     Raises InputError on names that do not exist and RatioError on what cannot be met.
     """
     unit = recipe.unit()
-    problem = block_weights(adapter, biases=unit is not None or recipe.whole_blocks())
+    problem = block_weights(structure, biases=unit is not None or recipe.whole_blocks())
     weights = sum(problem.sizes.values())
     if recipe.whole_blocks():
         return Targets({}, weights, [])
-    ratios = allocate(recipe, problem, ratio_for(adapter, recipe, bytes_each))
+    ratios = allocate(recipe, problem, ratio_for(structure, recipe, bytes_each))
     if unit is None:
         return Targets(_single(recipe.shape(), ratios, problem.layers), weights, [])
-    width = head_dim(adapter.model.config)
-    sites = {block.name: block_sites(block, width, unit=unit) for block in adapter.blocks()}
+    sites = {block.name: block.sites(unit) for block in structure.blocks}
     kept = count_units(sites, _by_block(problem, ratios), problem.sizes, recipe.round_to)
     every = [site for group in sites.values() for site in group]
     layers = {
@@ -67,16 +65,12 @@ def choose_targets(adapter: Adapter, recipe: Recipe, bytes_each: int) -> Targets
     return Targets(layers, weights, every)
 
 
-def block_weights(adapter: Adapter, *, biases: bool) -> Problem:
+def block_weights(structure: Structure, *, biases: bool) -> Problem:
     """Weights of every layer, by block; biases count where whole units or blocks go."""
     return Problem(
         {
-            block.name: {
-                layer.name: layer.size if biases else layer.weight.numel()
-                for stage in block.stages()
-                for layer in stage
-            }
-            for block in adapter.blocks()
+            block.name: {layer.name: layer.size if biases else layer.weight.numel() for layer in block.layers}
+            for block in structure.blocks
         }
     )
 
@@ -168,7 +162,7 @@ def _mixed(pattern: NM, ratios: Mapping[str, float], sizes: Mapping[str, int]) -
     return {name: Target(NM(n=m - count, m=m), count / m) for name, count in gone.items()}
 
 
-def ratio_for(adapter: Adapter, recipe: Recipe, bytes_each: int) -> float:
+def ratio_for(structure: Structure, recipe: Recipe, bytes_each: int) -> float:
     """The share of block weights to remove, from the ratio or from the budget.
 
     MACs are those of one token through every matrix, head included; milliseconds are what run/timing.py
@@ -179,12 +173,12 @@ def ratio_for(adapter: Adapter, recipe: Recipe, bytes_each: int) -> float:
     budget: Budget = recipe.limit()
     if budget.unit == "ms" and recipe.timed_ratio is not None:
         return recipe.timed_ratio
-    inside = sum(block_weights(adapter, biases=True).sizes.values())
-    config = adapter.model.config
+    inside = sum(block_weights(structure, biases=True).sizes.values())
+    config = structure.model.config
     head = config.vocab_size * config.hidden_size
     outside = {
-        "params": adapter.model.num_parameters() - inside,
-        "bytes": (adapter.model.num_parameters() - inside) * bytes_each,
+        "params": structure.model.num_parameters() - inside,
+        "bytes": (structure.model.num_parameters() - inside) * bytes_each,
         "macs": head,
     }
     if budget.unit not in outside:

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from secateur.adapt.adapter import Adapter
-from secateur.storage.source import Source, load_model
+from secateur.adapt.structure import Structure
 from secateur.core.cut import Cut
 from secateur.core.errors import RatioError
 from secateur.evaluate.latency import torch_speed
 from secateur.run.recipe import Recipe
 from secateur.run.targets import choose_targets
+from secateur.storage.source import Source, open_whole
 from secateur.surgery.shrink import shrink_
 
 __all__ = ["ratio_within", "time_sizes", "timed"]
@@ -42,8 +42,8 @@ def time_sizes(source: Source, recipe: Recipe) -> dict[float, float]:
     """
     models: dict[float, PreTrainedModel] = {}
     for ratio in _RATIOS:
-        model = load_model(source, torch.float32)
-        models[_shrunk(model, recipe, ratio) if ratio else 0.0] = model
+        structure = open_whole(source, torch.float32)
+        models[_shrunk(structure, recipe, ratio) if ratio else 0.0] = structure.model
     positions = getattr(next(iter(models.values())).config, "max_position_embeddings", None) or 2 * _PROMPT
     prompt = min(_PROMPT, positions // 2)
     turns = [
@@ -53,17 +53,17 @@ def time_sizes(source: Source, recipe: Recipe) -> dict[float, float]:
     return {ratio: statistics.median(turn[ratio] for turn in turns) for ratio in models}
 
 
-def _shrunk(model: PreTrainedModel, recipe: Recipe, ratio: float) -> float:
+def _shrunk(structure: Structure, recipe: Recipe, ratio: float) -> float:
     """Take units off every site, any of them; return the share of block weights that went."""
     plain = replace(recipe, budget=None, ratio=ratio, allocator="uniform", ratios={}, exempt=())
-    targets = choose_targets(Adapter(model), plain, 1)
+    targets = choose_targets(structure, plain, 1)
     kept: dict[str, tuple[int, ...]] = {}
     for site in targets.sites:
         if site.layer in targets.layers:
             pattern, share = targets.layers[site.layer]
             alike = torch.zeros(1, site.columns[site.layer].numel())
             kept[site.name] = site.pattern.units(pattern.keep(alike, share))
-    shrink_(model, targets.sites, Cut(kept))
+    shrink_(structure, targets.sites, Cut(kept))
     gone = sum((site.count - len(kept[site.name])) * site.weights for site in targets.sites if site.name in kept)
     return gone / targets.weights
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 
 from secateur.adapt.positions import check_ids
-from secateur.storage.source import Source, load_tokenizer, read_config, resolve
 from secateur.allocate.dsa import DSA
 from secateur.allocate.expression import Expression
 from secateur.calibrate.data import Calibration
@@ -29,6 +28,7 @@ from secateur.search.evolution import Evolution, Expressions, Ratios
 from secateur.search.trial import Trials, prepare
 from secateur.storage.sealed import tensor_digest
 from secateur.storage.shards import Checkpoint
+from secateur.storage.source import Source, load_tokenizer, read_config, resolve
 
 __all__ = ["Found", "Search", "search_ratios"]
 

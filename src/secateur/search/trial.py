@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from secateur.adapt.adapter import Adapter, Block, Layer
-from secateur.storage.source import Source, load_model, skeleton
+from secateur.adapt.block import Block
+from secateur.adapt.layer import Layer
 from secateur.allocate.expression import Expression
 from secateur.allocate.problem import Problem
 from secateur.calibrate.statistic import InputRMS
@@ -19,11 +18,12 @@ from secateur.core.protocols import BlockView
 from secateur.core.shapes import TokenIds, Weight
 from secateur.evaluate.perplexity import token_losses
 from secateur.run.allocate import open_stream
+from secateur.run.plan import stream_settings
 from secateur.run.recipe import Recipe
 from secateur.run.targets import block_weights
+from secateur.storage.open_model import open_model
 from secateur.storage.sealed import load_sealed, save_sealed
-from secateur.storage.shards import Checkpoint
-from secateur.storage.weights import Weights
+from secateur.storage.source import Source, open_whole
 
 __all__ = ["Trials", "prepare", "row_ranks"]
 
@@ -41,8 +41,8 @@ def prepare(
 
     Blocks written before are kept.
     """
-    weights = Weights(Checkpoint(source.folder), Adapter(skeleton(source)), torch.float32)
-    places = {block.name: _stored(folder, number) for number, block in enumerate(weights.adapter.blocks())}
+    opened = open_model(source)
+    places = {block.name: _stored(folder, block.number) for block in opened.structure.blocks}
     if all(path.exists() for path in places.values()):
         for path in places.values():
             load_sealed(path)  # refused here if it was changed; trials map it
@@ -55,9 +55,9 @@ def prepare(
             tensors[f"{name}.rank"] = row_ranks(weight.abs() * tensors[f"{name}.norm"])
         save_sealed(next(names), tensors)
 
-    with storage_errors(folder), open_stream(weights.adapter, recipe, ids) as stream:
+    with storage_errors(folder), open_stream(opened.structure, stream_settings(recipe), ids) as stream:
         folder.mkdir(parents=True, exist_ok=True)
-        survey(stream, weights, (InputRMS,), lambda: None, read, progress or (lambda done, total: None))
+        survey(stream, opened, (InputRMS,), lambda: None, read, progress or (lambda done, total: None))
 
 
 class Trials:
@@ -65,22 +65,22 @@ class Trials:
 
     def __init__(self, source: Source, folder: Path, ids: TokenIds, batch: int) -> None:
         """Load the model; `ids` `[samples, length]` are the fitness tokens, `batch` samples to a forward pass."""
-        self._dense = Weights(Checkpoint(source.folder), Adapter(skeleton(source)), torch.float32)
-        self._model: Any = load_model(source, torch.float32)
-        self._blocks = Adapter(self._model).blocks()
+        self._dense = open_model(source)
+        structure = open_whole(source, torch.float32)
+        self._model, self._blocks = structure.model, structure.blocks
         self._folder = folder
         self._batches = ids.split(batch)
 
     @property
     def problem(self) -> Problem:
         """Sizes of blocks and layers."""
-        return block_weights(self._dense.adapter, biases=False)
+        return block_weights(self._dense.structure, biases=False)
 
     def fitness(self, ratios: Mapping[str, float]) -> float:
         """Mean negative log-likelihood, nats a token, of the model masked at these ratios, by block or layer name."""
         for number, block in enumerate(self._blocks):
             with safe_open(_stored(self._folder, number), framework="pt") as stored:
-                for layer in _layers(block):
+                for layer in block.layers:
                     gone = round(ratios.get(layer.name, ratios.get(block.name, 0.0)) * layer.weight.shape[1])
                     layer.set_weight(self._weight(layer) * (stored.get_tensor(f"{layer.name}.rank") >= gone))
         losses = torch.cat([token_losses(self._model, batch).flatten() for batch in self._batches])
@@ -96,16 +96,12 @@ class Trials:
 
     def _reduce(self, number: int, block: Block, expression: Expression) -> float:
         with safe_open(_stored(self._folder, number), framework="pt") as stored:
-            scores = [self._weight(layer).abs() * stored.get_tensor(f"{layer.name}.norm") for layer in _layers(block)]
+            scores = [self._weight(layer).abs() * stored.get_tensor(f"{layer.name}.norm") for layer in block.layers]
         return expression.reduced(scores)
 
     def _weight(self, layer: Layer) -> Weight:
         dense = self._dense.checkpoint.read(self._dense.stored_name(f"{layer.name}.weight")).float()
         return dense.T if layer.transposed else dense
-
-
-def _layers(block: Block) -> list[Layer]:
-    return [layer for stage in block.stages() for layer in stage]
 
 
 def _stored(folder: Path, number: int) -> Path:

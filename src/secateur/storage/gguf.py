@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from secateur.storage.loading import check_report, first_line, quiet
 from secateur.adapt.pretokenizer import set_pretokenizer_
 from secateur.core.cache import cached, file_digest
 from secateur.core.errors import InputError, ModelError
+from secateur.storage.loading import check_report, first_line, quiet
 
 __all__ = ["convert_gguf"]
 

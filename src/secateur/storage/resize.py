@@ -11,7 +11,6 @@ from secateur.adapt.structure import describe, kind_of, known_kinds
 __all__ = ["register", "shrinkable"]
 
 
-
 def _resizing(config: PretrainedConfig) -> Callable[[PreTrainedModel], None] | None:
     """What makes a freshly built model as the config lists it; None where it lists nothing of its own."""
     kind = kind_of(config)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,19 +122,19 @@ class RunFolder:
         tensors, _ = load_sealed(self._hidden(index), self.path)
         return [tensors[key] for key in sorted(tensors)]
 
-    def save_gradients(self, tensors: dict[str, Tensor]) -> None:
-        """Write every layer's gradient."""
-        for name, tensor in tensors.items():
-            self._save(self._gradient(name), {name: tensor})
-        self.save_document("gradients", {"layers": list(tensors)})
+    def save_gradients(self, layers: Mapping[str, tuple[dict[str, Tensor], dict[str, int]]]) -> None:
+        """Write what backward passes gave every layer: sums by kind, and what each is divided by."""
+        for name, (sums, counts) in layers.items():
+            self._save(self._gradient(name), sums, counts)
+        self.save_document("gradients", {"layers": list(layers)})
 
     def has_gradients(self) -> bool:
         """Whether all gradients were written."""
         return (self.path / "gradients.json").exists()
 
-    def load_gradient(self, layer: str) -> Tensor:
-        """Read one layer's gradient. Raises InputError when the file is damaged."""
-        return load_sealed(self._gradient(layer), self.path)[0][layer]
+    def load_gradients(self, layer: str) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """Read what backward passes gave one layer. Raises InputError when the file is damaged."""
+        return load_sealed(self._gradient(layer), self.path)
 
     def save_state(self, tensors: dict[str, Tensor], losses: list[float]) -> None:
         """Write a training state and the losses so far."""

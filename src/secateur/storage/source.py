@@ -17,12 +17,12 @@ from transformers import (
 )
 
 from secateur.adapt.structure import Structure, describe, kind_of, known_kinds
-from secateur.storage.gguf import convert_gguf
-from secateur.storage.loading import HEADLESS, check_report, check_sizes, first_line, quiet
-from secateur.storage.resize import shrinkable
 from secateur.core.cache import package_file
 from secateur.core.errors import ModelError
 from secateur.core.files import read_document
+from secateur.storage.gguf import convert_gguf
+from secateur.storage.loading import HEADLESS, check_report, check_sizes, first_line, quiet
+from secateur.storage.resize import shrinkable
 
 __all__ = [
     "Source",

@@ -6,7 +6,6 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-
 __all__ = ["depth_config"]
 
 _BY_BLOCK = ("layer_types", "mlp_layer_types")  # config fields with one entry a block

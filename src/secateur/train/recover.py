@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 
-from secateur.adapt.adapter import Adapter
+from secateur.adapt.structure import Structure
 from secateur.core.errors import InputError, NumericalError
 from secateur.core.shapes import TokenIds
 from secateur.train.parametrizations import Kept, LoRA
@@ -59,15 +59,16 @@ class Training:
 class Trainer:
     """A model whose blocks' layers train; norms, embeddings and the head stay."""
 
-    def __init__(self, model: PreTrainedModel, training: Training, teacher: PreTrainedModel | None = None) -> None:
+    def __init__(self, structure: Structure, training: Training, teacher: PreTrainedModel | None = None) -> None:
         """Freeze everything else. Raises InputError when the teacher has another vocabulary."""
+        model = structure.model
         if teacher is not None and teacher.config.vocab_size != model.config.vocab_size:
             raise InputError(
                 f"the teacher has {teacher.config.vocab_size} tokens, the model {model.config.vocab_size}: "
                 "use the dense model it was pruned from"
             )
         self.model, self.training, self.teacher = model, training, teacher
-        self.layers = Adapter(model).layers()
+        self.layers = structure.layers
         self.parameters: list[nn.Parameter] = []
         for layer in self.layers:
             weight = layer.module.get_parameter("weight")
