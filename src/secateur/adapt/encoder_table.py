@@ -120,13 +120,13 @@ def attentions(model: PreTrainedModel) -> list[Attention]:
             f"architecture {model.config.model_type!r} is not in the tables of attentions ({known}): add a row to "
             "secateur/adapt/encoder_table.py, see docs/heads.md"
         )
-    return [found for stack in ENCODERS[model.config.model_type] for found in _stack(model, stack)]
+    return [attention for stack in ENCODERS[model.config.model_type] for attention in _stack(model, stack)]
 
 
 def _stack(model: PreTrainedModel, stack: Stack) -> list[Attention]:
     root = model.base_model
     prefix = "" if root is model else f"{model.base_model_prefix}."
-    found: list[Attention] = []
+    all_attentions: list[Attention] = []
     try:
         for number, block in enumerate(root.get_submodule(stack.blocks).children()):
             place = f"{prefix}{stack.blocks}.{number}"
@@ -134,12 +134,12 @@ def _stack(model: PreTrainedModel, stack: Stack) -> list[Attention]:
             layers = [Layer(f"{place}.{name}", block.get_submodule(name)) for name in (*stack.inputs, stack.output)]
             name = f"{place}.{stack.module.removesuffix('.self')}"
             width = int(getattr(module, stack.width_field))
-            found.append(Attention(name, stack.kind, number, width, tuple(layers[:3]), layers[3], module))
+            all_attentions.append(Attention(name, stack.kind, number, width, tuple(layers[:3]), layers[3], module))
     except AttributeError as error:
         raise ModelError(
             f"{type(model).__name__} does not look like its family {model.config.model_type!r}: {error}"
         ) from error
-    return found
+    return all_attentions
 
 
 def head_counts(config: PretrainedConfig) -> dict[Kind, list[int]] | None:
@@ -158,9 +158,9 @@ def head_counts(config: PretrainedConfig) -> dict[Kind, list[int]] | None:
 
 def resize_heads_(model: PreTrainedModel, counts: Mapping[Kind, Sequence[int]]) -> None:
     """Give every attention room for that many heads, without values. Raises ModelError on other lengths."""
-    found = attentions(model)
-    for kind in dict.fromkeys(attention.kind for attention in found):
-        same = [attention for attention in found if attention.kind == kind]
+    all_attentions = attentions(model)
+    for kind in dict.fromkeys(attention.kind for attention in all_attentions):
+        same = [attention for attention in all_attentions if attention.kind == kind]
         if len(counts.get(kind, ())) != len(same):
             raise ModelError(f"the config lists heads of {len(counts.get(kind, ()))} {kind} layers, not {len(same)}")
         for attention, heads in zip(same, counts[kind], strict=True):

@@ -132,7 +132,7 @@ def register() -> None:
         for auto in every:
             stock: Any = auto._model_mapping.get(config_class, None)
             classes = stock if isinstance(stock, tuple) else (stock,)
-            fitting = all(getattr(one, "config_class", None) is config_class for one in classes)
-            if fitting and not any(getattr(one, "_secateur", False) for one in classes):
-                ours: Any = tuple(shrinkable(one) for one in classes)
+            fitting = all(getattr(kind, "config_class", None) is config_class for kind in classes)
+            if fitting and not any(getattr(kind, "_secateur", False) for kind in classes):
+                ours: Any = tuple(shrinkable(kind) for kind in classes)
                 auto.register(config_class, ours if isinstance(stock, tuple) else ours[0], exist_ok=True)

@@ -58,9 +58,9 @@ def layer_gradients(adapter: Adapter, ids: TokenIds, names: Collection[str]) -> 
     for sample in ids.split(1):
         logits = adapter.model(sample, use_cache=False).logits[0, :-1].float()
         torch.autograd.backward(cross_entropy(logits, sample[0, 1:]), inputs=weights)
-    found: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
     for (name, layer), weight in zip(layers.items(), weights, strict=True):
         gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
-        found[name] = (gradient.T if layer.transposed else gradient).float().contiguous()
+        gradients[name] = (gradient.T if layer.transposed else gradient).float().contiguous()
         weight.requires_grad_(False).grad = None
-    return found
+    return gradients

@@ -91,8 +91,8 @@ class Stream:
             self._apply(attention_out[0], mixed)
             if needs(ffn_in) is not None:
                 solve(ffn_in, self._inputs(block, number, ffn_in[0], needs(ffn_in) or (), mixed=mixed))
-            found = self._inputs(block, number, ffn_out[0], needs(ffn_out) or (), mixed=mixed, into=inner)
-            solve(ffn_out, found)
+            gathered = self._inputs(block, number, ffn_out[0], needs(ffn_out) or (), mixed=mixed, into=inner)
+            solve(ffn_out, gathered)
             if not last:
                 self._advance(block, number, mixed, inner)
 

@@ -34,7 +34,7 @@ def survey(
     with weights.loaded(weights.outside_blocks()):
         stream.embed()
     blocks = weights.adapter.blocks()
-    found: dict[str, Any] = {}
+    summaries: dict[str, Any] = {}
     for number, block in enumerate(blocks):
         progress(number, len(blocks))
         watcher = watch()
@@ -52,9 +52,9 @@ def survey(
                 name: Gathered({**stats[name].parts, type(given[name]): given[name]}) for name in stats if name in given
             }
             ends = tuple(stage[0].name for stage in block.stages()[1::2])
-            found[block.name] = read(BlockView(matrices, stats, watcher and watcher.value, ends))
+            summaries[block.name] = read(BlockView(matrices, stats, watcher and watcher.value, ends))
     progress(len(blocks), len(blocks))
-    return found
+    return summaries
 
 
 def _gathering(block: Block, needs: Sequence[type[Statistic]], stack: ExitStack) -> dict[str, Gathered]:

@@ -82,19 +82,19 @@ def _verify_heads(
     wide: PreTrainedModel, small: PreTrainedModel, cut: Cut, tokens: int, *, tolerance: float = 1e-3
 ) -> Agreement:
     """The same for a model that has lost heads alone: gates at 0 stand in for them; logits are compared."""
-    found = attentions(wide)
+    all_attentions = attentions(wide)
     kept = {name.rpartition(".")[0]: indices for name, indices in cut.kept.items()}
-    strange = kept.keys() - {attention.name for attention in found}
+    strange = kept.keys() - {attention.name for attention in all_attentions}
     if strange:
         raise InputError(
-            f"cut names attention {min(strange)!r}, which the model does not have, such as {found[0].name!r}"
+            f"cut names attention {min(strange)!r}, which the model does not have, such as {all_attentions[0].name!r}"
         )
-    gates = [torch.ones(attention.heads) for attention in found]
-    for gate, attention in zip(gates, found, strict=True):
+    gates = [torch.ones(attention.heads) for attention in all_attentions]
+    for gate, attention in zip(gates, all_attentions, strict=True):
         if attention.name in kept:
             gate.zero_()[list(kept[attention.name])] = 1.0
     batch = example_batch(wide, tokens)
-    with gated(found, gates):
+    with gated(all_attentions, gates):
         expected = wide(**batch).logits
     apart = difference(expected, small(**batch).logits)
     if not apart <= tolerance:

@@ -106,14 +106,14 @@ def write_standalone(source: Source, out: Path) -> None:
 def _write_heads(source: Source, out: Path, document: dict[str, Any]) -> None:
     """An encoder or encoder-decoder: what differs are its attentions."""
     model = load_as_saved(source)
-    found = attentions(model)
+    all_attentions = attentions(model)
     copy_companions(source.folder, out)
     kept = {id(value): name for name, value in reversed(model.state_dict(keep_vars=True).items())}  # tied ones once
     values = {name: value for name, value in model.state_dict().items() if name in kept.values()}
     save_file({name: value.contiguous() for name, value in values.items()}, out / "model.safetensors", {"format": "pt"})
-    layers = [layer for attention in found for layer in (*attention.inputs, attention.output)]
+    layers = [layer for attention in all_attentions for layer in (*attention.inputs, attention.output)]
     names: dict[int, str] = {id(module): name for name, module in model.named_modules()}
-    biases = {names[id(one.module)]: _bias(one) for one in found if hasattr(one.module, "computes_own_bias")}
+    biases = {names[id(one.module)]: _bias(one) for one in all_attentions if hasattr(one.module, "computes_own_bias")}
     document |= {
         "shrunk_layers": {layer.name: list(layer.weight.shape) for layer in layers},
         "shrunk_attention": {},
@@ -141,16 +141,16 @@ def _auto_classes(model: PreTrainedModel) -> dict[str, str]:
     """Class names by the Auto classes that give them for this kind of config."""
     from transformers.models.auto import modeling_auto
 
-    found: dict[str, str] = {}
+    classes: dict[str, str] = {}
     for name, auto in vars(modeling_auto).items():
         if name.startswith("AutoModel"):
             stock: Any = auto._model_mapping.get(type(model.config), ())
             known = stock if isinstance(stock, tuple) else (stock,)
-            own = [one.__name__ for one in known if one.__module__ == type(model).__module__]
+            own = [kind.__name__ for kind in known if kind.__module__ == type(model).__module__]
             named = type(model).__name__
             if own:
-                found[name] = named if named in own else own[0]
-    return found
+                classes[name] = named if named in own else own[0]
+    return classes
 
 
 def _own_names(checkpoint: Checkpoint, model: PreTrainedModel) -> dict[str, str]:

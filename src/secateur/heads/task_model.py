@@ -67,8 +67,12 @@ class TaskModel:
     def layouts(self) -> list[HeadLayout]:
         """Heads, how many share a KV head, and what goes at once, by attention."""
         return [
-            HeadLayout(one.heads, max(one.heads // max(one.kv_heads, 1), 1), one.unit(self.unit))
-            for one in self.attentions
+            HeadLayout(
+                heads=attention.heads,
+                shared=max(attention.heads // max(attention.kv_heads, 1), 1),
+                unit=attention.unit(self.unit),
+            )
+            for attention in self.attentions
         ]
 
     @property
@@ -123,7 +127,7 @@ def open_task_model(model: str | Path | Source, task: str | None = None, *, unit
     """
     source = resolve(model)
     loaded = load_as_saved(source, torch.float32)
-    found = attentions(loaded)
+    all_attentions = attentions(loaded)
     own = _task_of(type(loaded).__name__)
     if task is not None and task not in get_args(TaskName):
         raise InputError(f"task {task!r} is unknown: use {', '.join(get_args(TaskName))}")
@@ -137,9 +141,9 @@ def open_task_model(model: str | Path | Source, task: str | None = None, *, unit
         raise InputError(f"{source} has no tokenizer, and texts cannot be read without one")
     if own == "classify":
         check_classes(loaded.config)
-    for attention in found:
+    for attention in all_attentions:
         attention.unit(unit)  # refuse before any work
-    return TaskModel(source.folder, loaded, tokenizer, found, own, unit, source.trusted)
+    return TaskModel(source.folder, loaded, tokenizer, all_attentions, own, unit, source.trusted)
 
 
 def _task_of(name: str) -> TaskName | None:

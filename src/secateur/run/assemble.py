@@ -51,11 +51,11 @@ class _Finished:
         solved = {layer.name: self.tensor(f"{layer.name}.bias") for layer in layers}
         if all(bias is None for bias in solved.values()):
             return {}
-        found: dict[str, Tensor] = {}
+        biases: dict[str, Tensor] = {}
         for layer in layers:
             bias, dtype = solved[layer.name], weights.dtype_of(f"{layer.name}.weight")
-            found[f"{layer.name}.bias"] = torch.zeros(layer.weight.shape[0], dtype=dtype) if bias is None else bias
-        return found
+            biases[f"{layer.name}.bias"] = torch.zeros(layer.weight.shape[0], dtype=dtype) if bias is None else bias
+        return biases
 
     def packed(self) -> dict[str, Tensor]:
         return {name: bits for index in range(len(self.reports)) for name, bits in self.block(index).masks.items()}

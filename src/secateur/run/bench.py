@@ -49,7 +49,7 @@ def bench(
     sources = resolve(dense), resolve(pruned)
     models = [load_with_head(source, torch.float32) for source in sources]
     blocks = [sum(layer.size for layer in Adapter(model).layers()) for model in models]
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "parameters": [model.num_parameters() for model in models],
         "parameter_ratio": models[0].num_parameters() / models[1].num_parameters(),
         "block_parameters": blocks,
@@ -64,8 +64,8 @@ def bench(
                 _runner(engine, source, model, Path(folder) / str(place), prompt, new_tokens)
                 for place, (source, model) in enumerate(zip(sources, models, strict=True))
             ]
-            found[engine] = {str(batch): _compare(pair, batch, rounds) for batch in _batches(engine, batches)}
-    return found
+            result[engine] = {str(batch): _compare(pair, batch, rounds) for batch in _batches(engine, batches)}
+    return result
 
 
 def _batches(engine: str, batches: Sequence[int]) -> Sequence[int]:

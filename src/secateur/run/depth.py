@@ -32,8 +32,8 @@ _PLAIN = (bool, int, float, str, type(None))
 
 def block_influence(stream: Stream, weights: Weights, progress: Callable[[int, int], None]) -> list[float]:
     """Every block's influence in the dense model, in one streamed forward pass."""
-    found = survey(stream, weights, (), Influence, lambda view: view.watched, progress)
-    return list(found.values())
+    influence = survey(stream, weights, (), Influence, lambda view: view.watched, progress)
+    return list(influence.values())
 
 
 def write_kept_blocks(
@@ -92,13 +92,13 @@ def check_kept_blocks(weights: Weights, source: Source, kept: Sequence[int], ids
                     dense_value.data = value.data  # what is compared is the computation, not how weights are stored
                 old_stream.hidden[0] = new_stream.hidden[0]
                 expected = old_stream.call(before[old], old, 0)
-                found = new_stream.call(after[new], new, 0)
-            if not (apart := difference(expected, found)) <= _TOLERANCE:
+                got = new_stream.call(after[new], new, 0)
+            if not (apart := difference(expected, got)) <= _TOLERANCE:
                 raise ModelError(
                     f"{before[old].name} computes something else as {after[new].name} (off by {apart:.2g} of its "
                     f"largest output): {_WHY}"
                 )
-            new_stream.hidden[0] = found
+            new_stream.hidden[0] = got
 
 
 def _check_settings(before: Block, after: Block) -> None:

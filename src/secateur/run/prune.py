@@ -171,14 +171,14 @@ class _Job:
             return None
         written = Source(self.folder.model, self.source.trusted)
         settings = stream_settings(self.recipe)
-        before, found = (
+        before, after = (
             streamed_perplexity(Weights(Checkpoint(model.folder), Adapter(skeleton(model)), self.dtype), ids, settings)
             for model, ids in ((self.source, self.held), (written, self.held))
         )
-        if before is None or found is None:
+        if before is None or after is None:
             return None
         windows, length = self.held.shape
-        return {"windows": windows, "length": length, "before": before, "after": found}
+        return {"windows": windows, "length": length, "before": before, "after": after}
 
     def _draw(self) -> TokenIds:
         plan = self.recipe.calibration.fitted(self.adapter.model.config)

@@ -95,7 +95,7 @@ def _run(
     folder.open(_plan(sources, drawn, training), resume=resume)
     before = _loss(trainer, held)
     _train(trainer, drawn, folder, progress)
-    found = {
+    result = {
         **named,
         "trust_remote_code": source.trusted,
         "training": {**asdict(training), "rate": training.peak},
@@ -107,8 +107,8 @@ def _run(
         "peak_memory_mb": peak_memory_mb(),
         "versions": versions(),
     }
-    _write(source, folder, trainer.settle(), found)
-    return found
+    _write(source, folder, trainer.settle(), result)
+    return result
 
 
 def _plan(sources: tuple[Source, Source | None], drawn: TokenIds, training: Training) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _train(trainer: Trainer, drawn: TokenIds, folder: RunFolder, progress: Calla
     progress(len(batches), len(batches))
 
 
-def _write(source: Source, folder: RunFolder, trained: Mapping[str, Tensor], found: dict[str, Any]) -> None:
+def _write(source: Source, folder: RunFolder, trained: Mapping[str, Tensor], result: dict[str, Any]) -> None:
     checkpoint = Checkpoint(source.folder)
     weights = Weights(checkpoint, Adapter(skeleton(source)), torch.float32)
     target = folder.new_model()
@@ -156,5 +156,5 @@ def _write(source: Source, folder: RunFolder, trained: Mapping[str, Tensor], fou
             if (source.folder / name).exists():
                 shutil.copyfile(source.folder / name, target / name)
         write_pruned(checkpoint, target, changed)
-        write_document(target / "recover.json", found)
+        write_document(target / "recover.json", result)
     folder.finish()

@@ -33,7 +33,7 @@ def shrunk_config(
         candidates.append(plain | _fields(family, sizes[0]))
     if family.free_heads:
         plain = {"num_key_value_heads": sizes[0].kv_heads, **plain}
-    layers = {str(number): _fields(family, one) for number, one in enumerate(sizes)}
+    layers = {str(number): _fields(family, block) for number, block in enumerate(sizes)}
     listed = plain | {"per_layer_config": layers}
     candidates += [listed, listed | {"allow_global_per_layer_attribute_access": True}]
     for candidate in candidates:

@@ -20,10 +20,10 @@ from secateur.surgery.shrink import cut_slices, shrink_, slice_layers_
 __all__ = ["add_silent_heads_", "cut_heads_", "head_sites", "heads_config"]
 
 
-def head_sites(found: Sequence[Attention], unit: str = "auto") -> list[Site]:
+def head_sites(all_attentions: Sequence[Attention], unit: str = "auto") -> list[Site]:
     """One site for every attention that has heads and can lose them."""
-    units = [attention.unit(unit) for attention in found]
-    return [one.site(chosen) for one, chosen in zip(found, units, strict=True) if chosen != "none" and one.heads]
+    chosen = [(attention, attention.unit(unit)) for attention in all_attentions]
+    return [attention.site(name) for attention, name in chosen if name != "none" and attention.heads]
 
 
 def cut_heads_(model: PreTrainedModel, sites: Sequence[Site], cut: Cut) -> None:
@@ -69,16 +69,19 @@ def heads_config(document: dict[str, Any], model: PreTrainedModel) -> dict[str, 
     A single stack lists them in the standard `per_layer_config`, a model of two stacks in
     `heads_per_layer`, by kind; the global fields keep the dense counts.
     """
-    found = attentions(model)
+    all_attentions = attentions(model)
     if model.config.model_type in DECODERS:
         width = head_dim(model.config)
         sizes = [block_sizes(block, width) for block in Adapter(model).blocks()]
         return shrunk_config(document, model.config, DECODERS[model.config.model_type], sizes)
     stacks = ENCODERS[model.config.model_type]
     if len(stacks) == 1:
-        layers = {str(attention.layer): {stacks[0].heads_field: attention.heads} for attention in found}
+        layers = {str(attention.layer): {stacks[0].heads_field: attention.heads} for attention in all_attentions}
         return document | {"per_layer_config": layers}
-    counts = {stack.kind: [one.heads for one in found if one.kind == stack.kind] for stack in stacks}
+    counts = {
+        stack.kind: [attention.heads for attention in all_attentions if attention.kind == stack.kind]
+        for stack in stacks
+    }
     return document | {"heads_per_layer": counts}
 
 

@@ -68,12 +68,12 @@ def verify(
     mask_(dense, small, sites, cut)
     (wide, wide_logits), (narrow, narrow_logits) = _trace(dense, ids), _trace(small, ids)
     names = [block.name for block in Adapter(dense).blocks()]
-    found: list[float] = []
+    differences: list[float] = []
     for name, expected, got in zip(names, wide, narrow, strict=True):
-        found.append(difference(expected, got))
-        if not found[-1] <= tolerance:
+        differences.append(difference(expected, got))
+        if not differences[-1] <= tolerance:
             raise DisagreementError(
-                f"{name} differs from the masked dense model by {found[-1]:.2g} of its largest value, allowed is "
+                f"{name} differs from the masked dense model by {differences[-1]:.2g} of its largest value, allowed is "
                 f"{tolerance:g}: the folders do not belong together, or weights were trained after the cut"
             )
     logits = difference(wide_logits, narrow_logits)
@@ -82,7 +82,7 @@ def verify(
             f"logits differ from the masked dense model's by {logits:.2g} of the largest, allowed is {tolerance:g}: "
             "what lies outside the blocks (embeddings, last norm, head) is not the dense model's"
         )
-    return Agreement(logits, found)
+    return Agreement(logits, differences)
 
 
 def _check_shapes(dense: PreTrainedModel, small: PreTrainedModel, sites: Sequence[Site], cut: Cut) -> None:
@@ -92,10 +92,10 @@ def _check_shapes(dense: PreTrainedModel, small: PreTrainedModel, sites: Sequenc
     for layer in Adapter(dense).layers():
         rows, columns = layer.weight.shape
         expected = slices.get(layer.name, Slice()).shape(rows, columns)
-        found = shrunk.get(layer.name)
-        if found != expected:
+        actual = shrunk.get(layer.name)
+        if actual != expected:
             raise InputError(
-                f"{layer.name} should be {list(expected)} after the cut, and is {found and list(found)}: the "
+                f"{layer.name} should be {list(expected)} after the cut, and is {actual and list(actual)}: the "
                 "pruned folder and its cut.json come from another dense model"
             )
 
