@@ -113,7 +113,11 @@ def _write_heads(source: Source, out: Path, document: dict[str, Any]) -> None:
     save_file({name: value.contiguous() for name, value in values.items()}, out / "model.safetensors", {"format": "pt"})
     layers = [layer for attention in all_attentions for layer in (*attention.inputs, attention.output)]
     names: dict[int, str] = {id(module): name for name, module in model.named_modules()}
-    biases = {names[id(one.module)]: _bias(one) for one in all_attentions if hasattr(one.module, "computes_own_bias")}
+    biases = {
+        names[id(attention.module)]: _bias(attention)
+        for attention in all_attentions
+        if hasattr(attention.module, "computes_own_bias")
+    }
     document |= {
         "shrunk_layers": {layer.name: list(layer.weight.shape) for layer in layers},
         "shrunk_attention": {},

@@ -1,4 +1,4 @@
-"""The laws random weights follow, and how the neurons for one input's weights are chosen under each."""
+"""The distributions of random weights, and how the neurons for one input's weights are chosen under each."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from secateur.lottery.golden import decompose
 from secateur.lottery.random_weights import Stream, fraction, streams, word
 from secateur.lottery.subset_sum import MOST, meet
 
-__all__ = ["Choice", "Hyperbolic", "Law", "Places", "Round", "Uniform", "best_round", "measured_miss"]
+__all__ = ["Choice", "Hyperbolic", "Distribution", "Places", "Round", "Uniform", "best_round", "measured_miss"]
 
 _1 = np.uint64(1)
 _TRIALS = 2000
@@ -47,8 +47,8 @@ class Choice(NamedTuple):
 
 
 @runtime_checkable
-class Law(Protocol):
-    """A law of single weights, with the draws a weight needs under it."""
+class Distribution(Protocol):
+    """A distribution of single weights, with the draws a weight needs under it."""
 
     @property
     def neurons(self) -> int:

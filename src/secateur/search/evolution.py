@@ -53,7 +53,7 @@ class Evolution(Generic[T]):
             raise InputError("search: trials and population should be at least 1, parents at least 2")
 
     def generation(self, earlier: Sequence[T], fitness: Mapping[int, float]) -> list[T]:
-        """The candidates that follow on `found`, whole generations whose fitness is known by number.
+        """The candidates that follow on `earlier`, whole generations whose fitness is known by number.
 
         No candidate comes twice. Raises InputError when the space is used up.
         """
