@@ -1,4 +1,4 @@
-"""The plan: from a target's sizes and norms to the random network's distributions and widths, before anything is built."""
+"""The plan: from a target's sizes and norms to the random distributions and widths, before anything is built."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
