@@ -18,7 +18,7 @@ LAYERS = {
     "calibrate": 3,
     "score": 4,
     "solve": 4,
-    "allocator": 4,
+    "allocate": 4,
     "train": 4,
     "surgery": 4,
     "evaluate": 5,

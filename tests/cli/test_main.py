@@ -15,7 +15,7 @@ from secateur.cli.main import app
 OPTIONS = {
     "prune": "--allocator --budget --calibration --dtype --json --length --method --out --pattern --ratio --ratios "
     "--resume --round-to --samples --save-dtype --seed --text-column --trust-remote-code model",
-    "allocator": "--allocator --budget --calibration --figures --length --out --ratio --samples --seed --text-column "
+    "allocate": "--allocator --budget --calibration --figures --length --out --ratio --samples --seed --text-column "
     "--trust-remote-code model",
     "search": "--calibration --eval-samples --figures --json --length --out --population --ratio --samples --seed "
     "--space --storage --text-column --trials --trust-remote-code --workers model",

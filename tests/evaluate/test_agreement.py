@@ -2,13 +2,13 @@ import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
-from secateur.heads.subject import open_subject
 
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError, NumericalError
 from secateur.core.files import write_document
 from secateur.evaluate.agreement import verify_folders
 from secateur.heads.prune import prune_heads
+from secateur.heads.task_model import open_task_model
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 
@@ -25,7 +25,7 @@ def test_folders_that_belong_together_agree(pattern, saved, ids, tmp_path):
 
 def test_models_that_lost_heads_agree_with_gates_at_zero(saved_task, labelled, tmp_path):
     folder = saved_task("BertForSequenceClassification")
-    prune_heads(open_subject(folder), (str(labelled), None), tmp_path / "out", 0.5)
+    prune_heads(open_task_model(folder), (str(labelled), None), tmp_path / "out", 0.5)
     assert verify_folders(str(folder), str(tmp_path / "out"), tokens=16).logits < 1e-4
     with pytest.raises(InputError, match="they are no pair"):
         verify_folders(str(saved_task("RobertaForSequenceClassification")), str(tmp_path / "out"))

@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import binomtest, kstest
 
 from secateur.core.errors import InputError
-from secateur.lottery.distributions import Hyperbolic, Law, Places, Uniform, best_round, measured_miss
+from secateur.lottery.distributions import Distribution, Hyperbolic, Places, Uniform, best_round, measured_miss
 from secateur.lottery.golden import GOLDEN
 from secateur.lottery.random_weights import streams
 
@@ -30,7 +30,7 @@ def test_chosen_products_add_up_to_the_weights_on_either_side_of_zero(law, sides
     into, out = streams(3, 0, (7, len(WEIGHTS)))
     places = Places(4, np.full(len(WEIGHTS), 100, dtype=np.int64), 6000, sides)
     chosen = law.choose(into, out, WEIGHTS, places)
-    assert chosen.missing == 0 and isinstance(law, Law)
+    assert chosen.missing == 0 and isinstance(law, Distribution)
     found, accuracy = products(law, chosen, places, into, out), 2.0 * GOLDEN**-10
     for side in range(sides):
         for output, weight in enumerate(WEIGHTS):

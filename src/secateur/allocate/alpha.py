@@ -50,8 +50,8 @@ class AlphaPruning:
 
     def read(self, view: BlockView) -> float:
         """The mean tail exponent of the block's matrices."""
-        found = [tail_exponent(weight) for weight in view.weights.values()]
-        return sum(found) / len(found)
+        exponents = [tail_exponent(weight) for weight in view.weights.values()]
+        return sum(exponents) / len(exponents)
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """Ratios by block that rise with the exponent."""

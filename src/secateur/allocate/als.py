@@ -52,9 +52,9 @@ def orthogonality(a: Features, b: Features) -> float:
 def correlation(features: Sequence[Features]) -> Float[np.ndarray, "count count"]:
     """Every pair's orthogonality; symmetric, ones on the diagonal."""
     matrix = np.eye(len(features))
-    for i, one in enumerate(features):
+    for i, feature in enumerate(features):
         for j in range(i):
-            matrix[i, j] = matrix[j, i] = orthogonality(one, features[j])
+            matrix[i, j] = matrix[j, i] = orthogonality(feature, features[j])
     return matrix
 
 
@@ -84,14 +84,14 @@ def fill(
             f"ratio {1 - density:g} cannot be met within als bounds {1 - high:g}..{1 - low:g}: ask for one inside"
         )
     share = np.asarray(sizes, dtype=float) / total
-    found = linprog(
+    solution = linprog(
         -np.asarray(worth),
         A_ub=share[None],
         b_ub=[min(density, high)],
         bounds=[(low, high)] * len(share),
         method="highs",
     )
-    steps = low + np.floor((found.x - low) / grid + 1e-9) * grid
+    steps = low + np.floor((solution.x - low) / grid + 1e-9) * grid
     left = density - float(share @ steps)
     for i in np.argsort(-np.asarray(worth) / share, kind="stable"):
         more = min(high - steps[i], left / share[i])
@@ -158,10 +158,10 @@ class ALS:
         blocks = self._ratios(dict(zip(names, worth, strict=True)), sizes, ratio, ratio)
         if not self.within:
             return Allocation(blocks)
-        found: dict[str, float] = {}
+        ratios: dict[str, float] = {}
         for name in names:
-            found |= self._ratios(problem.summaries[name][1], problem.blocks[name], blocks[name], ratio)
-        return Allocation(found)
+            ratios |= self._ratios(problem.summaries[name][1], problem.blocks[name], blocks[name], ratio)
+        return Allocation(ratios)
 
     def _worth(self, matrix: Float[np.ndarray, "count count"]) -> list[float]:
         own = importance(matrix)
@@ -175,7 +175,7 @@ class ALS:
         low, high = max(0.0, target - reach), min(1.0, target + reach)
         if self.smooth:
             mean = math.fsum(worth.values()) / len(worth)
-            parts = Allocation({name: min(max(ratio - (one - mean) / 16, 0), 1) for name, one in worth.items()})
+            parts = Allocation({name: min(max(ratio - (value - mean) / 16, 0), 1) for name, value in worth.items()})
             return dict(parts.balanced(sizes, ratio, low, high).ratios)
         counts = [sizes[name] for name in worth]
         densities = fill(list(worth.values()), counts, 1 - ratio, (1 - high, 1 - low), self.grid)

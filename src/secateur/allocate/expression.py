@@ -158,7 +158,7 @@ class Expression:
 
 def parse(text: str) -> Expression:
     """An expression from its text, such as (abslog)-(var)-(atan,asin)-(7). Raises InputError on anything else."""
-    found = re.fullmatch(r"\(([\w,]+)\)-\((\w+)\)-\(([\w,]+)\)-\((\d+)\)", text.lower().removeprefix("w:"))
-    if not found:
+    match = re.fullmatch(r"\(([\w,]+)\)-\((\w+)\)-\(([\w,]+)\)-\((\d+)\)", text.lower().removeprefix("w:"))
+    if not match:
         raise InputError(f"expression {text!r} should look like (abslog)-(var)-(atan,asin)-(7)")
-    return Expression(tuple(found[1].split(",")), found[2], tuple(found[3].split(",")), int(found[4]))
+    return Expression(tuple(match[1].split(",")), match[2], tuple(match[3].split(",")), int(match[4]))

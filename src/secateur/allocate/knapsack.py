@@ -39,11 +39,11 @@ def ratio_losses(
 ) -> list[float]:
     """Expected growth of the loss, nats a token, when every row loses its lowest Wanda scores."""
     rank = (weight.abs() * gram.diagonal().sqrt()).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-    found: list[float] = []
+    losses: list[float] = []
     for ratio in ratios:
         change = torch.where(rank < round(ratio * weight.shape[1]), weight, 0)
-        found.append(expected_loss(change, gram, sensitivity))
-    return found
+        losses.append(expected_loss(change, gram, sensitivity))
+    return losses
 
 
 def cheapest(
@@ -73,8 +73,8 @@ def cheapest(
 def _at_price(cost: Costs, gain: Gains, price: float) -> Choice:
     """Every part's choice of least cost - price * gain; of equal ones that of most gain."""
     value = cost - price * gain
-    found: Choice = np.where(value <= value.min(axis=1, keepdims=True), gain, -1).argmax(axis=1)
-    return found
+    choice: Choice = np.where(value <= value.min(axis=1, keepdims=True), gain, -1).argmax(axis=1)
+    return choice
 
 
 def _total(table: Costs | Gains, chosen: Choice) -> Any:
@@ -120,23 +120,23 @@ def _best(cost: Costs, gain: Gains, need: int, price: float, known: Choice) -> C
     if room <= 0:
         return known
     places = [np.flatnonzero(row <= room) for row in excess]
-    least = [int(gain[part, found].min()) for part, found in enumerate(places)]
-    most = [int(gain[part, found].max()) for part, found in enumerate(places)]
+    least = [int(gain[part, corners].min()) for part, corners in enumerate(places)]
+    most = [int(gain[part, corners].max()) for part, corners in enumerate(places)]
     order = sorted(range(len(cost)), key=lambda part: (len(places[part]) > 1, least[part] - most[part], part))
     states = (np.zeros(1, dtype=np.int64), np.zeros(1), np.zeros(1))
     trail: list[tuple[Choice, Choice]] = []
     lowest, highest = sum(least), sum(most)
     for part in order:
         lowest, highest = lowest - least[part], highest - most[part]
-        found = places[part]
+        corners = places[part]
         gained, paid, over = (
-            (have[:, None] + table[part, found]).ravel()
+            (have[:, None] + table[part, corners]).ravel()
             for have, table in zip(states, (gain, cost, excess), strict=True)
         )
         hope = (gained + highest >= need) & (over + price * np.maximum(gained + lowest - need, 0) <= room)
         kept = _undominated(gained, paid, np.flatnonzero(hope))
         states = (gained[kept], paid[kept], over[kept])
-        trail.append((kept // len(found), found[kept % len(found)]))
+        trail.append((kept // len(corners), corners[kept % len(corners)]))
     if not len(states[1]) or float(states[1].min()) >= upper:
         return known
     at, chosen = int(states[1].argmin()), known.copy()
@@ -167,8 +167,8 @@ def choose(
     )
     ratios = np.unique(np.round(np.clip([ratio, *(ratio - steps), *(ratio + steps)], 0.0, 1.0), 6))
     losses = {
-        name: np.interp(ratios, (0.0, *MEASURED[: len(found)]), (0.0, *found), right=np.inf).tolist()
-        for name, found in curves.items()
+        name: np.interp(ratios, (0.0, *MEASURED[: len(curve)]), (0.0, *curve), right=np.inf).tolist()
+        for name, curve in curves.items()
     }
     chosen = Allocation(cheapest(losses, ratios.tolist(), sizes, ratio))
     return chosen.balanced(sizes, ratio)
@@ -209,5 +209,5 @@ class Knapsack:
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """Ratios by layer. Raises RatioError where no choice meets the target."""
-        curves = {name: found for block in problem.summaries.values() for name, found in block.items()}
+        curves = {name: losses for block in problem.summaries.values() for name, losses in block.items()}
         return choose(curves, problem.layers, ratio, self.reach, self.grid)

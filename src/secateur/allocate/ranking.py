@@ -44,14 +44,14 @@ class Ranking:
 
     def read(self, view: BlockView) -> dict[str, Int[Tensor, " bins"]]:
         """How many scores fall into every bin, by matrix."""
-        found: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
         for name, weight in view.weights.items():
             scale = view.stats[name][InputRMS].value if self.score == "wanda" else torch.ones(weight.shape[1])
             place = ((weight.abs() * scale).log() - _LOW) * (_BINS / (_HIGH - _LOW))
             if torch.isnan(place).any():
                 raise NumericalError(f"{name}: scores hold NaN: check the weights and the calibration statistics")
-            found[name] = place.clamp(0, _BINS - 1).long().flatten().bincount(minlength=_BINS)
-        return found
+            counts[name] = place.clamp(0, _BINS - 1).long().flatten().bincount(minlength=_BINS)
+        return counts
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """Ratios by layer; within the threshold's bin every matrix loses the same share.

@@ -30,12 +30,12 @@ def column_losses(
     matrix = damped(gram, damp)
     inverse = inverse_factor(matrix).square().sum(dim=0)  # the diagonal of H^-1 = U^T U
     errors = weight.square().sum(dim=0) / inverse * (gram.diagonal() > 0)  # dead columns go first
-    found: list[float] = []
+    losses: list[float] = []
     for ratio in ratios:
         kept = keep_highest(errors[None], round(ratio * weight.shape[1]))[0]
         change = weight - refit_columns(weight, kept, matrix)
-        found.append(expected_loss(change, gram, sensitivity))
-    return found
+        losses.append(expected_loss(change, gram, sensitivity))
+    return losses
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,8 +85,8 @@ def row_text(row: Row, column: str | None, tokenizer: PreTrainedTokenizerBase | 
     if name in row.fields:
         text = row.fields[name]
         if not isinstance(text, str):
-            found = "null" if text is None else type(text).__name__
-            raise InputError(f"{row.where}: field {name!r} should be text, found {found}")
+            kind = "null" if text is None else type(text).__name__
+            raise InputError(f"{row.where}: field {name!r} should be text, found {kind}")
         if any("\ud800" <= sign <= "\udfff" for sign in text):
             raise InputError(f"{row.where}: field {name!r} holds half of a character (a lone surrogate)")
         return text
@@ -123,8 +123,8 @@ def _content(content: Any, where: str) -> str:
     parts = content if isinstance(content, list) else [content]
     texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
     if not all(isinstance(text, str) for text in texts):
-        found = next(part for part, text in zip(parts, texts, strict=True) if not isinstance(text, str))
-        raise InputError(f"{where}: the content of a message should be text, found {str(found)[:60]!r}")
+        wrong = next(part for part, text in zip(parts, texts, strict=True) if not isinstance(text, str))
+        raise InputError(f"{where}: the content of a message should be text, found {str(wrong)[:60]!r}")
     return "".join(map(str, texts))
 
 

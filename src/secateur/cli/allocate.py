@@ -40,13 +40,13 @@ def allocate(
     recipe = parse_recipe({"method": "magnitude", "allocator": allocator, "calibration": data, **size})
     with progress("reading blocks") as bar:
         survey = survey_model(resolve(model, trusted=trust_remote_code), recipe, progress=bar)
-    found = survey.ratios()
+    allocation = survey.ratios()
     with storage_errors(out):
-        found.save(out)
+        allocation.save(out)
     if figures is not None:
-        _draw_ratios(survey, found, figures)
+        _draw_ratios(survey, allocation, figures)
     table = Table("layer", "ratio", "")
-    for name, share in found.ratios.items():
+    for name, share in allocation.ratios.items():
         table.add_row(name, f"{share:.4f}", "#" * round(40 * share))
     screen.print(table)
 
@@ -81,17 +81,17 @@ def search(
     plan = Search(ratio=ratio, space=space, storage=storage, calibration=data, **sizes)
     source = resolve(model, trusted=trust_remote_code)
     with resumable("finished trials are kept: rerun the command to go on"), progress("trials") as bar:
-        found = search_ratios(source, plan, out.with_name(out.name + ".search"), progress=bar)
-    result = {"candidate": found.candidate, "fitness": found.fitness, "uniform": found.uniform}
+        best = search_ratios(source, plan, out.with_name(out.name + ".search"), progress=bar)
+    result = {"candidate": best.candidate, "fitness": best.fitness, "uniform": best.uniform}
     with storage_errors(out):
-        write_document(out.with_name(out.name + ".search") / "history.json", result | {"history": found.history})
-        found.allocation.save(out)
+        write_document(out.with_name(out.name + ".search") / "history.json", result | {"history": best.history})
+        best.allocation.save(out)
     if figures is not None:
-        _draw_history(found, figures)
+        _draw_history(best, figures)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return
-    say(f"{found.words}\n{found.fitness:.4f} nats a token, uniform {found.uniform:.4f}; ratios in {out}")
+    say(f"{best.words}\n{best.fitness:.4f} nats a token, uniform {best.uniform:.4f}; ratios in {out}")
 
 
 def _check_outputs(out: Path, figures: Path | None) -> None:
@@ -103,20 +103,20 @@ def _check_outputs(out: Path, figures: Path | None) -> None:
         need_figures()
 
 
-def _draw_ratios(survey: Any, found: Any, folder: Path) -> None:
+def _draw_ratios(survey: Any, allocation: Any, folder: Path) -> None:
     from secateur.allocate.als import ALS
     from secateur.report.figures import correlation_figure, ratios_figure, save_figure
 
     method, problem = survey.recipe.build_allocator(), survey.problem
-    save_figure(ratios_figure(problem.blocks, found.ratios, type(method).__name__), folder / "ratios.png")
+    save_figure(ratios_figure(problem.blocks, allocation.ratios, type(method).__name__), folder / "ratios.png")
     if isinstance(method, ALS):
         title = f"what repeats, by block {method.source}s"
         save_figure(correlation_figure(method.correlations(problem), title), folder / "correlation.png")
 
 
-def _draw_history(found: Any, folder: Path) -> None:
+def _draw_history(best: Any, folder: Path) -> None:
     from secateur.report.figures import history_figure, ratios_figure, save_figure
 
-    save_figure(history_figure(found.history, found.uniform, found.words), folder / "history.png")
-    blocks = {name: {name: 1} for name in found.allocation.ratios}
-    save_figure(ratios_figure(blocks, found.allocation.ratios, found.candidate), folder / "ratios.png")
+    save_figure(history_figure(best.history, best.uniform, best.words), folder / "history.png")
+    blocks = {name: {name: 1} for name in best.allocation.ratios}
+    save_figure(ratios_figure(blocks, best.allocation.ratios, best.candidate), folder / "ratios.png")

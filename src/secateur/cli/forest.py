@@ -34,8 +34,8 @@ def fit(
     """Grow a forest on 80% of DATA, measure error and cost on the rest, and save it without pickle."""
     from secateur.forest.run import fit_forest
 
-    found = fit_forest(data, target, out, costs=costs, trees=trees, regression=regression, jobs=jobs, seed=seed)
-    _tell(found, out, as_json=as_json)
+    result = fit_forest(data, target, out, costs=costs, trees=trees, regression=regression, jobs=jobs, seed=seed)
+    _tell(result, out, as_json=as_json)
 
 
 @forest.command()
@@ -70,8 +70,8 @@ def prune(
         raise InputError("say what to prune to: one of --budget, --trade-off and --path")
     new_axes()  # without matplotlib, before any work
     options = ForestOptions(budget=budget, trade_off=trade_off, points=points, solver=solver, peers=peers, onnx=onnx)
-    found = prune_forest(model, data, target, out, options, costs=costs, test=test, finish=_draw)
-    _tell(found, out, as_json=as_json)
+    result = prune_forest(model, data, target, out, options, costs=costs, test=test, finish=_draw)
+    _tell(result, out, as_json=as_json)
 
 
 @forest.command()
@@ -80,47 +80,47 @@ def report(folder: Annotated[Path, typer.Argument(help="What `forest prune` wrot
     from secateur.core.errors import InputError
     from secateur.core.files import read_document
 
-    found = read_document(folder / "forest.json")
+    result = read_document(folder / "forest.json")
     try:
-        _draw(found, folder)
-        _tell(found, folder, as_json=as_json)
+        _draw(result, folder)
+        _tell(result, folder, as_json=as_json)
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / 'forest.json'} is not what `forest prune` wrote: {error!r}") from error
 
 
-def _draw(found: dict[str, Any], folder: Path) -> None:
+def _draw(result: dict[str, Any], folder: Path) -> None:
     from secateur.report.figures import save_figure
     from secateur.report.forest import bill_figure, frontier_figure, use_figure
 
-    rows = found.get("measured_on", "")
-    if "path" in found:
+    rows = result.get("measured_on", "")
+    if "path" in result:
         figure = frontier_figure(
-            found["path"],
-            found.get("chosen"),
-            found.get("peers", {}),
-            before=found.get("before"),
+            result["path"],
+            result.get("chosen"),
+            result.get("peers", {}),
+            before=result.get("before"),
             rows=rows,
         )
         save_figure(figure, folder / "frontier.png")
-    if "bills" in found:
-        save_figure(bill_figure(found["bills"], rows=rows), folder / "bills.png")
-        save_figure(use_figure(found["use"], rows=rows), folder / "use.png")
+    if "bills" in result:
+        save_figure(bill_figure(result["bills"], rows=rows), folder / "bills.png")
+        save_figure(use_figure(result["use"], rows=rows), folder / "use.png")
 
 
-def _tell(found: dict[str, Any], folder: Path, *, as_json: bool) -> None:
-    kept = {name: value for name, value in found.items() if name not in ("bills", "path", "peers", "use")}
+def _tell(result: dict[str, Any], folder: Path, *, as_json: bool) -> None:
+    kept = {name: value for name, value in result.items() if name not in ("bills", "path", "peers", "use")}
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(result, indent=2))
         return
-    if found.get("chosen") is None:
-        _tell_path(found.get("path", []))
+    if result.get("chosen") is None:
+        _tell_path(result.get("path", []))
     show(kept, as_json=False)
-    if found.get("names") == "none":
+    if result.get("names") == "none":
         say("the forest has no column names: columns were taken in the order they stand in")
-    if "measured_on" in found:
-        say(f"error and cost are those of {found['measured_on']}")
-    if "corners" in found.get("chosen", {}):
-        say(f"chosen: least error there of the {found['chosen']['corners']} corners within the budget")
+    if "measured_on" in result:
+        say(f"error and cost are those of {result['measured_on']}")
+    if "corners" in result.get("chosen", {}):
+        say(f"chosen: least error there of the {result['chosen']['corners']} corners within the budget")
     say(f"in {folder}")
 
 

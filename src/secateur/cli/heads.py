@@ -59,8 +59,8 @@ def importance(
     data_options = DataOptions(samples=samples, batch=batch, length=length)
     task_model = open_task_model(resolve(model, trusted=trust_remote_code), task)
     with progress("batches") as bar:
-        found = report_importance(task_model, data, out, scoring, data_options, progress=bar)
-    _tell(found, out, as_json=as_json)
+        result = report_importance(task_model, data, out, scoring, data_options, progress=bar)
+    _tell(result, out, as_json=as_json)
 
 
 @heads.command()
@@ -86,8 +86,8 @@ def ablate(
     data_options = DataOptions(samples=samples, batch=batch, length=length)
     task_model = open_task_model(resolve(model, trusted=trust_remote_code), task)
     with progress("heads") as bar:
-        found = report_ablation(task_model, data, out, data_options, keep=keep_one, seed=seed, progress=bar)
-    _tell(found, out, as_json=as_json)
+        result = report_ablation(task_model, data, out, data_options, keep=keep_one, seed=seed, progress=bar)
+    _tell(result, out, as_json=as_json)
 
 
 @heads.command()
@@ -131,8 +131,8 @@ def curve(
     data_options = DataOptions(samples=samples, batch=batch, length=length)
     task_model = open_task_model(resolve(model, trusted=trust_remote_code), task, unit=unit)
     with progress("models judged") as bar:
-        found = report_curve(task_model, (data, test), out, orders, data_options, step=step, progress=bar)
-    _tell(found, out, as_json=as_json)
+        result = report_curve(task_model, (data, test), out, orders, data_options, step=step, progress=bar)
+    _tell(result, out, as_json=as_json)
 
 
 @heads.command()
@@ -174,19 +174,13 @@ def prune(
     data_options = DataOptions(samples=samples, batch=batch, length=length)
     task_model = open_task_model(resolve(model, trusted=trust_remote_code), task, unit=unit)
     with progress("scoring") as bar:
-        found = prune_heads(
+        result = prune_heads(
             task_model, (data, test), out, ratio, plan, data_options=data_options, onnx=onnx, progress=bar
         )
     if as_json:
-        return show(found, as_json=True)
-    rows = "windows" if found["metric"] == "perplexity" else "rows"
-    gone = found["heads_before"] - found["heads"]
-    say(
-        f"{gone} of {found['heads_before']} heads removed, {found['parameters_before']:,} to {found['parameters']:,} "
-        f"parameters; {found['metric']} {found['before']:.4f} before, {found['after']:.4f} after\n"
-        f"scored on {found['data_rows']} {rows} of {found['data']}, judged on {found['test_rows']} of {found['test']}\n"
-        f"{out}: loads with transformers' Auto classes after `import secateur`"
-    )
+        show(result, as_json=True)
+        return
+    say(f"{_summary(result)}\n{out}: loads with transformers' Auto classes after `import secateur`")
 
 
 @heads.command()
@@ -213,18 +207,30 @@ def finetune(
 
     plan = Finetuning(epochs=epochs, batch=batch, rate=rate, length=length, seed=seed)
     with progress("training steps") as bar:
-        found = run_finetune(resolve(model, trusted=trust_remote_code), data, out, plan, test=test, progress=bar)
-    show(found, as_json=as_json)
+        result = run_finetune(resolve(model, trusted=trust_remote_code), data, out, plan, test=test, progress=bar)
+    show(result, as_json=as_json)
 
 
-def _tell(found: dict[str, Any], out: Path, *, as_json: bool) -> None:
+def _summary(result: dict[str, Any]) -> str:
+    rows = "windows" if result["metric"] == "perplexity" else "rows"
+    removed = result["heads_before"] - result["heads"]
+    return (
+        f"{removed} of {result['heads_before']} heads removed, "
+        f"{result['parameters_before']:,} to {result['parameters']:,} parameters; "
+        f"{result['metric']} {result['before']:.4f} before, {result['after']:.4f} after\n"
+        f"scored on {result['data_rows']} {rows} of {result['data']}, "
+        f"judged on {result['test_rows']} of {result['test']}"
+    )
+
+
+def _tell(result: dict[str, Any], out: Path, *, as_json: bool) -> None:
     if as_json:
-        show(found, as_json=True)
+        show(result, as_json=True)
         return
-    rows = found.get("rows", [])
+    rows = result.get("rows", [])
     if rows:
         table = Table(*rows[0])
         for row in rows:
             table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
         screen.print(table)
-    say("\n".join([*found["words"], f"written to {out}"]))
+    say("\n".join([*result["words"], f"written to {out}"]))

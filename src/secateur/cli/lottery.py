@@ -89,8 +89,8 @@ def _build(target: str, asked: Any, out: Path, settings: dict[str, Any], *, as_j
     from secateur.lottery.run import draw_lottery
 
     with progress("inputs") as bar:
-        found = draw_lottery(target, asked, out, **settings, illustrate=_draw, progress=bar)
-    _tell(found, out, as_json=as_json)
+        result = draw_lottery(target, asked, out, **settings, illustrate=_draw, progress=bar)
+    _tell(result, out, as_json=as_json)
 
 
 def _sizes(layers: str) -> list[int]:
@@ -116,30 +116,30 @@ def _table(promised: dict[str, Any]) -> None:
     screen.print(table)
 
 
-def _draw(found: dict[str, Any], folder: Path) -> None:
+def _draw(result: dict[str, Any], folder: Path) -> None:
     from secateur.report.figures import save_figure
     from secateur.report.lottery import growth_figure, layers_figure, widths_figure
 
-    reached = (found["lottery"]["eps"], found["reached_factor"])
-    save_figure(widths_figure(found["widths"], reached), folder / "widths.png")
-    save_figure(growth_figure(found["widths"]), folder / "growth.png")
-    save_figure(layers_figure(found["layers"]), folder / "layers.png")
+    reached = (result["lottery"]["eps"], result["reached_factor"])
+    save_figure(widths_figure(result["widths"], reached), folder / "widths.png")
+    save_figure(growth_figure(result["widths"]), folder / "growth.png")
+    save_figure(layers_figure(result["layers"]), folder / "layers.png")
 
 
-def _tell(found: dict[str, Any], folder: Path, *, as_json: bool) -> None:
-    proof = found["certificate"]
+def _tell(result: dict[str, Any], folder: Path, *, as_json: bool) -> None:
+    proof = result["certificate"]
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(result, indent=2))
     else:
-        reached, kept = found["reached_factor"], found["kept_factor"]
-        say(f"neurons for every input: {found['factor']:,.0f} promised, {reached:,.0f} reached, {kept:,.1f} kept")
+        reached, kept = result["reached_factor"], result["kept_factor"]
+        say(f"neurons for every input: {result['factor']:,.0f} promised, {reached:,.0f} reached, {kept:,.1f} kept")
         say(f"error: {proof['bound']:.2e} proved, {proof['found']:.2e} found, {proof['eps']:g} asked for")
-        if "predictions" in found:
-            same = found["predictions"]
+        if "predictions" in result:
+            same = result["predictions"]
             say(f"predictions: {same['same']:,} of {same['rows']:,} rows the same")
-        say(f"in {folder}, {found['seconds']:.1f} s")
+        say(f"in {folder}, {result['seconds']:.1f} s")
     if proof["missing"]:
-        tries = found["tries"]
+        tries = result["tries"]
         err.print(f"{proof['missing']} intervals or sums were not in the random network ({tries} tries): add --tries")
     if not proof["holds"]:
         raise typer.Exit(1)

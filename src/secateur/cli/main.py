@@ -162,7 +162,7 @@ def recover(
     sizes: Any = {"steps": steps, "batch": batch, "length": length, "rank": rank}
     training = Training(**sizes, rate=rate, seed=seed, text_column=text_column)
     with resumable(_RESUME), progress("training steps") as bar:
-        found = run_recover(
+        result = run_recover(
             model,
             text,
             out,
@@ -172,7 +172,7 @@ def recover(
             trust_remote_code=trust_remote_code,
             progress=bar,
         )
-    show(found, as_json=as_json)
+    show(result, as_json=as_json)
     if not as_json:
         say(f"{out}: trained; next: secateur evaluate {shlex.quote(out)} --perplexity FILE")
 
@@ -224,17 +224,17 @@ def verify(
     from secateur.storage.source import resolve
 
     try:
-        found = verify_folders(*(resolve(name, trusted=trust_remote_code) for name in (dense, pruned)))
+        agreement = verify_folders(*(resolve(name, trusted=trust_remote_code) for name in (dense, pruned)))
     except DisagreementError as error:
         if as_json:
             typer.echo(json.dumps({"same": False, "why": str(error)}))
         err.print(f"not the same: {error}", soft_wrap=True)
         raise typer.Exit(1) from None
     if as_json:
-        typer.echo(json.dumps({"same": True} | found._asdict()))
+        typer.echo(json.dumps({"same": True} | agreement._asdict()))
         return
-    worst = max(found.blocks)
-    say(f"same: blocks differ by at most {worst:.1e} of their largest value, logits by {found.logits:.1e}")
+    worst = max(agreement.blocks)
+    say(f"same: blocks differ by at most {worst:.1e} of their largest value, logits by {agreement.logits:.1e}")
 
 
 @app.command()

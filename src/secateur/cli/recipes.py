@@ -55,5 +55,5 @@ def _option(key: str, option: Any, value: Any) -> Iterator[str]:
     if option.is_flag:
         yield from option.opts[:1] if value else option.secondary_opts[:1]
         return
-    for one in value if isinstance(value, list) else [value]:
-        yield from (option.opts[0], str(one))
+    for item in value if isinstance(value, list) else [value]:
+        yield from (option.opts[0], str(item))

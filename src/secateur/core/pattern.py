@@ -222,10 +222,10 @@ def parse_pattern(text: str) -> Pattern:
         return Unstructured()
     if text == "row":
         return PerRow()
-    if found := re.fullmatch(r"columns(?::(\d{1,9}))?", text):
-        return Columns(unit=int(found[1] or 1))
-    if found := re.fullmatch(r"(\d{1,9}):(\d{1,9})", text):
-        return NM(n=int(found[1]), m=int(found[2]))
+    if match := re.fullmatch(r"columns(?::(\d{1,9}))?", text):
+        return Columns(unit=int(match[1] or 1))
+    if match := re.fullmatch(r"(\d{1,9}):(\d{1,9})", text):
+        return NM(n=int(match[1]), m=int(match[2]))
     raise PatternError(
         f"pattern {text!r} is unknown: use unstructured, row, columns, columns:UNIT or n:m such as 2:4; "
         "a recipe also takes heads+channels, query-heads+channels, channels or blocks"

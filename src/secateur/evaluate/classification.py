@@ -95,8 +95,8 @@ def classification_task(
     if model.config.pad_token_id is None:
         batch = 1
     rows = tokenizer(
-        [one.text for one in examples],
-        [one.pair for one in examples] if examples[0].pair is not None else None,
+        [example.text for example in examples],
+        [example.pair for example in examples] if examples[0].pair is not None else None,
         truncation=True,
         max_length=min(length, tokenizer.model_max_length),
         verbose=False,
@@ -141,17 +141,17 @@ def read_examples(path: Path, limit: int | None = None) -> list[Example]:
     """
     kind = file_kind(path)
     if kind == ".tsv":
-        found = [_plain(where, line.split("\t")) for where, line in read_lines(path)[:limit]]
+        examples = [_plain(where, line.split("\t")) for where, line in read_lines(path)[:limit]]
     elif kind in ROW_FILES:
-        found = [_named(row) for row in read_rows(path)[:limit]]
+        examples = [_named(row) for row in read_rows(path)[:limit]]
     else:
         raise InputError(f"labelled texts {str(path)!r} should be a .tsv, {', '.join(ROW_FILES)} file")
-    if not found:
+    if not examples:
         raise InputError(f"labelled texts {str(path)!r} are empty")
-    whole = {(example.pair is None, example.label is None) for example in found}
+    whole = {(example.pair is None, example.label is None) for example in examples}
     if len(whole) > 1:
         raise InputError(f"{path}: every line should have the same fields, some lack a label or a second text")
-    return found
+    return examples
 
 
 def _plain(where: str, fields: list[str]) -> Example:

@@ -80,7 +80,7 @@ def language_task(
     check_ids(inputs, model.config, f"text {source!r}")
     check_ids(windows, model.config, f"text {source!r}")
     parts = zip(inputs.split(batch), labels.split(batch), strict=True)
-    return Language([{"input_ids": one, "labels": label} for one, label in parts], causal)
+    return Language([{"input_ids": sample_ids, "labels": label} for sample_ids, label in parts], causal)
 
 
 def _hide(windows: Tensor, start: int, body: int) -> Tensor:

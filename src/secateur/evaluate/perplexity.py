@@ -83,17 +83,17 @@ class Perplexity:
         """(first token, tokens scored at the window's end) of every window."""
         body = (self.length or _LENGTH) - prefix
         stride = min(self.stride or body, body)
-        found: list[tuple[int, int]] = []
+        spans: list[tuple[int, int]] = []
         reached = 0  # tokens before this one are scored
         for start in range(0, tokens, stride):
             end = min(start + body, tokens)
             first = max(reached, start if prefix else start + 1)  # the first token has nothing before it
             if end > first:
-                found.append((start, end - first))
+                spans.append((start, end - first))
             reached = end
-            if end == tokens or len(found) == self.limit:
+            if end == tokens or len(spans) == self.limit:
                 break
-        return found
+        return spans
 
 
 @torch.no_grad()

@@ -76,15 +76,15 @@ def paired_bootstrap(
 def pad_batches(rows: Sequence[Sequence[int]], size: int, pad: int) -> list[tuple[list[int], Tensor, Tensor]]:
     """Rows of ids in batches of like length: which rows, ids `[batch, seq]` padded at the right, and their mask."""
     order = sorted(range(len(rows)), key=lambda row: (-len(rows[row]), row))
-    found = []
+    batches = []
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         lengths = torch.tensor([len(rows[row]) for row in chosen])
         mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
         ids = torch.full(mask.shape, pad)
         ids[mask] = torch.tensor([token for row in chosen for token in rows[row]])
-        found.append((chosen, ids, mask.long()))
-    return found
+        batches.append((chosen, ids, mask.long()))
+    return batches
 
 
 def count_samples(task: Task) -> int:

@@ -38,19 +38,19 @@ class Translation:
     @torch.no_grad()
     def translate(self, model: Any) -> list[str]:
         """Greedy translations in the order of the references."""
-        found: list[str] = []
+        texts: list[str] = []
         for batch in self.batches:
             inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-            found += self.decode(model.generate(**inputs, max_new_tokens=self.new, num_beams=1, do_sample=False))
-        return found
+            texts += self.decode(model.generate(**inputs, max_new_tokens=self.new, num_beams=1, do_sample=False))
+        return texts
 
     def parts(self, model: nn.Module) -> Float[np.ndarray, "samples 10"]:
         """Lengths of translation and reference, matching and all n-grams of 1 to 4."""
         bleu = _sacrebleu().BLEU(effective_order=True)
         rows = []
         for text, reference in zip(self.translate(model), self.references, strict=True):
-            one = bleu.sentence_score(text, [reference])
-            rows.append([one.sys_len, one.ref_len, *one.counts, *one.totals])
+            sentence = bleu.sentence_score(text, [reference])
+            rows.append([sentence.sys_len, sentence.ref_len, *sentence.counts, *sentence.totals])
         return np.array(rows, dtype=float)
 
     def value(self, total: Float[np.ndarray, "*runs 10"]) -> Float[np.ndarray, "*runs"]:
@@ -93,12 +93,12 @@ def translation_task(
 
 def read_pairs(path: Path, limit: int | None = None) -> list[tuple[str, str]]:
     """Lines of source TAB target. Raises InputError naming the line that is not."""
-    found = []
+    pairs = []
     for where, line in read_lines(path)[:limit]:
         source, *rest = line.split("\t")
         if len(rest) != 1 or not source or not rest[0]:
             raise InputError(f"{where} should be source TAB target")
-        found.append((source, rest[0]))
-    if not found:
+        pairs.append((source, rest[0]))
+    if not pairs:
         raise InputError(f"sentence pairs {str(path)!r} are empty")
-    return found
+    return pairs

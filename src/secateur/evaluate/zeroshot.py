@@ -83,20 +83,22 @@ def _question(given: Row) -> Question:
         if "choices" in row:
             query = _ask(_text(row["query"]))
             pairs = tuple((query, " " + choice.strip()) for choice in _texts(row["choices"]))
-            found = Question(pairs, _gold(row["gold"]))
+            question = Question(pairs, _gold(row["gold"]))
         elif "context_options" in row:
             ending = " " + _text(row["continuation"]).strip()
-            found = Question(tuple((context, ending) for context in _texts(row["context_options"])), _gold(row["gold"]))
+            question = Question(
+                tuple((context, ending) for context in _texts(row["context_options"])), _gold(row["gold"])
+            )
         else:
-            found = Question(((_text(row["context"]), " " + _text(row["continuation"]).strip()),), None)
-        if found.gold is not None and not 0 <= found.gold < len(found.candidates):
-            raise ValueError(f"gold {found.gold} of {len(found.candidates)} candidates")
+            question = Question(((_text(row["context"]), " " + _text(row["continuation"]).strip()),), None)
+        if question.gold is not None and not 0 <= question.gold < len(question.candidates):
+            raise ValueError(f"gold {question.gold} of {len(question.candidates)} candidates")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{given.where} should have query+choices+gold, context_options+continuation+gold, or "
             f"context+continuation ({type(error).__name__}: {error})"
         ) from error
-    return found
+    return question
 
 
 def _text(value: Any) -> str:
@@ -108,7 +110,7 @@ def _text(value: Any) -> str:
 def _texts(value: Any) -> list[str]:
     if not isinstance(value, list):
         raise TypeError(f"{value!r} should be a list of texts")
-    return [_text(one) for one in value]
+    return [_text(text) for text in value]
 
 
 def _gold(value: Any) -> int:
@@ -177,10 +179,10 @@ def log_likelihoods(
     batch = torch.cat([torch.nn.functional.pad(ids, (0, width - ids.shape[1])) for ids, _ in rows])
     losses = token_losses(model, batch.to(model.device))
     ends = [(ids.shape[1] - 1, count) for ids, count in rows]
-    found = [-float(losses[row, end - count : end].sum()) for row, (end, count) in enumerate(ends)]
-    if any(math.isnan(value) for value in found):
+    likelihoods = [-float(losses[row, end - count : end].sum()) for row, (end, count) in enumerate(ends)]
+    if any(math.isnan(value) for value in likelihoods):
         raise NumericalError("the model's likelihoods are NaN: check its weights, or try --dtype float32")
-    return found
+    return likelihoods
 
 
 @torch.no_grad()

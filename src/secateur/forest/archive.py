@@ -234,7 +234,7 @@ def _check_stages(forest: Any) -> int:
 def _check_parts(forest: Any) -> None:
     """Raise ModelError unless every part of a forest is a tree, as deep as it says."""
     if hasattr(forest, "_predictors"):
-        if not all(type(one) is TreePredictor for stage in forest._predictors for one in stage):
+        if not all(type(predictor) is TreePredictor for stage in forest._predictors for predictor in stage):
             raise ModelError("its stages hold something else than trees")
         return
     held = getattr(forest, "estimators_", None)

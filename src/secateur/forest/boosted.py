@@ -58,7 +58,7 @@ def read_boosted(model: Any) -> Forest:
     if package == "xgboost":
         return _with_means(*read_xgboost(model))
     if hasattr(model, "_predictors"):
-        read = [_read_predictor(one.nodes) for stage in model._predictors for one in stage]
+        read = [_read_predictor(predictor.nodes) for stage in model._predictors for predictor in stage]
         return _with_means(*join_trees(read, single=False, features=model.n_features_in_))
     trees = list(model.estimators_.ravel())
     weight = np.concatenate([tree.tree_.weighted_n_node_samples for tree in trees])

@@ -59,9 +59,9 @@ def _between(program: IntegerProgram, inside: Keep, outside: Keep, trade_off: fl
     return keep
 
 
-def _dearer(one: Value, other: Value) -> bool:
+def _dearer(value: Value, other: Value) -> bool:
     """Whether costs differ by more than what adding them up in another order does."""
-    return one.cost - other.cost > _TINY * one.cost
+    return value.cost - other.cost > _TINY * value.cost
 
 
 def _crossing(cheap: Value, dear: Value) -> float:
@@ -75,9 +75,9 @@ def _search(program: IntegerProgram, visit: Callable[[Point, Point], bool]) -> l
     most = min_cut(program, 0.0)
     least = _between(program, nothing, most, np.inf)
     ends = [Point(np.inf, program.value(least), least), Point(0.0, program.value(most), most)]
-    found, todo = [ends[0]], [ends[1]]
+    corners, todo = [ends[0]], [ends[1]]
     while todo:
-        cheap, dear = found[-1], todo[-1]
+        cheap, dear = corners[-1], todo[-1]
         new = None
         if _dearer(dear.value, cheap.value) and visit(cheap, dear):
             trade_off = _crossing(cheap.value, dear.value)
@@ -87,10 +87,10 @@ def _search(program: IntegerProgram, visit: Callable[[Point, Point], bool]) -> l
             if value.error + trade_off * value.cost < both - _TINY * (abs(both) + ends[0].value.error):
                 new = Point(trade_off, value, keep)
         if new is None:
-            found.append(todo.pop())
+            corners.append(todo.pop())
         else:
             todo.append(new)
-    return found
+    return corners
 
 
 def frontier(program: IntegerProgram, *, points: int | None = None, budget: float | None = None) -> list[Point]:

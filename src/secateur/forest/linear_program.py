@@ -24,10 +24,10 @@ def relaxed(program: IntegerProgram, trade_off: float) -> Float[np.ndarray, " sp
     matrix = coo_array((signs, places), shape=(len(rows), splits + pairs)).tocsr()
     price = np.concatenate([-program.gain, program.prices(trade_off)])
     largest = float(np.abs(program.gain).max(initial=0.0)) or 1.0  # HiGHS's tolerances are absolute
-    found = linprog(price / largest, A_ub=matrix, b_ub=np.zeros(len(rows)), bounds=(0, 1), method="highs-ds")
-    if found.status != 0:
-        raise NumericalError(f"HiGHS found no optimum: {found.message}")
-    return np.asarray(found.x[:splits])
+    solution = linprog(price / largest, A_ub=matrix, b_ub=np.zeros(len(rows)), bounds=(0, 1), method="highs-ds")
+    if solution.status != 0:
+        raise NumericalError(f"HiGHS found no optimum: {solution.message}")
+    return np.asarray(solution.x[:splits])
 
 
 def linear_program(program: IntegerProgram, trade_off: float) -> Bool[np.ndarray, " splits"]:

@@ -131,8 +131,8 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         """Every best trade of error for cost, cheapest first; with `points`, about that many, and all near a budget."""
         self._check()
         task = self._open(X, y, sample_weight)
-        found: list[Point] = frontier(task.program, points=points, budget=self.budget)
-        return [PathPoint(p.trade_off, p.value.cost, p.value.error, _rebuilt(task, p.keep)) for p in found]
+        corners: list[Point] = frontier(task.program, points=points, budget=self.budget)
+        return [PathPoint(p.trade_off, p.value.cost, p.value.error, _rebuilt(task, p.keep)) for p in corners]
 
     def predict(self, X: Any) -> Any:  # noqa: N803
         """What the pruned forest predicts."""
@@ -310,7 +310,7 @@ def trees_of(forest: Any) -> list[Any]:
 
 def check_labels(y: Any, classes: Any, where: str) -> None:
     """Raise InputError when one is text and the other numbers: no label would be right, without a word."""
-    kinds = ["text" if np.asarray(one).dtype.kind in "UO" else "numbers" for one in (y, classes)]
+    kinds = ["text" if np.asarray(labels).dtype.kind in "UO" else "numbers" for labels in (y, classes)]
     if kinds[0] != kinds[1]:
         raise InputError(
             f"{where} holds {kinds[0]} such as {str(y[0])[:40]!r}, and the forest was fitted on {kinds[1]} such as "
@@ -320,10 +320,10 @@ def check_labels(y: Any, classes: Any, where: str) -> None:
 
 def _numbered(y: Any, classes: Any) -> Any:
     check_labels(y, classes, "y")
-    found = np.searchsorted(classes, y).clip(0, len(classes) - 1)
-    if (classes[found] != y).any():
-        raise InputError(f"class {str(y[classes[found] != y][0])!r} is none the forest was fitted on")
-    return found.astype(np.int64)
+    numbers = np.searchsorted(classes, y).clip(0, len(classes) - 1)
+    if (classes[numbers] != y).any():
+        raise InputError(f"class {str(y[classes[numbers] != y][0])!r} is none the forest was fitted on")
+    return numbers.astype(np.int64)
 
 
 def _rebuilt(task: _Task, keep: Any) -> Any:

@@ -66,12 +66,12 @@ def fit_forest(
     with new_folder(out) as folder:
         kind = RandomForestRegressor if regression else RandomForestClassifier
         forest = kind(trees, random_state=seed, n_jobs=jobs).fit(_frame(table, grow), table.y[grow])
-        found = {"model": type(forest).__name__, "trees": trees, "rows": len(grow), "columns": table.columns}
-        found |= {"measured_rows": len(rest), "measured_on": f"{len(rest)} other rows of {data}, drawn by seed {seed}"}
-        found |= _measure(forest, Table(table.columns, table.x[rest], table.y[rest]), settings)
+        result = {"model": type(forest).__name__, "trees": trees, "rows": len(grow), "columns": table.columns}
+        result |= {"measured_rows": len(rest), "measured_on": f"{len(rest)} other rows of {data}, drawn by seed {seed}"}
+        result |= _measure(forest, Table(table.columns, table.x[rest], table.y[rest]), settings)
         save_forest(forest, folder / "model.skops")
-        write_document(folder / "forest.json", found)
-    return found
+        write_document(folder / "forest.json", result)
+    return result
 
 
 def _check_numbers(trees: int, jobs: int | None, seed: int) -> None:
@@ -102,7 +102,7 @@ def prune_forest(
     *,
     costs: Path | None = None,
     test: Path | None = None,
-    finish: Callable[[dict[str, Any], Path], None] = lambda found, folder: None,
+    finish: Callable[[dict[str, Any], Path], None] = lambda result, folder: None,
 ) -> dict[str, Any]:
     """model.skops, or models by corner for a path, and forest.json with the frontier, bills and use of features.
 
@@ -125,26 +125,26 @@ def prune_forest(
             {"trade_off": _finite(point.trade_off), **_measure(point.forest, judged, settings, short=True)}
             for point in points
         ]
-        found: dict[str, Any] = {"model": str(model), "data": str(data), "test": str(test or data), "path": path}
-        found |= _rows(data, test, len(table.y), len(judged.y))
-        found["names"] = "none" if feature_names(forest) is None else "matched"
+        result: dict[str, Any] = {"model": str(model), "data": str(data), "test": str(test or data), "path": path}
+        result |= _rows(data, test, len(table.y), len(judged.y))
+        result["names"] = "none" if feature_names(forest) is None else "matched"
         if options.peers:
-            found["peers"] = _peers(forest, table, judged, settings)
-        found["before"] = _measure(forest, judged, settings, short=True)
+            result["peers"] = _peers(forest, table, judged, settings)
+        result["before"] = _measure(forest, judged, settings, short=True)
         if options.budget is None and options.trade_off is None:
             for number, point in enumerate(points):
                 save_forest(point.forest, folder / f"model-{number:03d}.skops")
         else:
-            chosen, found["chosen"] = _chosen(pruner, points, path, table)
+            chosen, result["chosen"] = _chosen(pruner, points, path, table)
             save_forest(chosen, folder / "model.skops")
             if options.onnx:
                 save_onnx(chosen, folder / "model.onnx", len(table.columns))
             measured = _measure(chosen, judged, settings)
-            found["chosen"] |= {"cost": measured["cost"], "error": measured["error"]}
-            found |= measured
-        write_document(folder / "forest.json", found)
-        finish(found, folder)
-    return found
+            result["chosen"] |= {"cost": measured["cost"], "error": measured["error"]}
+            result |= measured
+        write_document(folder / "forest.json", result)
+        finish(result, folder)
+    return result
 
 
 def _rows(data: Path, test: Path | None, pruned: int, measured: int) -> dict[str, Any]:
@@ -238,10 +238,10 @@ def _measure(forest: Any, table: Table, settings: dict[str, Any], *, short: bool
     bills = _prices(table, settings).bill(used)
     said = forest.predict(named(table.x, feature_names(forest)))
     error = np.mean(said != table.y) if is_classifier(forest) else np.mean((said - table.y) ** 2)
-    found = {"error": float(error), "cost": float(bills.mean()), "nodes": len(arrays.parent)}
+    result = {"error": float(error), "cost": float(bills.mean()), "nodes": len(arrays.parent)}
     if short:
-        return found
-    return found | {"bills": bills.tolist(), "use": dict(zip(table.columns, used.mean(0).tolist(), strict=True))}
+        return result
+    return result | {"bills": bills.tolist(), "use": dict(zip(table.columns, used.mean(0).tolist(), strict=True))}
 
 
 def _finite(number: float) -> float | None:

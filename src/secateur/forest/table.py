@@ -101,24 +101,24 @@ class _Column(NamedTuple):
     def target(self, values: Any, labels: str | None) -> Any:
         """As numbers or as text."""
         missing = values.isna() if self.lines is None else values == ""
-        found = values.to_numpy()
+        array = values.to_numpy()
         if self.lines is not None and not missing.any():
-            found, missing = _typed(found, labels)
+            array, missing = _typed(array, labels)
         if missing.any():
             raise InputError(
                 f"column {self.name!r} of {self.path} lacks {int(missing.sum())} values: leave those rows out"
             )
-        if found.dtype.kind in "iuf":
-            return self._in_range(found, _LARGEST_TARGET, "errors are squared")
-        if found.dtype.kind == "O" and not all(isinstance(one, str) for one in found):
-            row = next(row for row, one in enumerate(found) if not isinstance(one, str))
+        if array.dtype.kind in "iuf":
+            return self._in_range(array, _LARGEST_TARGET, "errors are squared")
+        if array.dtype.kind == "O" and not all(isinstance(value, str) for value in array):
+            row = next(row for row, value in enumerate(array) if not isinstance(value, str))
             raise InputError(
-                f"column {self.name!r} of {self.path} holds {str(found[row])[:40]!r} in {self.place(row)}: a "
-                f"{type(found[row]).__name__} is neither a number nor text"
+                f"column {self.name!r} of {self.path} holds {str(array[row])[:40]!r} in {self.place(row)}: a "
+                f"{type(array[row]).__name__} is neither a number nor text"
             )
-        if found.dtype.kind not in "bOU":
-            raise InputError(f"column {self.name!r} of {self.path} holds {found.dtype}, neither numbers nor text")
-        return found
+        if array.dtype.kind not in "bOU":
+            raise InputError(f"column {self.name!r} of {self.path} holds {array.dtype}, neither numbers nor text")
+        return array
 
 
 def _is_number(value: Any) -> bool:
@@ -222,9 +222,9 @@ def read_costs(path: Path, columns: list[str]) -> tuple[list[float], list[str | 
     _match(prices, columns, where)
     listed = [prices[column] for column in columns]
     if "group" not in header:
-        return [one.cost for one in listed], None
-    alone = [one.cost for one in listed if one.group is None]
-    return [by_group[name] for name in sorted(by_group)] + alone, [one.group for one in listed]
+        return [price.cost for price in listed], None
+    alone = [price.cost for price in listed if price.group is None]
+    return [by_group[name] for name in sorted(by_group)] + alone, [price.group for price in listed]
 
 
 class _Price(NamedTuple):

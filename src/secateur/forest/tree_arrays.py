@@ -44,8 +44,8 @@ class Forest:
         """The leaf every example ends in; `jobs` share the trees, by joblib's backend of the moment."""
         x = x.astype(np.float32 if self.single else np.float64)
         parts = np.array_split(self.roots, min(effective_n_jobs(jobs), len(self.roots)))
-        found = Parallel(n_jobs=jobs, prefer="threads")(delayed(_walk)(*self.steps, part, x) for part in parts)
-        return np.concatenate(found)
+        leaves = Parallel(n_jobs=jobs, prefer="threads")(delayed(_walk)(*self.steps, part, x) for part in parts)
+        return np.concatenate(leaves)
 
 
 def read_forest(trees: Sequence[Any]) -> Forest:
@@ -70,8 +70,8 @@ def join_trees(
 
     Raises InputError on trees that cannot be walked: code that is compiled follows these numbers unchecked.
     """
-    for number, (one, value, weight) in enumerate(trees):
-        _check_tree(number, one, value, weight, features)
+    for number, (tree, value, weight) in enumerate(trees):
+        _check_tree(number, tree, value, weight, features)
     counts = [len(steps.feature) for steps, _, _ in trees]
     roots = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int32)
     feature, threshold, missing, left, right = (

@@ -58,11 +58,11 @@ def read_prices(features: int, costs: Any = None, groups: Any = None, names: Seq
     if by_name is not None:
         if len(set(bought)) < len(bought):
             raise InputError("feature_costs goes by name, and a group has the name of a feature without one: rename it")
-        found = _by_name(by_name, bought, "feature_costs")
-        missing = [name for name in bought if name not in found]
+        prices = _by_name(by_name, bought, "feature_costs")
+        missing = [name for name in bought if name not in prices]
         if missing:
             raise InputError(f"feature_costs has no price for {missing[0]!r}{others(missing)}")
-        costs = [found[name] for name in bought]
+        costs = [prices[name] for name in bought]
     try:
         cost = np.ones(len(bought)) if costs is None else np.asarray(costs, dtype=float)
     except (TypeError, ValueError, OverflowError) as error:
@@ -93,13 +93,13 @@ def _mapping(given: Any) -> dict[Any, Any] | None:
 def _by_name(given: Mapping[Any, Any], known: Sequence[Any], what: str) -> dict[Any, Any]:
     """The same, under the very names that are known. Raises InputError on others."""
     names, exact = set(known), {str(name): name for name in known}
-    found = {name if name in names else exact.get(str(name), name): value for name, value in given.items()}
-    strange = [name for name in found if name not in names]
+    matched = {name if name in names else exact.get(str(name), name): value for name, value in given.items()}
+    strange = [name for name in matched if name not in names]
     if strange:
         raise InputError(f"{what} names {strange[0]!r}, and nothing here is called that{nearest(strange[0], known)}")
-    if len(found) < len(given):
+    if len(matched) < len(given):
         raise InputError(f"{what} names one thing twice, as a number and as text")
-    return found
+    return matched
 
 
 def _read_groups(groups: Any, wanted: list[Any]) -> tuple[list[Any], Int[np.ndarray, " features"]]:
@@ -108,19 +108,19 @@ def _read_groups(groups: Any, wanted: list[Any]) -> tuple[list[Any], Int[np.ndar
         return wanted, np.arange(len(wanted))
     by_name = _mapping(groups)
     if by_name is not None:
-        found = _by_name(by_name, wanted, "feature_groups")
-        groups = [found.get(name) for name in wanted]
+        matched = _by_name(by_name, wanted, "feature_groups")
+        groups = [matched.get(name) for name in wanted]
     if np.ndim(groups) != 1 or len(groups) != len(wanted):
         raise InputError(f"feature_groups names {len(groups)} features, and there are {len(wanted)}")
-    listed = [None if _is_blank(one) else one for one in np.asarray(groups, dtype=object).tolist()]
+    listed = [None if _is_blank(label) else label for label in np.asarray(groups, dtype=object).tolist()]
     try:
-        names: list[Any] = sorted({one for one in listed if one is not None})
+        names: list[Any] = sorted({label for label in listed if label is not None})
     except TypeError:  # of several kinds
-        listed = [None if one is None else str(one) for one in listed]
-        names = sorted({one for one in listed if one is not None})
+        listed = [None if label is None else str(label) for label in listed]
+        names = sorted({label for label in listed if label is not None})
     number = {name: place for place, name in enumerate(names)}
-    alone = [place for place, one in enumerate(listed) if one is None]
-    group = np.array([-1 if one is None else number[one] for one in listed], int)
+    alone = [place for place, label in enumerate(listed) if label is None]
+    group = np.array([-1 if label is None else number[label] for label in listed], int)
     group[alone] = len(names) + np.arange(len(alone))
     return [*names, *(wanted[place] for place in alone)], group
 
@@ -133,7 +133,7 @@ def _is_blank(name: Any) -> bool:
 
 def nearest(name: Any, known: Sequence[Any]) -> str:
     """The end of a sentence on an unknown name: the nearest one there is, if any is near."""
-    texts = {str(one).casefold(): str(one) for one in known}
+    texts = {str(candidate).casefold(): str(candidate) for candidate in known}
     close = difflib.get_close_matches(str(name).casefold(), texts, n=1, cutoff=0.4)
     return f"; the nearest is {texts[close[0]]!r}" if close else f": there is {', '.join(map(repr, [*known][:8]))}"
 
@@ -230,8 +230,8 @@ def answer(
 
     def value(feature: int) -> float:
         if feature not in known:
-            found = acquire(feature)
-            known.update(found if isinstance(found, Mapping) else {feature: found})
+            values = acquire(feature)
+            known.update(values if isinstance(values, Mapping) else {feature: values})
             asked.append(feature)
             bought.add(int(prices.group[feature]))
         return float(np.float32(known[feature])) if forest.single else float(known[feature])

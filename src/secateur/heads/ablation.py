@@ -23,7 +23,7 @@ class Ablation(NamedTuple):
     @property
     def effects(self) -> list[Tensor]:
         """The changes alone, `[heads]` of every attention."""
-        return [torch.tensor([one.change for one in row]) for row in self.changes]
+        return [torch.tensor([interval.change for interval in row]) for row in self.changes]
 
     def best(self, *, higher: bool) -> list[tuple[int, Interval]]:
         """Of every attention that has heads, the head whose change is best; ties by position."""

@@ -31,12 +31,12 @@ class Curve:
         loss is in the metric's own unit where more is better, else a share of the dense score.
         """
         bound = self.dense - loss if self.higher else self.dense * (1 + loss)
-        found = {}
+        shares = {}
         for name, scores in self.lines.items():
             fine = [value >= bound if self.higher else value <= bound for value in scores]
             first = fine.index(False) if False in fine else len(fine)
-            found[name] = self.ratios[first - 1] if first else 0.0
-        return found
+            shares[name] = self.ratios[first - 1] if first else 0.0
+        return shares
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

@@ -39,29 +39,29 @@ def finetune(
     """
     plan = plan or Finetuning()
     examples = _labelled(data)
-    names = sorted({str(one.label) for one in examples})
+    names = sorted({str(example.label) for example in examples})
     _check_names(data, names)
-    labels = [names.index(str(one.label)) for one in examples]
+    labels = [names.index(str(example.label)) for example in examples]
     test_examples = None if test is None else _labelled(test)
-    strange = sorted({str(one.label) for one in test_examples or ()} - set(names))
+    strange = sorted({str(example.label) for example in test_examples or ()} - set(names))
     if strange:
         raise InputError(f"{test} has label {strange[0]!r}, which {data} has not: {', '.join(names[:20])}")
     with new_folder(Path(out)) as folder:
         classifier, tokenizer = _classifier(str(model), names, plan.seed)
-        loss = finetune_(classifier, tokenizer, [one.text for one in examples], labels, plan, progress=progress)
-        found: dict[str, Any] = {"classes": names, "examples": len(examples), "loss": loss}
+        loss = finetune_(classifier, tokenizer, [example.text for example in examples], labels, plan, progress=progress)
+        result: dict[str, Any] = {"classes": names, "examples": len(examples), "loss": loss}
         if test_examples is not None:
             length = default_length(classifier.config, LENGTH) if plan.length is None else plan.length
             task = classification_task(test_examples, classifier, tokenizer, length=length)
-            found |= {"test_examples": len(test_examples), "accuracy": score(task, classifier)}
+            result |= {"test_examples": len(test_examples), "accuracy": score(task, classifier)}
         with quiet():
             classifier.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         source = resolve(model)
         about: dict[str, Any] = {"model": str(model), "trust_remote_code": source.trusted}
         about |= {"data": str(data), "test": None if test is None else str(test)}
-        write_document(folder / "finetune.json", {**about, "plan": asdict(plan), **found})
-    return found
+        write_document(folder / "finetune.json", {**about, "plan": asdict(plan), **result})
+    return result
 
 
 def _labelled(path: str | Path) -> list[Example]:

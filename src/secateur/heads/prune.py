@@ -52,20 +52,20 @@ def prune_heads(
     steps = [ratio * step / 10 for step in range(1, 11)] if plan.reestimate and not plan.exact else [ratio]
     with new_folder(Path(out)) as folder:
         keep = plan_removal(task_model, scored, steps, plan, progress=progress)[-1]
-        found = {
+        result = {
             **task_model.about,
             "data": data[0],
             "test": data[1] or data[0],
             "ratio": ratio,
         }
-        found |= {"data_rows": count_samples(scored), "test_rows": count_samples(judged)}
-        found |= {"plan": asdict(plan), "metric": judged.metric, "before": score(judged, task_model.model)}
-        found |= save_without_heads(task_model, keep, folder, next(iter(scored.batches)))
-        found |= {"after": score(judged, task_model.model)}
+        result |= {"data_rows": count_samples(scored), "test_rows": count_samples(judged)}
+        result |= {"plan": asdict(plan), "metric": judged.metric, "before": score(judged, task_model.model)}
+        result |= save_without_heads(task_model, keep, folder, next(iter(scored.batches)))
+        result |= {"after": score(judged, task_model.model)}
         if onnx:
             write_forward_onnx(task_model.model, next(iter(scored.batches)), folder)
-        write_document(folder / "heads.json", found)
-    return found
+        write_document(folder / "heads.json", result)
+    return result
 
 
 def save_without_heads(task_model: TaskModel, keep: Sequence[Tensor], folder: Path, batch: Batch) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def save_without_heads(task_model: TaskModel, keep: Sequence[Tensor], folder: Pa
     return {
         "heads": sum(counts),
         "heads_before": sum(map(len, keep)),
-        "heads_by_attention": dict(zip((one.name for one in task_model.attentions), counts, strict=True)),
+        "heads_by_attention": dict(zip((attention.name for attention in task_model.attentions), counts, strict=True)),
         "parameters": model.num_parameters(),
         "parameters_before": before,
         "difference": apart,

@@ -31,7 +31,7 @@ def report_importance(
     progress: Progress,
 ) -> dict[str, Any]:
     """importance.csv, .json and .png of one or two data sets. Raises InputError on more."""
-    tasks = [task_model.read(one, data_options) for one in _one_or_two(data)]
+    tasks = [task_model.read(source, data_options) for source in _one_or_two(data)]
     with new_folder(out) as folder:
         scores = [score_heads(task_model, task, scoring, progress=progress) for task in tasks]
         columns: dict[str, Any] = dict(zip(_names("importance", data), scores, strict=True))
@@ -69,30 +69,30 @@ def report_ablation(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """ablation.csv, .json and .png: the change of score without each head, or with it alone in its layer."""
-    tasks = [task_model.read(one, data_options) for one in _one_or_two(data)]
+    tasks = [task_model.read(path, data_options) for path in _one_or_two(data)]
     run = keep_one if keep else ablate
     with new_folder(out) as folder:
-        found = [run(task_model, task, seed=seed, progress=progress) for task in tasks]
+        ablations = [run(task_model, task, seed=seed, progress=progress) for task in tasks]
         columns: dict[str, Any] = {}
-        for name, one in zip(_names("", data), found, strict=True):
+        for name, ablation in zip(_names("", data), ablations, strict=True):
             for number, part in enumerate(("change", "low", "high", "p")):
-                columns[f"{part} {name}".strip()] = [[interval[number] for interval in row] for row in one.changes]
+                columns[f"{part} {name}".strip()] = [[interval[number] for interval in row] for row in ablation.changes]
         rows = head_rows(task_model, columns)
-        agreement = correlate(found[0].effects, found[1].effects) if len(found) == 2 else None
+        agreement = correlate(ablations[0].effects, ablations[1].effects) if len(ablations) == 2 else None
         about: dict[str, Any] = {
             **task_model.about,
             "data": list(data),
             "data_rows": _counts(tasks),
             "metric": tasks[0].metric,
-            "scores": [one.score for one in found],
+            "scores": [ablation.score for ablation in ablations],
             "keep_one": keep,
             "correlation": agreement,
         }
         save_rows(rows, folder / "ablation", about)
         title = f"change of {tasks[0].metric} {'with one head alone' if keep else 'without the head'}"
-        _draw(task_model, found[0].effects, title, folder / "ablation.png", signed=True)
-    words = _best(task_model, found[0], tasks[0].higher) if keep else [_harmless(found[0], tasks[0].higher)]
-    score = f"{tasks[0].metric} of the whole model: {found[0].score:.4f}, on {_rows(about['data_rows'], data)}"
+        _draw(task_model, ablations[0].effects, title, folder / "ablation.png", signed=True)
+    words = _best(task_model, ablations[0], tasks[0].higher) if keep else [_harmless(ablations[0], tasks[0].higher)]
+    score = f"{tasks[0].metric} of the whole model: {ablations[0].score:.4f}, on {_rows(about['data_rows'], data)}"
     return {**about, "rows": rows, "words": [score, *words, *_agreement(agreement)]}
 
 
@@ -112,24 +112,24 @@ def report_curve(
     scored, judged = task_model.read_both(data, data_options)
     ratios = [round(step * number, 6) for number in range(1, int(1 / step + 1e-9) + 1)]
     with new_folder(out) as folder:
-        found = head_curve(task_model, scored, judged, ratios, orders, progress=progress)
+        curve = head_curve(task_model, scored, judged, ratios, orders, progress=progress)
         document: dict[str, Any] = {
             **task_model.about,
             "trust_remote_code": task_model.trusted,
             "data": data[0],
             "test": data[1] or data[0],
         }
-        document |= {"data_rows": count_samples(scored), "test_rows": count_samples(judged), **found.to_dict()}
+        document |= {"data_rows": count_samples(scored), "test_rows": count_samples(judged), **curve.to_dict()}
         write_document(folder / "curve.json", document)
-        save_figure(curve_figure([0.0, *ratios], found.dense, found.lines, found.metric), folder / "curve.png")
+        save_figure(curve_figure([0.0, *ratios], curve.dense, curve.lines, curve.metric), folder / "curve.png")
     rows = [
-        {"removed": ratio, **{name: scores[number] for name, scores in found.lines.items()}}
+        {"removed": ratio, **{name: scores[number] for name, scores in curve.lines.items()}}
         for number, ratio in enumerate(ratios)
     ]
-    free = ", ".join(f"{name} {share:.0%}" for name, share in found.free().items())
+    free = ", ".join(f"{name} {share:.0%}" for name, share in curve.free().items())
     judged_on = _rows([document["test_rows"]], [document["test"]])
     words = [
-        f"{found.metric} of the whole model: {found.dense:.4f}, on {judged_on}",
+        f"{curve.metric} of the whole model: {curve.dense:.4f}, on {judged_on}",
         f"heads that go within 1%: {free}, scored on {_rows([document['data_rows']], [data[0]])}",
     ]
     return {**document, "rows": rows, "words": words}
@@ -154,25 +154,25 @@ def _names(word: str, data: Sequence[str]) -> list[str]:
 
 
 def _draw(task_model: TaskModel, scores: Sequence[Tensor], title: str, path: Path, *, signed: bool) -> None:
-    labels = [f"{one.kind} {one.layer}" for one in task_model.attentions]
+    labels = [f"{attention.kind} {attention.layer}" for attention in task_model.attentions]
     save_figure(heads_figure([row.tolist() for row in scores], labels, title, signed=signed), path)
 
 
-def _agreement(found: dict[str, float] | None) -> list[str]:
-    if found is None:
+def _agreement(correlation: dict[str, float] | None) -> list[str]:
+    if correlation is None:
         return []
-    return [f"correlation of the two: Pearson {found['pearson']:.3f} (p {found['pearson_p']:.2g})"]
+    return [f"correlation of the two: Pearson {correlation['pearson']:.3f} (p {correlation['pearson_p']:.2g})"]
 
 
-def _harmless(found: Ablation, higher: bool) -> str:
-    intervals = [one for row in found.changes for one in row]
-    worse = [one for one in intervals if one.p < 0.05 and (one.change < 0) == higher]
+def _harmless(ablation: Ablation, higher: bool) -> str:
+    intervals = [interval for row in ablation.changes for interval in row]
+    worse = [interval for interval in intervals if interval.p < 0.05 and (interval.change < 0) == higher]
     return f"{len(intervals) - len(worse)} of {len(intervals)} heads can go alone without a significant loss (p < 0.05)"
 
 
-def _best(task_model: TaskModel, found: Ablation, higher: bool) -> list[str]:
-    places = [one for one in task_model.attentions if one.heads]
+def _best(task_model: TaskModel, ablation: Ablation, higher: bool) -> list[str]:
+    places = [attention for attention in task_model.attentions if attention.heads]
     return [
-        f"{one.kind} {one.layer}: head {head} alone changes it by {interval.change:+.4f}"
-        for one, (head, interval) in zip(places, found.best(higher=higher), strict=True)
+        f"{attention.kind} {attention.layer}: head {head} alone changes it by {interval.change:+.4f}"
+        for attention, (head, interval) in zip(places, ablation.best(higher=higher), strict=True)
     ]

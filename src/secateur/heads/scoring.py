@@ -51,15 +51,15 @@ def score_heads(
     if scoring.score == "random":
         return head_noise(task_model.layouts, scoring.seed)
     if scoring.score == "magnitude":
-        return [head_magnitude(one.output.weight, one.width) for one in task_model.attentions]
+        return [head_magnitude(attention.output.weight, attention.width) for attention in task_model.attentions]
     if scoring.score == "ablation":
         return _lost(task_model, task, keep, progress or (lambda done, total: None))
     batches = _told(task.batches, progress)
     gates = [kept.float() for kept in keep]
-    found = gate_gradients(
+    scores = gate_gradients(
         task_model.model, task_model.attentions, batches, task.loss, gates=gates, level=scoring.level
     )
-    return normalise_heads(found) if scoring.normalise else found
+    return normalise_heads(scores) if scoring.normalise else scores
 
 
 def _told(batches: Sequence[Batch], progress: Progress | None) -> Iterator[Batch]:

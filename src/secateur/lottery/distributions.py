@@ -1,4 +1,4 @@
-"""The laws random weights follow, and how the neurons for one input's weights are chosen under each."""
+"""The distributions of random weights, and how the neurons for one input's weights are chosen under each."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from secateur.lottery.golden import decompose
 from secateur.lottery.random_weights import Stream, fraction, streams, word
 from secateur.lottery.subset_sum import MOST, meet
 
-__all__ = ["Choice", "Hyperbolic", "Law", "Places", "Round", "Uniform", "best_round", "measured_miss"]
+__all__ = ["Choice", "Hyperbolic", "Distribution", "Places", "Round", "Uniform", "best_round", "measured_miss"]
 
 _1 = np.uint64(1)
 _TRIALS = 2000
@@ -47,8 +47,8 @@ class Choice(NamedTuple):
 
 
 @runtime_checkable
-class Law(Protocol):
-    """A law of single weights, with the draws a weight needs under it."""
+class Distribution(Protocol):
+    """A distribution of single weights, with the draws a weight needs under it."""
 
     @property
     def neurons(self) -> int:
@@ -115,12 +115,12 @@ class Hyperbolic:
 
     def _products(self, into: Stream, out: Stream, hits: Any, source: int) -> Any:
         """|u v| of every hit; an interval without one is never taken."""
-        found = np.nonzero(hits >= 0)
-        neurons = hits[found]
+        hit = np.nonzero(hits >= 0)
+        neurons = hits[hit]
         inward = into.draws(neurons, np.full(len(neurons), source))[0]
-        outward = out.draws(neurons, found[1])[0]
+        outward = out.draws(neurons, hit[1])[0]
         values = np.full(hits.shape, np.inf)
-        values[found] = self.sizes(inward) * self.sizes(outward)
+        values[hit] = self.sizes(inward) * self.sizes(outward)
         return values
 
 
@@ -189,8 +189,11 @@ def best_round(accuracy: float, wanted: float) -> Round:
 def _best_round(tenths: int, logarithm: int) -> Round:
     accuracy, shortest = 2.0 ** (tenths / 10), 2 * max(2, math.ceil(-tenths / 10))
     sizes = [shortest + more for more in ((12, 18, 24) if shortest < _LONG else (24,))]
-    found = [Round(size, measured_miss(size, accuracy, _trials(size))) for size in sizes]
-    return min(found, key=lambda one: one.neurons * least(lambda rounds: rounds * math.log(one.miss) <= logarithm))
+    candidates = [Round(size, measured_miss(size, accuracy, _trials(size))) for size in sizes]
+    return min(
+        candidates,
+        key=lambda candidate: candidate.neurons * least(lambda rounds: rounds * math.log(candidate.miss) <= logarithm),
+    )
 
 
 def _trials(neurons: int) -> int:
@@ -259,9 +262,9 @@ def _subsets(
     values, names = np.empty(most), np.empty(most, dtype=np.int64)
     for output in range(outputs):
         for side in range(sides):
-            found = weights[output] == 0
+            met = weights[output] == 0
             begin = 0
-            while not found and begin + size <= neurons:
+            while not met and begin + size <= neurons:
                 count = 0
                 for neuron in range(starts[output] + begin, starts[output] + begin + size):
                     inward = word(into, neuron * columns + source)
@@ -271,7 +274,7 @@ def _subsets(
                         values[count] = sign * widest * fraction(inward) * fraction(outward)
                         names[count], count = neuron, count + 1
                 begin += size
-                found = _first_subset(values[:count], names, weights[output], accuracy, chosen[side, output])
+                met = _first_subset(values[:count], names, weights[output], accuracy, chosen[side, output])
             reach[output] = max(reach[output], begin)
-            missing += not found
+            missing += not met
     return missing

@@ -65,11 +65,11 @@ def _layer(
             starts += layer.pool * (np.cumsum(live) - 1).clip(0)
         room = layer.width - begin if sampling == "batch" else layer.pool
         sides = layer.sides if source < layer.inputs else 1
-        found = layer.law.choose(*drawn, weights, Places(source, starts, room, sides))
-        begin += _next(found.reach, layer.pool, int(live.sum()), sampling)
-        reached += int(found.reach.sum() if sampling == "per-weight" else found.reach.max())
-        missing += found.missing
-        kept.append((source, *_edges(found.neurons)))
+        choice = layer.law.choose(*drawn, weights, Places(source, starts, room, sides))
+        begin += _next(choice.reach, layer.pool, int(live.sum()), sampling)
+        reached += int(choice.reach.sum() if sampling == "per-weight" else choice.reach.max())
+        missing += choice.missing
+        kept.append((source, *_edges(choice.neurons)))
     return _mask(kept), reached, missing
 
 

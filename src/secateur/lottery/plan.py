@@ -1,4 +1,4 @@
-"""The plan: from a target's sizes and norms to the random network's laws and widths, before anything is built."""
+"""The plan: from a target's sizes and norms to the random distributions and widths, before anything is built."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from jaxtyping import Bool
 
 from secateur.core.errors import InputError
 from secateur.lottery.bounds import batch_size, pool_size
-from secateur.lottery.distributions import Hyperbolic, Law, Uniform, best_round
+from secateur.lottery.distributions import Distribution, Hyperbolic, Uniform, best_round
 from secateur.lottery.error_budget import LayerNorm, norm_of, split
 from secateur.lottery.golden import GOLDEN, check_base, interval_count
 from secateur.lottery.target import Target
@@ -46,7 +46,7 @@ class Lottery:
                 raise InputError(f"{name} {value} should be a positive number")
         if not 0 < self.delta < 1:
             raise InputError(f"delta {self.delta} is a probability between 0 and 1, neither included")
-        for choice, known, name in ((self.law, _LAWS, "law"), (self.sampling, _SAMPLINGS, "sampling")):
+        for choice, known, name in ((self.law, _DISTRIBUTIONS, "law"), (self.sampling, _SAMPLINGS, "sampling")):
             if choice not in known:
                 raise InputError(f"{name} {choice!r} is unknown: there is {', '.join(known)}")
 
@@ -64,7 +64,7 @@ class LayerPlan(NamedTuple):
     live: int
     weights: int
     accuracy: float
-    law: Law
+    law: Distribution
     pool: int
     width: int
     sides: int
@@ -178,7 +178,7 @@ def _layer(
 ) -> LayerPlan:
     outputs, inputs = live.shape
     counts, weights = live.sum(axis=0), int(live.sum())
-    law = _LAWS[lottery.law](lottery, top or 1.0, accuracy, delta / max(1, 2 * weights))
+    law = _DISTRIBUTIONS[lottery.law](lottery, top or 1.0, accuracy, delta / max(1, 2 * weights))
     pool, width = _SAMPLINGS[lottery.sampling](np.repeat(law.misses, sides), counts, delta)
     return LayerPlan(
         inputs=inputs - 1,
@@ -218,7 +218,10 @@ def _batch(misses: Any, counts: Any, delta: float) -> tuple[int, int]:
     return width, width
 
 
-_LAWS: dict[str, Callable[[Lottery, float, float, float], Law]] = {"hyperbolic": _hyperbolic, "uniform": _uniform}
+_DISTRIBUTIONS: dict[str, Callable[[Lottery, float, float, float], Distribution]] = {
+    "hyperbolic": _hyperbolic,
+    "uniform": _uniform,
+}
 _SAMPLINGS: dict[str, Callable[[Any, Any, float], tuple[int, int]]] = {
     "per-weight": _per_weight,
     "per-input": _per_input,

@@ -59,8 +59,8 @@ class Stream:
 
 def streams(seed: int, layer: int, columns: tuple[int, int]) -> tuple[Stream, Stream]:
     """Streams of a layer's matrices: into its intermediate neurons, and out of them."""
-    found = []
+    pair = []
     for number, count in enumerate(columns):
         drawn = torch.randint(0, 1 << 62, (1,), generator=generator(seed, "lottery", layer, number))
-        found.append(Stream(np.uint64(drawn.item()), count))
-    return found[0], found[1]
+        pair.append(Stream(np.uint64(drawn.item()), count))
+    return pair[0], pair[1]

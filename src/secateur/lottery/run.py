@@ -89,17 +89,17 @@ def draw_lottery(
             if not any(ticket.missing):
                 break
         seconds = time.perf_counter() - begun
-        found = {"target": name, "sizes": target.sizes, "lottery": asdict(lottery), "seed": ticket.seed}
+        result = {"target": name, "sizes": target.sizes, "lottery": asdict(lottery), "seed": ticket.seed}
         product = ticket.product()
-        found |= {"tries": attempt + 1, "seconds": seconds} | _result(target, ticket, product, rows, name)
-        found["widths"] = width_table(lambda asked: plan_survey(known, asked), lottery)
+        result |= {"tries": attempt + 1, "seconds": seconds} | _result(target, ticket, product, rows, name)
+        result["widths"] = width_table(lambda asked: plan_survey(known, asked), lottery)
         save_masks(ticket.masks, folder / "masks.safetensors")
         write_target(target, folder / "target.safetensors")
         write_target(product, folder / "product.safetensors")
-        write_document(folder / "certificate.json", found)
+        write_document(folder / "certificate.json", result)
         if illustrate is not None:
-            illustrate(found, folder)
-    return found
+            illustrate(result, folder)
+    return result
 
 
 def load_ticket(folder: Path) -> Ticket:
@@ -107,11 +107,11 @@ def load_ticket(folder: Path) -> Ticket:
 
     Raises InputError when a file of the folder cannot be read or does not fit the others.
     """
-    found = read_document(folder / "certificate.json")
+    record = read_document(folder / "certificate.json")
     try:
-        plan = plan_target(read_target(folder / "target.safetensors"), Lottery(**found["lottery"]))
-        seed, missing = int(found["seed"]), [int(row["missing"]) for row in found["layers"]]
-        reached = [int(row["reached"]) for row in found["layers"]]
+        plan = plan_target(read_target(folder / "target.safetensors"), Lottery(**record["lottery"]))
+        seed, missing = int(record["seed"]), [int(row["missing"]) for row in record["layers"]]
+        reached = [int(row["reached"]) for row in record["layers"]]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / 'certificate.json'} is not what `secateur lottery` writes: {error}") from error
     return Ticket(plan, seed, load_masks(folder / "masks.safetensors", plan), tuple(reached), tuple(missing))
@@ -119,26 +119,26 @@ def load_ticket(folder: Path) -> Ticket:
 
 def _result(target: Target, ticket: Ticket, product: Target, rows: Any, name: str) -> dict[str, Any]:
     """Promised, reached and kept, layer by layer; the certificate; predictions on rows, or the digits' test rows."""
-    found = outline(ticket.plan)
-    for row, mask, reached, missing in zip(found["layers"], ticket.masks, ticket.reached, ticket.missing, strict=True):
+    result = outline(ticket.plan)
+    for row, mask, reached, missing in zip(result["layers"], ticket.masks, ticket.reached, ticket.missing, strict=True):
         row |= {"reached": reached, "kept": len(mask.neurons), "edges": len(mask.neurons) + len(mask.outputs)}
         row["missing"] = missing
-    found["reached_factor"] = sum(ticket.reached) / ticket.plan.live
-    found["kept_factor"] = sum(len(mask.neurons) for mask in ticket.masks) / ticket.plan.live
-    found["edges"] = ticket.edges
+    result["reached_factor"] = sum(ticket.reached) / ticket.plan.live
+    result["kept_factor"] = sum(len(mask.neurons) for mask in ticket.masks) / ticket.plan.live
+    result["edges"] = ticket.edges
     certificate = certify(target, ticket)
-    found["certificate"] = certificate._asdict() | {"holds": certificate.holds}
+    result["certificate"] = certificate._asdict() | {"holds": certificate.holds}
     if rows is None and name != _BUNDLED:
-        return found
+        return result
     labels = None
     if rows is None:
         digits = read_digits()
         rows, labels = digits.test, digits.test_labels
     before, after = target(rows).argmax(1), product(rows).argmax(1)
-    found["predictions"] = {"rows": len(rows), "same": int((before == after).sum())}
+    result["predictions"] = {"rows": len(rows), "same": int((before == after).sum())}
     if labels is not None:
-        found["predictions"] |= {
+        result["predictions"] |= {
             "accuracy_before": float((before == labels).mean()),
             "accuracy_after": float((after == labels).mean()),
         }
-    return found
+    return result

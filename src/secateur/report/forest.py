@@ -28,7 +28,11 @@ def frontier_figure(
     for name, points in {"BudgetPruner": path, **(peers or {})}.items():
         ranked = sorted(points, key=lambda point: point["cost"])
         axes.plot(
-            [one["cost"] for one in ranked], [one["error"] for one in ranked], marker="o", markersize=3, label=name
+            [corner["cost"] for corner in ranked],
+            [corner["error"] for corner in ranked],
+            marker="o",
+            markersize=3,
+            label=name,
         )
     if chosen is not None:
         axes.scatter([chosen["cost"]], [chosen["error"]], color="C3", zorder=3, label="chosen")

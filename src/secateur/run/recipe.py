@@ -153,10 +153,10 @@ class Recipe:
         return str(name)
 
     def _method(self) -> Any:
-        found = find_method(self._name())
-        if found is None:
+        method = find_method(self._name())
+        if method is None:
             raise RecipeError(f"method {self._name()!r} is unknown{nearest(self._name(), METHODS)}")
-        return found
+        return method
 
 
 class _Plain(yaml.SafeLoader):

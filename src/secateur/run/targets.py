@@ -37,8 +37,8 @@ class Targets(NamedTuple):
         if not self.sites:
             return sum(round(report.sparsity * report.weights) for report in reports)
         sites = {site.layer: site for site in self.sites}
-        found = ((report.sparsity, sites[report.name]) for report in reports)
-        return sum(round(share * site.count) * site.weights for share, site in found)
+        shares = ((report.sparsity, sites[report.name]) for report in reports)
+        return sum(round(share * site.count) * site.weights for share, site in shares)
 
 
 def choose_targets(structure: Structure, recipe: Recipe, bytes_each: int) -> Targets:

@@ -21,10 +21,10 @@ Gate = Float[Tensor, "_"]  # one for every head; attentions differ in how many
 
 
 @contextmanager
-def gated(found: Sequence[Attention], gates: Sequence[Gate]) -> Iterator[None]:
+def gated(attentions: Sequence[Attention], gates: Sequence[Gate]) -> Iterator[None]:
     """Every head's output times its gate, before the output projection; all ones is the model itself."""
     with ExitStack() as stack:
-        for attention, gate in zip(found, gates, strict=True):
+        for attention, gate in zip(attentions, gates, strict=True):
             if not bool((gate == 1).all()):
                 wide = gate.repeat_interleave(attention.width)
                 hook = attention.output.module.register_forward_pre_hook(partial(_scale, wide))
@@ -38,7 +38,7 @@ def _scale(wide: Tensor, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[T
 
 def gate_gradients(
     model: nn.Module,
-    found: Sequence[Attention],
+    attentions: Sequence[Attention],
     batches: Iterable[Batch],
     loss: Loss,
     *,
@@ -53,17 +53,17 @@ def gate_gradients(
     back are activations, down to the first attention. Raises CalibrationError on NaN,
     inf, or no batch.
     """
-    sums = [torch.zeros(attention.heads, dtype=torch.float64) for attention in found]
-    gates = gates or [torch.ones(attention.heads) for attention in found]
+    sums = [torch.zeros(attention.heads, dtype=torch.float64) for attention in attentions]
+    gates = gates or [torch.ones(attention.heads) for attention in attentions]
     samples = 0
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
     try:
         for batch in batches:
             samples += len(next(iter(batch.values())))
-            positions = query_positions(batch, {attention.kind for attention in found})
+            positions = query_positions(batch, {attention.kind for attention in attentions})
             with ExitStack() as stack:
-                for total, attention, gate in zip(sums, found, gates, strict=True):
+                for total, attention, gate in zip(sums, attentions, gates, strict=True):
                     note = partial(_note, total, attention.width, positions.get(attention.kind), level)
                     hook = partial(_watch, note, gate.repeat_interleave(attention.width))
                     stack.callback(attention.output.module.register_forward_pre_hook(hook).remove)

@@ -52,31 +52,31 @@ class Evolution(Generic[T]):
         if self.trials < 1 or self.population < 1 or self.parents < 2:
             raise InputError("search: trials and population should be at least 1, parents at least 2")
 
-    def generation(self, found: Sequence[T], fitness: Mapping[int, float]) -> list[T]:
-        """The candidates that follow on `found`, whole generations whose fitness is known by number.
+    def generation(self, earlier: Sequence[T], fitness: Mapping[int, float]) -> list[T]:
+        """The candidates that follow on `earlier`, whole generations whose fitness is known by number.
 
         No candidate comes twice. Raises InputError when the space is used up.
         """
-        draw = generator(self.seed, "evolution", len(found))
-        ranked = sorted(range(len(found)), key=lambda number: (fitness[number], number))[: self.parents]
-        made = [] if found else [self.space.start()]
-        while len(made) < min(self.population, self.trials - len(found)):
-            place = len(found) + len(made)
-            made.append(self._new([*found, *made], ranked, place / self.trials, draw))
+        draw = generator(self.seed, "evolution", len(earlier))
+        ranked = sorted(range(len(earlier)), key=lambda number: (fitness[number], number))[: self.parents]
+        made = [] if earlier else [self.space.start()]
+        while len(made) < min(self.population, self.trials - len(earlier)):
+            place = len(earlier) + len(made)
+            made.append(self._new([*earlier, *made], ranked, place / self.trials, draw))
         return made
 
-    def _new(self, found: Sequence[T], ranked: Sequence[int], progress: float, draw: Generator) -> T:
+    def _new(self, earlier: Sequence[T], ranked: Sequence[int], progress: float, draw: Generator) -> T:
         for attempt in range(10_000):
             candidate = (
-                self._bred(found, ranked, progress, draw) if ranked and attempt < 200 else self.space.random(draw)
+                self._bred(earlier, ranked, progress, draw) if ranked and attempt < 200 else self.space.random(draw)
             )
-            if candidate not in found:
+            if candidate not in earlier:
                 return candidate
-        raise InputError(f"search: no candidate is left after {len(found)}: ask for fewer trials")
+        raise InputError(f"search: no candidate is left after {len(earlier)}: ask for fewer trials")
 
-    def _bred(self, found: Sequence[T], ranked: Sequence[int], progress: float, draw: Generator) -> T:
+    def _bred(self, earlier: Sequence[T], ranked: Sequence[int], progress: float, draw: Generator) -> T:
         places = torch.randint(len(ranked), (2, 2), generator=draw).min(dim=1).values.tolist()
-        return self.space.child(found[ranked[places[0]]], found[ranked[places[1]]], progress, draw)
+        return self.space.child(earlier[ranked[places[0]]], earlier[ranked[places[1]]], progress, draw)
 
 
 def _coin(draw: Generator, chance: float) -> bool:

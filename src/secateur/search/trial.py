@@ -90,8 +90,8 @@ class Trials:
         """The expression's number of every block before post-processing; kept, as many expressions share it."""
         path = self._folder / f"{'-'.join((*expression.pre, expression.reduce))}.json"
         if not path.exists():
-            found = {block.name: self._reduce(number, block, expression) for number, block in enumerate(self._blocks)}
-            write_sealed(path, found)
+            reduced = {block.name: self._reduce(number, block, expression) for number, block in enumerate(self._blocks)}
+            write_sealed(path, reduced)
         return read_sealed(path)
 
     def _reduce(self, number: int, block: Block, expression: Expression) -> float:

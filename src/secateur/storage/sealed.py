@@ -46,9 +46,9 @@ def load_sealed(path: Path, of: Path | None = None) -> tuple[dict[str, Tensor], 
 
 def tensor_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
     """SHA-256 of names, kinds, shapes and bytes of tensors, and of a text."""
-    found = hashlib.sha256(text.encode())
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        found.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
-    return found.hexdigest()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()

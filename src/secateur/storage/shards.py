@@ -178,8 +178,8 @@ def _write_shard(path: Path, part: Mapping[str, TensorInfo], stream: Iterator[tu
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, (dtype, shape) in part.items():
-            found, tensor = next(stream)
-            if found != name or tensor.dtype != dtype or tuple(tensor.shape) != shape:
-                raise ModelError(f"expected {name!r} {dtype} {shape} next, got {found!r} {tensor.dtype}")
+            given, tensor = next(stream)
+            if given != name or tensor.dtype != dtype or tuple(tensor.shape) != shape:
+                raise ModelError(f"expected {name!r} {dtype} {shape} next, got {given!r} {tensor.dtype}")
             data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             file.write(memoryview(data.numpy()))
