@@ -23,7 +23,7 @@ def survey(
     watch: Callable[[], Watcher | None],
     read: Callable[[BlockView], Any],
     progress: Callable[[int, int], None],
-    given: Mapping[str, Mapping[type[Statistic], Statistic]] | None = None,
+    given: Mapping[str, Mapping[Any, Statistic]] | None = None,
 ) -> dict[str, Any]:
     """What `read` keeps of every dense block, by name; the stream is embedded first.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from secateur.adapt.structure import describe, kind_of
 from secateur.core.errors import InputError, ModelError
 from secateur.surgery.heads import add_silent_heads_
 
@@ -82,7 +83,8 @@ def write_forward_onnx(model: PreTrainedModel, batch: Mapping[str, Tensor], out:
     """
     _need_onnx()
     model = copy.deepcopy(model)
-    add_silent_heads_(model)
+    if kind_of(model.config) is not None:
+        add_silent_heads_(describe(model))
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = batch["labels"].clamp_min(0)

@@ -65,10 +65,8 @@ def read_blocks(opened: OpenModel, recipe: Recipe, ids: TokenIds | None, progres
     problem = block_weights(structure, biases=recipe.unit() is not None)
     if isinstance(allocator, CalibratedAllocator) and ids is not None:
         forward, backward = split_needs(allocator.needs)
-        with open_stream(
-            structure, stream_settings(recipe), ids
-        ) as stream:  # checks the ids before any model reads them
-            given = gather_backward(open_whole(opened.source, opened.dtype), ids, backward) if backward else {}
+        with open_stream(structure, stream_settings(recipe), ids) as stream:  # checks the ids first
+            given = gather_backward(open_whole(opened.source, opened.dtype), ids, backward) if backward else None
             summaries = survey(stream, opened, forward, allocator.watch, allocator.read, progress, given)
         problem = problem._replace(summaries=summaries)
     return Survey(opened, problem, recipe)
