@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from secateur import Calibration, Recipe
-from secateur.storage.source import load_tokenizer, resolve
 from secateur.allocate.als import ALS
 from secateur.run.allocate import survey_model
 from secateur.search.trial import Trials, prepare
+from secateur.storage.source import load_tokenizer, resolve
 
 FIELDS: list[dict[str, Any]] = [
     *({"source": "update", "reach": reach} for reach in (0.05, 0.1, 0.2)),

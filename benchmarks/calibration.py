@@ -13,15 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
 from secateur import Calibration, Recipe, prune
-from secateur.adapt.adapter import Adapter
-from secateur.storage.source import load_tokenizer, resolve, skeleton
 from secateur.run.allocate import open_stream
 from secateur.run.depth import block_influence
-from secateur.storage.shards import Checkpoint
-from secateur.storage.weights import Weights
+from secateur.run.plan import stream_settings
+from secateur.storage.open_model import open_model
+from secateur.storage.source import load_tokenizer, resolve
 
 
 def main() -> None:
@@ -39,10 +36,9 @@ def main() -> None:
     forward, whole = [], []
     for _ in range(args.rounds):
         started = time.perf_counter()
-        adapter = Adapter(skeleton(source))
-        weights = Weights(Checkpoint(source), adapter, torch.float32)
-        with open_stream(adapter, recipe, ids) as stream:
-            block_influence(stream, weights, lambda done, total: None)
+        opened = open_model(source)
+        with open_stream(opened.structure, stream_settings(recipe), ids) as stream:
+            block_influence(stream, opened, lambda done, total: None)
         forward.append(time.perf_counter() - started)
         folder = Path(tempfile.mkdtemp())
         whole.append(prune(args.model, recipe, folder / "out", ids=ids).seconds)

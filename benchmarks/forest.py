@@ -24,7 +24,6 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 
-from secateur.storage.source import Source
 from secateur.forest import integer_program as internals
 from secateur.forest.frontier import frontier
 from secateur.forest.integer_program import build_program, class_errors
@@ -34,6 +33,7 @@ from secateur.forest.primal_dual import PrimalDual
 from secateur.forest.pruner import BudgetPruner
 from secateur.forest.tree_arrays import read_forest
 from secateur.forest.usage import read_prices, used_features
+from secateur.storage.source import Source
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "forest.json"

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from secateur.storage.source import Source, load_as_saved
 from secateur.core.seed import generator
 from secateur.export.onnx import write_forward_onnx
 from secateur.heads.ablation import ablate, keep_one
@@ -27,6 +26,7 @@ from secateur.heads.removal import RemovalOptions
 from secateur.heads.scoring import Scoring, score_heads
 from secateur.heads.table import correlate
 from secateur.heads.task_model import DataOptions, open_task_model
+from secateur.storage.source import Source, load_as_saved
 from secateur.train.classifier import Finetuning
 
 HERE = Path(__file__).parent

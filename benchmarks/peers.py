@@ -40,35 +40,31 @@ def ours(args: argparse.Namespace, ids: Tensor) -> None:
 @torch.no_grad()
 def reference(args: argparse.Namespace, ids: Tensor) -> None:
     """The authors' class from the script the user points at, fed block by block as in their llama.py."""
-    from secateur.adapt.adapter import Adapter
-    from secateur.storage.source import load_tokenizer, skeleton
     from secateur.calibrate.stream import Stream, StreamSettings
     from secateur.storage.folder import copy_companions, write_pruned
-    from secateur.storage.shards import Checkpoint
-    from secateur.storage.weights import Weights
+    from secateur.storage.open_model import open_model
+    from secateur.storage.source import Source, load_tokenizer
 
     sys.path.insert(0, str(Path(args.script).parent))
     solver = importlib.import_module(Path(args.script).stem).SparseGPT
     torch.cuda.synchronize = lambda *_: None  # the class calls it even on a CPU
-    source, out = Path(args.model), Path(args.out)
+    source, out = Source(Path(args.model)), Path(args.out)
     out.mkdir(parents=True)
     load_tokenizer(source)
-    checkpoint = Checkpoint(source)
-    adapter = Adapter(skeleton(source))
-    weights = Weights(checkpoint, adapter, torch.float32)
-    stream = Stream(adapter, ids, StreamSettings(batch_tokens=ids.shape[1]))
-    with weights.loaded(weights.outside_blocks()):
+    opened = open_model(source)
+    stream = Stream(opened.structure, ids, StreamSettings(batch_tokens=ids.shape[1]))
+    with opened.loaded(opened.outside_blocks()):
         stream.embed()
     pruned: dict[str, Tensor] = {}
-    for number, block in enumerate(adapter.blocks()):
-        with weights.loaded(block.tensors()), contextlib.redirect_stdout(io.StringIO()):
-            _reference_block(stream, number, block, solver, args.pattern)
+    for block in opened.structure.blocks:
+        with opened.loaded(block.tensors()), contextlib.redirect_stdout(io.StringIO()):
+            _reference_block(stream, block, solver, args.pattern)
             pruned |= {name: tensor.clone() for name, tensor in block.tensors().items()}
-    copy_companions(source, out)
-    write_pruned(checkpoint, out, lambda name: pruned.get(name))
+    copy_companions(source.folder, out)
+    write_pruned(opened.checkpoint, out, lambda name: pruned.get(name))
 
 
-def _reference_block(stream: Any, number: int, block: Any, solver: Any, pattern: str) -> None:
+def _reference_block(stream: Any, block: Any, solver: Any, pattern: str) -> None:
     layers = {name: module for name, module in block.module.named_modules() if isinstance(module, nn.Linear)}
     solvers = {name: solver(module) for name, module in layers.items()}
     handles = [
@@ -76,7 +72,7 @@ def _reference_block(stream: Any, number: int, block: Any, solver: Any, pattern:
         for name, module in layers.items()
     ]
     for index in range(len(stream.batches)):
-        stream.call(block, number, index)
+        stream.call(block, index)
     for handle in handles:
         handle.remove()
     n, m = (int(part) for part in pattern.split(":")) if ":" in pattern else (0, 0)
@@ -84,7 +80,7 @@ def _reference_block(stream: Any, number: int, block: Any, solver: Any, pattern:
         each.fasterprune(0.5, prunen=m - n, prunem=m, percdamp=0.01, blocksize=128)
         each.free()
     for index in range(len(stream.batches)):
-        stream.hidden[index] = stream.call(block, number, index)
+        stream.hidden[index] = stream.call(block, index)
 
 
 def llmcompressor(args: argparse.Namespace, ids: Tensor) -> None:

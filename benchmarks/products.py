@@ -15,8 +15,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from secateur import Calibration, Recipe, prune
-from secateur.storage.source import load_tokenizer, resolve
 from secateur.storage.folder import copy_companions
+from secateur.storage.source import load_tokenizer, resolve
 
 HERE = Path(__file__).parent
 BLOCKS = 4

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from secateur.storage.source import load_tokenizer, resolve
 from secateur.evaluate.latency import llama_cpp_speed
 from secateur.export.convert import convert
 from secateur.export.gguf import QUANTIZATIONS
 from secateur.run.prune import prune
 from secateur.run.recipe import load_recipe
+from secateur.storage.source import load_tokenizer, resolve
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "quantised.json"

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from secateur.storage.source import Source, load_tokenizer, resolve
 from secateur.calibrate.data import Calibration
-from secateur.run.evaluate import measure
+from secateur.evaluate.measure import measure
+from secateur.storage.source import Source, load_tokenizer, resolve
 
 HERE = Path(__file__).parent
 

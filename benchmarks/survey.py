@@ -18,11 +18,12 @@ import torch
 
 from allocate import ALLOCATORS
 from secateur import Calibration, Recipe
-from secateur.storage.source import load_tokenizer, resolve
 from secateur.allocate.expression import PUBLISHED, parse
 from secateur.calibrate.survey import survey
 from secateur.run.allocate import open_stream, survey_model
+from secateur.run.plan import stream_settings
 from secateur.search.trial import Trials, prepare
+from secateur.storage.source import load_tokenizer, resolve
 
 
 def main() -> None:
@@ -40,11 +41,11 @@ def main() -> None:
     source = resolve(args.model)
     ids = Calibration(source=args.text, samples=args.samples, length=args.length).draw(load_tokenizer(source))
     judged = ids[: args.eval_samples]
-    weights = survey_model(source, Recipe(ratio=0.6)).weights
+    opened = survey_model(source, Recipe(ratio=0.6)).opened
 
     def plain() -> None:
-        with open_stream(weights.adapter, Recipe(ratio=0.6), ids) as stream:
-            survey(stream, weights, (), lambda: None, lambda view: None, lambda done, total: None)
+        with open_stream(opened.structure, stream_settings(Recipe(ratio=0.6)), ids) as stream:
+            survey(stream, opened, (), lambda: None, lambda view: None, lambda done, total: None)
 
     def reads(name: str) -> Callable[[], Any]:
         return lambda: survey_model(source, Recipe(ratio=0.6, allocator=ALLOCATORS[name]), ids=ids).ratios()

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from secateur.adapt.adapter import Layer
 from torch import nn
 
-from secateur.adapt.adapter import Layer
 from secateur.adapt.attention import Attention
 
 EOS = 0

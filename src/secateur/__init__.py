@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from secateur.core.errors import SecateurError
     from secateur.core.mask import Masks
     from secateur.evaluate.agreement import verify_folders
+    from secateur.evaluate.measure import measure
     from secateur.export.convert import convert
     from secateur.forest.pruner import BudgetPruner
     from secateur.heads.ablation import ablate, keep_one
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from secateur.lottery.plan import Lottery, plan_target
     from secateur.lottery.run import load_ticket
     from secateur.lottery.target import read_target
-    from secateur.run.evaluate import measure
     from secateur.run.prune import prune
     from secateur.run.recipe import Recipe, load_recipe
     from secateur.run.recover import recover
@@ -105,7 +105,7 @@ _HOME = {
     "plan_removal": "secateur.heads.removal",
     "prune_heads": "secateur.heads.prune",
     "score_heads": "secateur.heads.scoring",
-    "measure": "secateur.run.evaluate",
+    "measure": "secateur.evaluate.measure",
     "load_recipe": "secateur.run.recipe",
     "prune": "secateur.run.prune",
     "recover": "secateur.run.recover",

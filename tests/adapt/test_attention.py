@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from secateur.adapt.adapter import Layer
 from secateur.adapt.attention import Attention, site_weights, span
+from secateur.adapt.layer import Layer
 from secateur.core.errors import InputError, ModelError
 
 

@@ -1,16 +1,15 @@
 import pytest
 
 from conftest import tiny_model
-from secateur.adapt.adapter import Adapter
-from secateur.adapt.sites import block_sites
+from secateur.adapt.structure import describe
 from secateur.allocate.units import count_units
 from secateur.core.errors import RatioError
 
 
 def sites_of(blocks=4):
-    adapter = Adapter(tiny_model("llama", blocks=blocks))
-    sites = {block.name: block_sites(block, 8) for block in adapter.blocks()}
-    weights = {block.name: sum(x.weight.numel() for s in block.stages() for x in s) for block in adapter.blocks()}
+    adapter = describe(tiny_model("llama", blocks=blocks))
+    sites = {block.name: block.sites() for block in adapter.blocks}
+    weights = {block.name: sum(layer.weight.numel() for layer in block.layers) for block in adapter.blocks}
     return sites, weights
 
 

@@ -3,18 +3,19 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from conftest import CONFIGS
-from secateur.adapt.adapter import Adapter
-from secateur.storage.source import Source, load_model
-from secateur.calibrate.gradient import Gradient, layer_gradients
+from secateur.adapt.structure import describe
+from secateur.calibrate.backward import gather_backward
+from secateur.calibrate.gradient import Gradient
 from secateur.core.errors import CalibrationError
+from secateur.storage.source import Source, load_model
 
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_gradients_predict_how_the_loss_changes(family, saved, ids):
     model = load_model(Source(saved(family))).double()
-    adapter = Adapter(model)
-    layer = adapter.layers()[-1]
-    found = layer_gradients(adapter, ids, [layer.name])[layer.name]
+    structure = describe(model)
+    layer = structure.layers[-1]
+    found = gather_backward(structure, ids, [Gradient], [layer.name])[layer.name][Gradient].value
     step = 1e-4 * found.double() / found.norm()
 
     def loss():
@@ -29,7 +30,7 @@ def test_gradients_predict_how_the_loss_changes(family, saved, ids):
 def test_only_the_layers_asked_are_there_and_the_model_is_left_as_it_was(saved, ids):
     model = load_model(Source(saved("llama")))
     name = "model.layers.0.mlp.down_proj"
-    assert layer_gradients(Adapter(model), ids, [name]).keys() == {name}
+    assert gather_backward(describe(model), ids, [Gradient], [name]).keys() == {name}
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in model.parameters())
 
 

@@ -3,17 +3,18 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from conftest import tiny_model
-from secateur.adapt.adapter import Adapter
-from secateur.calibrate.sensitivity import Sensitivity, output_sensitivity
+from secateur.adapt.structure import describe
+from secateur.calibrate.backward import gather_backward
+from secateur.calibrate.sensitivity import Sensitivity
 from secateur.core.errors import CalibrationError
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_it_is_the_mean_squared_gradient_at_the_output(family, ids):
     model = tiny_model(family)
-    adapter = Adapter(model)
-    found = output_sensitivity(adapter, ids[:2])
-    layer = adapter.layers()[3]
+    structure = describe(model)
+    layer = structure.layers[3]
+    found = {name: parts[Sensitivity] for name, parts in gather_backward(structure, ids[:2], [Sensitivity]).items()}
     expected = torch.zeros(layer.weight.shape[0])
     for sample in ids[:2].split(1):
         change = torch.zeros(1, sample.shape[1], layer.weight.shape[0], requires_grad=True)

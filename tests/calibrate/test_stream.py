@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from conftest import CONFIGS, tiny_model
-from secateur.adapt.adapter import Adapter
+from secateur.adapt.structure import describe
 from secateur.calibrate.statistic import Gram, gather
 from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.core.pattern import keep_highest
@@ -22,15 +22,15 @@ def seen(model, module, ids, what="input"):
 @pytest.mark.parametrize("batch_tokens", [16, 48])
 def test_every_layer_sees_inputs_from_pruned_layers(family, batch_tokens, ids, tmp_path):
     model = tiny_model(family)
-    adapter = Adapter(model)
+    structure = describe(model)
     settings = StreamSettings(batch_tokens, memory=2000, folder=tmp_path)
-    with Stream(adapter, ids, settings) as stream:
-        check_stream(model, adapter, stream, ids)
+    with Stream(structure, ids, settings) as stream:
+        check_stream(model, structure, stream, ids)
     assert not list(tmp_path.iterdir())
     assert all("forward" not in vars(module) for module in model.modules())
 
 
-def check_stream(model, adapter, stream, ids):
+def check_stream(model, structure, stream, ids):
     stream.embed()
     checked = []
 
@@ -43,17 +43,17 @@ def check_stream(model, adapter, stream, ids):
         for layer in layers:
             layer.set_weight(layer.weight * keep_highest(layer.weight.abs(), layer.weight.shape[1] // 2))
 
-    for block in adapter.blocks():
+    for block in structure.blocks:
         stream.run(block, lambda layers: (Gram,), solve, last=False)
         expected = seen(model, block.module, ids, "output")
         assert torch.allclose(torch.cat(list(stream.hidden.all())), expected, rtol=1e-3, atol=1e-4)
-    assert len(checked) == len(set(checked)) == 2 * sum(map(len, adapter.blocks()[0].stages()))
+    assert len(checked) == len(set(checked)) == 2 * len(structure.blocks[0].layers)
 
 
 def test_the_last_block_is_not_run_further(ids):
-    adapter = Adapter(tiny_model("llama", blocks=1))
-    stream = Stream(adapter, ids, StreamSettings())
+    structure = describe(tiny_model("llama", blocks=1))
+    stream = Stream(structure, ids, StreamSettings())
     stream.embed()
     before = [hidden.clone() for hidden in stream.hidden.all()]
-    stream.run(adapter.blocks()[0], lambda layers: (Gram,), lambda layers, stats: None, last=True)
+    stream.run(structure.blocks[0], lambda layers: (Gram,), lambda layers, stats: None, last=True)
     assert all(torch.equal(a, b) for a, b in zip(before, stream.hidden.all(), strict=True))

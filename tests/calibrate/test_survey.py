@@ -1,28 +1,27 @@
 import pytest
 import torch
 
-from secateur.adapt.adapter import Adapter
-from secateur.storage.source import Source, load_model, skeleton
+from secateur.adapt.structure import describe
 from secateur.calibrate.samples import BlockSamples, Samples
 from secateur.calibrate.sensitivity import Sensitivity
 from secateur.calibrate.statistic import InputRMS
 from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.survey import survey
-from secateur.storage.shards import Checkpoint
-from secateur.storage.weights import Weights
+from secateur.storage.open_model import open_model
+from secateur.storage.source import Source, load_model
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "gpt_neox"])
 def test_a_survey_sees_what_the_dense_model_computes(family, saved, ids):
-    weights = Weights(Checkpoint(saved(family)), Adapter(skeleton(Source(saved(family)))), torch.float32)
-    given = {weights.adapter.layers()[0].name: Sensitivity(torch.ones(2), 1)}
-    with Stream(weights.adapter, ids, StreamSettings(batch_tokens=32)) as stream:
+    opened = open_model(Source(saved(family)))
+    given = {opened.structure.layers[0].name: {Sensitivity: Sensitivity(torch.ones(2), 1)}}
+    with Stream(opened.structure, ids, StreamSettings(batch_tokens=32)) as stream:
         views = survey(
-            stream, weights, (InputRMS,), lambda: BlockSamples(Samples()), lambda view: view, lambda a, b: None, given
+            stream, opened, (InputRMS,), lambda: BlockSamples(Samples()), lambda view: view, lambda a, b: None, given
         )
     model = load_model(Source(saved(family)), torch.float32)
     seen = {}
-    for layer in Adapter(model).layers():
+    for layer in describe(model).layers:
         layer.module.register_forward_pre_hook(lambda m, args, name=layer.name: seen.update({name: args[0]}))
     with torch.no_grad():
         hidden = model(ids, output_hidden_states=True).hidden_states

@@ -3,6 +3,7 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
+from conftest import CONFIGS
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError, NumericalError
 from secateur.core.files import write_document
@@ -65,3 +66,20 @@ def test_a_second_run_carries_no_record_of_the_first(saved, ids, tmp_path):
     assert not (tmp_path / "second" / "cut.json").exists()
     prune(tmp_path / "first", Recipe(method="slimgpt", ratio=0.2, round_to=1), tmp_path / "third", ids=ids)
     assert verify_folders(str(tmp_path / "first"), str(tmp_path / "third")).logits < 1e-4
+
+
+@pytest.mark.parametrize(
+    "recipe", [{"method": "slimgpt"}, {"method": "shortgpt"}, {"method": "magnitude", "pattern": "channels"}]
+)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rounding_to_what_was_asked_is_no_disagreement(recipe, dtype, saved, ids, tmp_path):
+    prune(saved("llama", 3), Recipe(**recipe, ratio=0.4, round_to=1, save_dtype=dtype), tmp_path / "out", ids=ids)
+    assert verify_folders(str(saved("llama", 3)), str(tmp_path / "out")).logits < 1e-3
+
+
+@pytest.mark.parametrize("family", [name for name in CONFIGS if not name.startswith("bloom")])
+@pytest.mark.parametrize("allocator", ["uniform", "incremental"])
+def test_query_heads_go_and_what_they_share_stays(family, allocator, saved, ids, tmp_path):
+    recipe = Recipe(method="magnitude", pattern="query-heads+channels", ratio=0.4, allocator=allocator, round_to=1)
+    prune(saved(family), recipe, tmp_path / "out", ids=ids)
+    assert verify_folders(str(saved(family)), str(tmp_path / "out")).logits < 1e-4

@@ -3,11 +3,11 @@ from safetensors import safe_open
 from transformers import AutoConfig
 
 from conftest import tiny_model
-from secateur.storage.source import Source
 from secateur.core.errors import ModelError
 from secateur.export.decilm import write_decilm
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
+from secateur.storage.source import Source
 
 
 def read_as_vllm(config, block):

@@ -10,15 +10,15 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from conftest import tiny_model
-from secateur.adapt.encoder_table import attentions
-from secateur.storage.source import Source, load, load_tokenizer, resolve
+from secateur.adapt.structure import describe
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document, write_document
 from secateur.export.gguf import write_gguf
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
-from secateur.surgery.heads import cut_heads_, head_sites, heads_config
+from secateur.storage.source import Source, load, load_tokenizer, resolve
+from secateur.surgery.heads import cut_heads_, head_sites
 
 TEXTS = [
     "x=10\n  y = 2025",
@@ -117,11 +117,11 @@ def test_tokenizers_of_words_are_refused(saved, tmp_path):
 def without_attention(folder, out):
     """The model of `folder` less all heads of blocks 1 and 4, saved as `heads prune` does."""
     model = load(folder)
-    sites = head_sites(attentions(model))
-    cut_heads_(model, sites, Cut({sites[number].name: () for number in (1, 4)}))
+    sites = head_sites(describe(model).attentions)
+    cut_heads_(describe(model), sites, Cut({sites[number].name: () for number in (1, 4)}))
     model.save_pretrained(out)
     load_tokenizer(Source(folder)).save_pretrained(out)
-    write_document(out / "config.json", heads_config(read_document(folder / "config.json"), model))
+    write_document(out / "config.json", describe(model).config(read_document(folder / "config.json")))
 
 
 @pytest.mark.slow
@@ -161,11 +161,11 @@ def test_llama_cpp_gives_the_same_logits(tmp_path, made, quantize, far):
 
 def test_an_attention_without_heads_is_left_out_with_its_norm(shrunk, tmp_path):
     model = load(shrunk)
-    sites = head_sites(attentions(model))
-    cut_heads_(model, sites, Cut({sites[0].name: ()}))
+    sites = head_sites(describe(model).attentions)
+    cut_heads_(describe(model), sites, Cut({sites[0].name: ()}))
     model.save_pretrained(tmp_path / "less")
     byte_tokenizer().save_pretrained(tmp_path / "less")
-    config = heads_config(read_document(shrunk / "config.json"), model)
+    config = describe(model).config(read_document(shrunk / "config.json"))
     write_document(tmp_path / "less" / "config.json", config)
     write_gguf(Source(tmp_path / "less"), tmp_path / "x.gguf")
     reader = gguf.GGUFReader(tmp_path / "x.gguf")

@@ -6,15 +6,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import TASK_CONFIGS, task_batch, task_model
-from secateur.adapt.encoder_table import attentions
-from secateur.storage.source import load
+from secateur.adapt.structure import describe
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError
 from secateur.core.files import read_document, write_document
 from secateur.export.convert import convert
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
-from secateur.surgery.heads import cut_heads_, head_sites, heads_config
+from secateur.storage.source import load
+from secateur.surgery.heads import cut_heads_, head_sites
 
 FAMILIES = ["llama", "gemma3_text", "phi3", "gpt2", "gpt_neox", "opt", "bloom"]
 RELOAD = (
@@ -83,11 +83,15 @@ def test_models_without_heads_load_there_too(tmp_path, monkeypatch):
     expected = {}
     for name in HEADS:
         model = task_model(name)
-        sites = head_sites(attentions(model))
-        cut_heads_(model, sites, Cut({site.name: ((), (1, 3), (0,))[number % 3] for number, site in enumerate(sites)}))
+        sites = head_sites(describe(model).attentions)
+        cut_heads_(
+            describe(model),
+            sites,
+            Cut({site.name: ((), (1, 3), (0,))[number % 3] for number, site in enumerate(sites)}),
+        )
         model.save_pretrained(tmp_path / name)
         config = tmp_path / name / "config.json"
-        write_document(config, heads_config(read_document(config), model))
+        write_document(config, describe(model).config(read_document(config)))
         convert(str(tmp_path / name), "standalone", tmp_path / f"{name}-alone")
         batch = task_batch(model)
         save_file(batch, tmp_path / f"{name}.safetensors")

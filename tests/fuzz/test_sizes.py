@@ -30,7 +30,7 @@ import io, json, resource, sys, time
 from contextlib import redirect_stderr
 from pathlib import Path
 from secateur.cli.main import main
-import secateur.run.prune, secateur.run.evaluate, transformers.models.llama.modeling_llama
+import secateur.run.prune, secateur.evaluate.measure, transformers.models.llama.modeling_llama
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + 2**30, held + 2**30))
 for line in sys.stdin:

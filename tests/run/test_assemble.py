@@ -2,12 +2,11 @@ import pytest
 import torch
 
 from conftest import CONFIGS
-from secateur.adapt.adapter import Adapter
-from secateur.adapt.sites import block_sites, head_dim
-from secateur.storage.source import Source, load_model
+from secateur.adapt.structure import describe
 from secateur.core.cut import Cut
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
+from secateur.storage.source import Source, load_model
 from secateur.surgery.shrink import cut_slices
 
 IDS = torch.arange(3, 19)[None]
@@ -16,13 +15,14 @@ IDS = torch.arange(3, 19)[None]
 def masked_dense(dense, pruned, cut):
     """The dense model with the pruned model's column layers, zero where columns went."""
     model, small = load_model(Source(dense)), load_model(Source(pruned))
-    adapter, width = Adapter(model), head_dim(model.config)
-    layers = {layer.name: layer for layer in Adapter(small).layers()}
-    for block in adapter.blocks():
-        for site in block_sites(block, width):
+    structure = describe(model)
+    layers = {layer.name: layer for layer in describe(small).layers}
+    for block in structure.blocks:
+        for site in block.sites():
             if site.name in cut.kept:
-                kept = cut_slices([site], Cut({site.name: cut.kept[site.name]}))[site.layer].columns
-                layer = block.named(site.layer)
+                layer = block.layer(site.layer)
+                part = cut_slices([site], Cut({site.name: cut.kept[site.name]}))[site.layer]
+                _, kept = part.kept(*layer.weight.shape)
                 wide = torch.zeros_like(layer.weight)
                 wide[:, kept] = layers[site.layer].weight
                 layer.set_weight(wide)
@@ -39,8 +39,8 @@ def test_the_shrunk_model_computes_what_the_masked_one_does(family, allocator, s
     expected = masked_dense(saved(family), tmp_path / "out", cut)(IDS).logits
     assert torch.allclose(small(IDS).logits, expected, atol=1e-4)
     dense = load_model(Source(saved(family)))
-    before = sum(layer.size for layer in Adapter(dense).layers())
-    after = sum(layer.size for layer in Adapter(small).layers())
+    before = sum(layer.size for layer in describe(dense).layers)
+    after = sum(layer.size for layer in describe(small).layers)
     assert abs(after - 0.6 * before) <= 2 * 97
     for tokens in (
         small.generate(IDS, max_new_tokens=3, min_new_tokens=3, do_sample=False),

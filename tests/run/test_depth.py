@@ -5,13 +5,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
-from secateur.adapt.adapter import Adapter
-from secateur.storage.source import Source, load_model
+from secateur.adapt.structure import describe
 from secateur.core.errors import InputError, ModelError, RatioError, RecipeError
 from secateur.evaluate.agreement import verify_folders
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 from secateur.solve.shortgpt import ShortGPT
+from secateur.storage.source import Source, load_model
 
 SHORT = Recipe(method="shortgpt", ratio=1 / 3)
 
@@ -19,7 +19,7 @@ SHORT = Recipe(method="shortgpt", ratio=1 / 3)
 def with_an_idle_block(family, folder):
     """Three blocks, of which the middle one adds nothing to the residual."""
     model = tiny_model(family, blocks=3)
-    for layer in Adapter(model).blocks()[1].stages()[1] + Adapter(model).blocks()[1].stages()[3]:
+    for layer in [stage.layers[0] for stage in describe(model).blocks[1].stages if stage.name.endswith("_out")]:
         layer.module.weight.data.zero_()
         if layer.bias is not None:
             layer.module.bias.data.zero_()
@@ -46,9 +46,9 @@ def test_every_family_loads_with_the_blocks_that_were_kept(family, saved, ids, t
     prune(saved(family, blocks=3), SHORT, tmp_path / "out", ids=ids)
     kept = json.loads((tmp_path / "out" / "blocks.json").read_text())["kept"]
     dense, small = load_model(Source(saved(family, blocks=3))), load_model(Source(tmp_path / "out"))
-    assert len(Adapter(small).blocks()) == 2 == len(getattr(small.config, "layer_types", None) or kept)
-    for old, block in zip(kept, Adapter(small).blocks(), strict=True):
-        expected = Adapter(dense).blocks()[old].tensors().values()
+    assert len(describe(small).blocks) == 2 == len(getattr(small.config, "layer_types", None) or kept)
+    for old, block in zip(kept, describe(small).blocks, strict=True):
+        expected = describe(dense).blocks[old].tensors().values()
         assert all(torch.equal(a, b) for a, b in zip(block.tensors().values(), expected, strict=True))
 
 
@@ -115,3 +115,17 @@ def test_what_no_config_can_hold_is_refused(ids, tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="derives that from a block's position"):
         prune(tmp_path / "dense", Recipe(method="shortgpt", ratio=0.5), tmp_path / "out", ids=ids)
     assert [path.name for path in tmp_path.iterdir()] == ["dense"]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
+def test_a_config_may_leave_the_number_of_blocks_to_its_class(family, ids, tmp_path):
+    small = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 101, "ffn_dim": 24}
+    small |= {"word_embed_proj_dim": 16, "max_position_embeddings": 64, "n_embd": 16, "n_head": 2}
+    config = AutoConfig.for_model(family, **small)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "dense")
+    path = tmp_path / "dense" / "config.json"
+    document = json.loads(path.read_text())
+    kept = {key: value for key, value in document.items() if key not in ("n_layer", "num_hidden_layers", "layer_types")}
+    path.write_text(json.dumps(kept))
+    prune(tmp_path / "dense", Recipe(method="shortgpt", ratio=0.5), tmp_path / "out", ids=ids)
+    assert load_model(Source(tmp_path / "out")).config.num_hidden_layers == config.num_hidden_layers // 2

@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import CONFIGS
-from secateur.adapt.adapter import Adapter
-from secateur.storage.source import Source, load, load_model, load_tokenizer
+from secateur.adapt.structure import describe
 from secateur.calibrate.data import Calibration
 from secateur.core.errors import CalibrationError, InputError, ModelError, NumericalError, PatternError
 from secateur.core.mask import Masks
@@ -21,6 +20,7 @@ from secateur.evaluate.agreement import verify_folders
 from secateur.evaluate.perplexity import token_losses
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
+from secateur.storage.source import Source, load, load_model, load_tokenizer
 
 RELOAD = (
     "import sys, torch; from transformers import AutoModelForCausalLM; from safetensors.torch import save_file\n"
@@ -39,10 +39,7 @@ def weights(folder):
 
 def pruned_names(folder):
     return [
-        layer.name
-        for block in Adapter(load_model(Source(folder))).blocks()
-        for stage in block.stages()
-        for layer in stage
+        layer.name for block in describe(load_model(Source(folder))).blocks for stage in block.stages for layer in stage
     ]
 
 
@@ -250,9 +247,9 @@ def test_flaps_bias_is_saved_with_the_model(family, pattern, saved, ids, tmp_pat
     for method, out in ((recipe, tmp_path / "out"), (plain, tmp_path / "plain")):
         prune(saved(family), method, out, ids=ids)
     found, without = load_model(Source(tmp_path / "out")), load_model(Source(tmp_path / "plain"))
-    dense = {layer.name: layer for layer in Adapter(load_model(Source(saved(family)))).layers()}
+    dense = {layer.name: layer for layer in describe(load_model(Source(saved(family)))).layers}
     moved = 0
-    for layer, other in zip(Adapter(found).layers(), Adapter(without).layers(), strict=True):
+    for layer, other in zip(describe(found).layers, describe(without).layers, strict=True):
         assert layer.bias is not None and torch.isfinite(layer.bias).all()
         if layer.weight.shape[0] == dense[layer.name].weight.shape[0]:
             before = torch.zeros_like(layer.bias) if other.bias is None else other.bias

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from secateur.storage.source import Source, load_model
 from secateur.core.errors import CalibrationError, InputError
 from secateur.core.mask import Masks
 from secateur.evaluate.agreement import verify_folders
@@ -16,6 +15,7 @@ from secateur.evaluate.perplexity import token_losses
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 from secateur.run.recover import recover
+from secateur.storage.source import Source, load_model
 from secateur.train.recover import Trainer, Training
 
 SHORT = Training(steps=4, batch=2, length=16, rate=0.01)

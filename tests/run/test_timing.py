@@ -1,12 +1,12 @@
 import pytest
 
-from secateur.storage.source import Source
 from secateur.core.errors import RatioError
 from secateur.run import timing
 from secateur.run.allocate import allocate_model
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 from secateur.run.timing import ratio_within, time_sizes, timed
+from secateur.storage.source import Source
 
 LINE = {0.0: 10.0, 0.25: 8.5, 0.5: 7.0, 0.75: 5.5}  # 10 - 6 ratio
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from secateur.storage.source import Source, load_tokenizer
 from secateur.calibrate.data import Calibration
 from secateur.core.errors import CalibrationError, InputError, RatioError, StorageError
 from secateur.search import study
 from secateur.search.study import Search, search_ratios
 from secateur.search.trial import Trials
+from secateur.storage.source import Source, load_tokenizer
 
 SMALL = Search(ratio=0.5, trials=12, population=4, eval_samples=2)
 COMMAND = """

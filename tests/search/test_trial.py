@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from secateur.storage.source import Source, load_model
 from secateur.allocate.dsa import DSA
 from secateur.allocate.expression import parse
 from secateur.core.errors import InputError
@@ -10,6 +9,7 @@ from secateur.run.allocate import allocate_model
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 from secateur.search.trial import Trials, prepare, row_ranks
+from secateur.storage.source import Source, load_model
 
 
 def test_ranks_count_what_a_row_holds_below_and_ties_go_left_first():

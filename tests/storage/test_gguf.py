@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from conftest import tiny_llama_gguf
+from secateur.core.errors import ModelError
 from secateur.storage.gguf import convert_gguf
 from secateur.storage.source import Source, load_model, load_tokenizer, resolve
-from secateur.core.errors import ModelError
 
 
 @pytest.fixture(autouse=True)

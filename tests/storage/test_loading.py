@@ -1,8 +1,8 @@
 import pytest
 from transformers.utils import logging
 
-from secateur.storage.loading import check_report, first_line, quiet
 from secateur.core.errors import ModelError
+from secateur.storage.loading import check_report, first_line, quiet
 
 
 def test_transformers_speaks_again_afterwards():

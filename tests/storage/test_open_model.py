@@ -2,40 +2,37 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from secateur.adapt.adapter import Adapter
-from secateur.storage.source import Source, skeleton
 from secateur.core.errors import ModelError, NumericalError
-from secateur.storage.shards import Checkpoint
-from secateur.storage.weights import Weights
+from secateur.storage.open_model import open_model
+from secateur.storage.source import Source
 
 
 def rewritten(folder, target, change):
     target.mkdir()
     (target / "config.json").write_text((folder / "config.json").read_text())
     save_file(change(load_file(folder / "model.safetensors")), target / "model.safetensors")
-    return Weights(Checkpoint(target), Adapter(skeleton(Source(target))), torch.float32)
+    return open_model(Source(target))
 
 
 def test_parameters_are_there_only_while_loaded(saved):
     folder = saved("gpt2")
-    adapter = Adapter(skeleton(Source(folder)))
-    weights = Weights(Checkpoint(folder), adapter, torch.float32)
+    opened = open_model(Source(folder))
     stored = load_file(folder / "model.safetensors")
-    block = adapter.blocks()[1]
-    with weights.loaded(block.tensors()):
+    block = opened.structure.blocks[1]
+    with opened.loaded(block.tensors()):
         assert all(torch.equal(tensor, stored[name]) for name, tensor in block.tensors().items())
-    assert all(tensor.is_meta for tensor in adapter.model.parameters())
-    outside = weights.outside_blocks()
+    assert all(tensor.is_meta for tensor in opened.structure.model.parameters())
+    outside = opened.outside_blocks()
     assert "transformer.wte.weight" in outside and not any(".h.0." in name for name in outside)
 
 
 def test_names_without_the_body_prefix_are_found(saved, tmp_path):
-    weights = rewritten(
+    opened = rewritten(
         saved("gpt2"), tmp_path / "m", lambda t: {name.removeprefix("transformer."): v for name, v in t.items()}
     )
     name = "transformer.h.0.attn.c_attn.weight"
-    assert weights.stored_name(name) == "h.0.attn.c_attn.weight"
-    assert weights.model_name("h.0.attn.c_attn.weight") == name
+    assert opened.stored_name(name) == "h.0.attn.c_attn.weight"
+    assert opened.model_name("h.0.attn.c_attn.weight") == name
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(saved, tmp_path):
@@ -44,11 +41,11 @@ def test_a_checkpoint_that_does_not_fit_is_refused(saved, tmp_path):
         rewritten(saved("llama"), tmp_path / "a", lambda t: {k: v for k, v in t.items() if k != name})
     with pytest.raises(ModelError, match=r"is \[3, 32\] in the checkpoint"):
         rewritten(saved("llama"), tmp_path / "b", lambda t: t | {name: torch.zeros(3, 32)})
-    weights = rewritten(saved("llama"), tmp_path / "c", lambda t: t | {name: torch.full((48, 32), float("nan"))})
-    with pytest.raises(NumericalError, match="NaN or inf"), weights.loaded([name]):
+    opened = rewritten(saved("llama"), tmp_path / "c", lambda t: t | {name: torch.full((48, 32), float("nan"))})
+    with pytest.raises(NumericalError, match="NaN or inf"), opened.loaded([name]):
         pass
-    weights = rewritten(saved("llama"), tmp_path / "d", lambda t: t | {name: torch.zeros(48, 32, dtype=torch.int8)})
-    with pytest.raises(ModelError, match="floating-point"), weights.loaded([name]):
+    opened = rewritten(saved("llama"), tmp_path / "d", lambda t: t | {name: torch.zeros(48, 32, dtype=torch.int8)})
+    with pytest.raises(ModelError, match="floating-point"), opened.loaded([name]):
         pass
 
 

@@ -54,13 +54,13 @@ def test_a_changed_byte_of_any_file_is_refused_by_its_name(tmp_path):
     run.open({"ratio": 0.5}, resume=False)
     run.save_block(0, BLOCK)
     run.save_hidden(1, [torch.randn(2, 3)])
-    run.save_gradients({"a": torch.randn(2, 3)})
+    run.save_gradients({"a": ({"Gradient": torch.randn(2, 3)}, {"Gradient": 1})})
     run.save_state({"a": torch.randn(2)}, [0.5])
     run.save_document("allocation", {"a": 0.25})
     readers = {
         "00000.safetensors": lambda run: run.load_block(0),
         "hidden-00001.safetensors": lambda run: run.load_hidden(1),
-        "a.safetensors": lambda run: run.load_gradient("a"),
+        "a.safetensors": lambda run: run.load_gradients("a"),
         "training.safetensors": lambda run: run.load_state(),
         "allocation.json": lambda run: run.load_document("allocation"),
         "plan.json": lambda run: run.open({"ratio": 0.5}, resume=True),

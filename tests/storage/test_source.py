@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
 from conftest import CONFIGS, tiny_model
+from secateur.core.errors import InputError, ModelError
+from secateur.storage.shards import Checkpoint
 from secateur.storage.source import (
     Source,
     load,
@@ -19,8 +21,6 @@ from secateur.storage.source import (
     resolve,
     skeleton,
 )
-from secateur.core.errors import InputError, ModelError
-from secateur.storage.shards import Checkpoint
 
 
 def test_a_folder_is_itself_and_loads(saved):

@@ -4,13 +4,13 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from conftest import CONFIGS, TASK_CONFIGS, task_batch, task_model, tiny_model
-from secateur.adapt.encoder_table import attentions
-from secateur.storage.source import Source, load_as_saved
+from secateur.adapt.structure import describe
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError
 from secateur.core.files import read_document, write_document
 from secateur.score.gates import gated
-from secateur.surgery.heads import add_silent_heads_, cut_heads_, head_sites, heads_config
+from secateur.storage.source import Source, load_as_saved
+from secateur.surgery.heads import add_silent_heads_, cut_heads_, head_sites
 
 KEPT = [(), (0, 1, 2, 3), (0, 3), (1,)]
 
@@ -26,13 +26,13 @@ def gates_of(found, cut):
 
 def saved_without_heads(model, folder):
     model.save_pretrained(folder)
-    write_document(folder / "config.json", heads_config(read_document(folder / "config.json"), model))
+    write_document(folder / "config.json", describe(model).config(read_document(folder / "config.json")))
 
 
 @pytest.mark.parametrize("name", TASK_CONFIGS)
 def test_a_removed_head_is_a_gate_at_zero_and_the_model_loads_again(name, tmp_path):
     model = task_model(name)
-    found, batch = attentions(model), task_batch(model)
+    found, batch = describe(model).attentions, task_batch(model)
     dense = model(**batch).logits
     sites = head_sites(found)
     cut = cut_of(sites)
@@ -40,9 +40,9 @@ def test_a_removed_head_is_a_gate_at_zero_and_the_model_loads_again(name, tmp_pa
         expected = model(**batch).logits
     assert (dense - expected).abs().max() > 1e-3
     before = model.num_parameters()
-    cut_heads_(model, sites, cut)
+    cut_heads_(describe(model), sites, cut)
     assert (model(**batch).logits - expected).abs().max() < 1e-4
-    assert [one.heads for one in attentions(model)] == [len(KEPT[number % 4]) for number in range(len(found))]
+    assert [one.heads for one in describe(model).attentions] == [len(KEPT[number % 4]) for number in range(len(found))]
     extra = sum(p.numel() for n, p in model.named_parameters() if "relative_attention_bias" in n)
     biased = 4 * 32 * 8 + (0 if "T5" in name else 3 * 8)
     gone = sum(4 - len(KEPT[number % 4]) for number in range(len(found)))
@@ -55,8 +55,8 @@ def test_a_removed_head_is_a_gate_at_zero_and_the_model_loads_again(name, tmp_pa
 @pytest.mark.parametrize("auto", ["AutoModelForSequenceClassification", "AutoModel"])
 def test_auto_classes_load_it_too(auto, tmp_path):
     model = task_model("BertForSequenceClassification")
-    sites = head_sites(attentions(model))
-    cut_heads_(model, sites, Cut({sites[0].name: (), sites[1].name: (2,)}))
+    sites = head_sites(describe(model).attentions)
+    cut_heads_(describe(model), sites, Cut({sites[0].name: (), sites[1].name: (2,)}))
     saved_without_heads(model, tmp_path)
     loaded = getattr(transformers, auto).from_pretrained(tmp_path).eval()
     batch = task_batch(model)
@@ -66,8 +66,8 @@ def test_auto_classes_load_it_too(auto, tmp_path):
 def test_a_translation_model_decodes_the_same_after_loading(tmp_path):
     for name in ("T5ForConditionalGeneration", "BartForConditionalGeneration"):
         model, folder = task_model(name), tmp_path / name
-        sites = head_sites(attentions(model))
-        cut_heads_(model, sites, cut_of(sites))
+        sites = head_sites(describe(model).attentions)
+        cut_heads_(describe(model), sites, cut_of(sites))
         saved_without_heads(model, folder)
         ids = task_batch(model)["input_ids"]
         settings = dict(max_new_tokens=6, do_sample=False, num_beams=1)
@@ -82,17 +82,17 @@ def test_a_second_round_counts_from_the_first():
     model, other = (task_model("BertForSequenceClassification") for _ in range(2))
     batch = task_batch(model)
     for kept in ((0, 1, 3), (0, 2)):
-        sites = head_sites(attentions(model))
-        cut_heads_(model, sites, Cut({site.name: kept for site in sites}))
-    sites = head_sites(attentions(other))
-    cut_heads_(other, sites, Cut({site.name: (0, 3) for site in sites}))
+        sites = head_sites(describe(model).attentions)
+        cut_heads_(describe(model), sites, Cut({site.name: kept for site in sites}))
+    sites = head_sites(describe(other).attentions)
+    cut_heads_(describe(other), sites, Cut({site.name: (0, 3) for site in sites}))
     assert torch.equal(model(**batch).logits, other(**batch).logits)
 
 
 @pytest.mark.parametrize("family", [name for name in CONFIGS if not name.startswith("bloom")])
 def test_a_decoder_may_lose_every_head_of_a_block(family, tmp_path):
     model = tiny_model(family)
-    found = attentions(model)
+    found = describe(model).attentions
     sites = head_sites(found)
     batch = {"input_ids": torch.arange(3, 15)[None]}
     units = list(range(sites[1].count))
@@ -102,7 +102,7 @@ def test_a_decoder_may_lose_every_head_of_a_block(family, tmp_path):
         gates[1][-found[1].heads // sites[1].count :] = 0
     with torch.no_grad(), gated(found, gates):
         expected = model(**batch).logits
-    cut_heads_(model, sites, cut)
+    cut_heads_(describe(model), sites, cut)
     with torch.no_grad():
         assert torch.allclose(model(**batch).logits, expected, atol=1e-4)
         saved_without_heads(model, tmp_path)
@@ -113,26 +113,26 @@ def test_a_decoder_may_lose_every_head_of_a_block(family, tmp_path):
 @pytest.mark.parametrize("name", ["BertForSequenceClassification", "T5ForConditionalGeneration"])
 def test_a_silent_head_says_nothing(name):
     model = task_model(name)
-    sites = head_sites(attentions(model))
-    cut_heads_(model, sites, cut_of(sites))
+    sites = head_sites(describe(model).attentions)
+    cut_heads_(describe(model), sites, cut_of(sites))
     batch = task_batch(model)
     before = model(**batch).logits
-    add_silent_heads_(model)
-    assert min(one.heads for one in attentions(model)) == 1
+    add_silent_heads_(describe(model))
+    assert min(one.heads for one in describe(model).attentions) == 1
     assert torch.allclose(model(**batch).logits, before, atol=1e-6)
 
 
 def test_a_decoder_with_silent_heads_is_the_same():
     model = tiny_model("llama")
-    sites = head_sites(attentions(model))
-    cut_heads_(model, sites, Cut({sites[0].name: ()}))
+    sites = head_sites(describe(model).attentions)
+    cut_heads_(describe(model), sites, Cut({sites[0].name: ()}))
     ids = torch.arange(3, 15)[None]
     before = model(ids).logits
-    add_silent_heads_(model)
-    assert attentions(model)[0].heads == 1 and torch.allclose(model(ids).logits, before, atol=1e-5)
+    add_silent_heads_(describe(model))
+    assert describe(model).attentions[0].heads == 1 and torch.allclose(model(ids).logits, before, atol=1e-5)
 
 
 def test_a_site_the_model_lacks_is_refused():
     model = task_model("BertForSequenceClassification")
     with pytest.raises(InputError, match="does not have"):
-        cut_heads_(model, head_sites(attentions(model)), Cut({"nowhere.heads": (0,)}))
+        cut_heads_(describe(model), head_sites(describe(model).attentions), Cut({"nowhere.heads": (0,)}))

@@ -2,9 +2,8 @@ import pytest
 import torch
 
 from conftest import CONFIGS, tiny_model
-from secateur.adapt.adapter import Adapter
 from secateur.adapt.site import Site
-from secateur.adapt.sites import block_sites, block_sizes, head_dim
+from secateur.adapt.structure import describe
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError
 from secateur.surgery.shrink import cut_sizes, cut_slices, shrink_, sliced
@@ -13,8 +12,7 @@ IDS = torch.arange(3, 19)[None]
 
 
 def sites_of(model):
-    width = head_dim(model.config)
-    return [site for block in Adapter(model).blocks() for site in block_sites(block, width)]
+    return describe(model).sites()
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -22,17 +20,15 @@ def test_shrinking_equals_masking_and_sizes_are_foretold(family):
     masked, small = tiny_model(family), tiny_model(family)
     sites = sites_of(masked)
     cut = Cut({site.name: tuple(range(1, site.count)) for site in sites})
-    layers = {layer.name: layer for layer in Adapter(masked).layers()}
+    layers = {layer.name: layer for layer in describe(masked).layers}
     for site in sites:
         weight = layers[site.layer].weight.clone()
         weight[:, site.columns[site.layer][0]] = 0
         layers[site.layer].set_weight(weight)
-    width = head_dim(masked.config)
-    before = [block_sizes(block, width) for block in Adapter(masked).blocks()]
-    shrink_(small, sites, cut)
+    before = describe(masked).sizes
+    shrink_(describe(small), sites, cut)
     assert torch.allclose(small(IDS).logits, masked(IDS).logits, atol=1e-4)
-    after = [block_sizes(block, width) for block in Adapter(small).blocks()]
-    assert after == cut_sizes(sites, cut, before)
+    assert describe(small).sizes == cut_sizes(sites, cut, before)
 
 
 def test_biases_lose_rows_only_and_unknown_sites_are_refused():

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from conftest import CONFIGS, tiny_model
-from secateur.adapt.adapter import Adapter
-from secateur.adapt.sites import block_sites, head_dim
+from secateur.adapt.structure import describe
 from secateur.core.cut import Cut
 from secateur.core.errors import NumericalError
 from secateur.surgery.shrink import shrink_
@@ -13,9 +12,8 @@ IDS = torch.arange(3, 19)[None]
 
 
 def shrunk(family):
-    dense, small = tiny_model(family), tiny_model(family)
-    width = head_dim(dense.config)
-    sites = [site for block in Adapter(dense).blocks() for site in block_sites(block, width)]
+    dense, small = describe(tiny_model(family)), describe(tiny_model(family))
+    sites = dense.sites()
     cut = Cut({site.name: tuple(range(site.count - 1)) for site in sites})
     shrink_(small, sites, cut)
     return dense, small, sites, cut
@@ -29,7 +27,7 @@ def test_a_shrunk_model_agrees(family):
 
 def test_the_first_block_that_differs_is_named():
     dense, small, sites, cut = shrunk("llama")
-    small.model.layers[1].self_attn.q_norm = None
-    small.model.layers[1].input_layernorm.weight.data += 1
+    small.model.model.layers[1].self_attn.q_norm = None
+    small.model.model.layers[1].input_layernorm.weight.data += 1
     with pytest.raises(NumericalError, match=r"model\.layers\.1 differs"):
         verify(dense, small, sites, cut, IDS)

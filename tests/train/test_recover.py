@@ -2,15 +2,15 @@ import pytest
 import torch
 
 from conftest import CONFIGS
-from secateur.adapt.adapter import Adapter
-from secateur.storage.source import Source, load_model
+from secateur.adapt.structure import describe
 from secateur.core.errors import InputError, NumericalError
+from secateur.storage.source import Source, load_model
 from secateur.train.recover import Trainer, Training
 
 
 def halved(folder):
     model = load_model(Source(folder))
-    for layer in Adapter(model).layers():
+    for layer in describe(model).layers:
         weight = layer.weight.clone()
         weight[:, ::2] = 0
         layer.set_weight(weight)
@@ -21,16 +21,16 @@ def halved(folder):
 @pytest.mark.parametrize("rank", [0, 2])
 def test_training_lowers_the_loss_and_keeps_zeros_in_every_family(family, rank, saved, ids):
     model = halved(saved(family))
-    trainer = Trainer(model, Training(steps=12, rank=rank, rate=0.01))
+    trainer = Trainer(describe(model), Training(steps=12, rank=rank, rate=0.01))
     losses = [trainer.step(number, ids) for number in range(12)]
     assert losses[-1] < losses[0]
     trainer.settle()
-    assert all(not layer.weight[:, ::2].any() and layer.weight[:, 1::2].any() for layer in Adapter(model).layers())
+    assert all(not layer.weight[:, ::2].any() and layer.weight[:, 1::2].any() for layer in describe(model).layers)
 
 
 def test_only_layers_of_blocks_change(saved, ids):
     model, before = halved(saved("llama")), halved(saved("llama")).state_dict()
-    trainer = Trainer(model, Training(steps=2))
+    trainer = Trainer(describe(model), Training(steps=2))
     trainer.step(0, ids)
     trained = trainer.settle()
     for name, value in model.state_dict().items():
@@ -40,7 +40,7 @@ def test_only_layers_of_blocks_change(saved, ids):
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_state_taken_up_goes_on_with_the_same_bits(rank, saved, ids):
     training = Training(steps=4, rank=rank)
-    straight, first, second = (Trainer(halved(saved("llama")), training) for _ in range(3))
+    straight, first, second = (Trainer(describe(halved(saved("llama"))), training) for _ in range(3))
     for number in range(4):
         straight.step(number, ids)
     for number in range(2):
@@ -61,14 +61,16 @@ def test_a_teacher_pulls_towards_its_outputs(saved, ids):
 
     model = halved(saved("llama"))
     before = distance(model)
-    trainer = Trainer(model, Training(steps=20, rate=0.005, teaching=1.0), teacher)
+    trainer = Trainer(describe(model), Training(steps=20, rate=0.005, teaching=1.0), teacher)
     for number in range(20):
         trainer.step(number, ids)
     assert distance(model) < 0.8 * before
 
 
 def test_a_teacher_that_is_the_model_itself_has_nothing_to_say(saved, ids):
-    trainer = Trainer(load_model(Source(saved("llama"))), Training(teaching=1.0), load_model(Source(saved("llama"))))
+    trainer = Trainer(
+        describe(load_model(Source(saved("llama")))), Training(teaching=1.0), load_model(Source(saved("llama")))
+    )
     assert trainer.step(0, ids) == pytest.approx(0.0, abs=1e-6)
 
 
@@ -87,7 +89,7 @@ def test_impossible_settings_are_refused(field):
 
 def test_a_loss_that_explodes_is_an_error(saved, ids):
     model = load_model(Source(saved("llama")))
-    trainer = Trainer(model, Training())
+    trainer = Trainer(describe(model), Training())
     model.model.norm.weight.data.fill_(float("nan"))
     with pytest.raises(NumericalError, match="smaller rate"):
         trainer.step(0, ids)
@@ -97,4 +99,4 @@ def test_a_teacher_of_another_vocabulary_is_refused(saved):
     teacher = load_model(Source(saved("llama")))
     teacher.config.vocab_size = 7
     with pytest.raises(InputError, match="teacher has 7 tokens"):
-        Trainer(load_model(Source(saved("llama"))), Training(), teacher)
+        Trainer(describe(load_model(Source(saved("llama")))), Training(), teacher)

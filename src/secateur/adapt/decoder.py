@@ -182,7 +182,8 @@ def shrunk_config(document: dict[str, Any], config: PretrainedConfig, sizes: Seq
     if len(set(sizes)) == 1 and (row.free_heads or same_heads) and row.ffn_field:
         candidates.append(plain | _fields(row, sizes[0]))
     if row.free_heads:
-        plain = {"num_key_value_heads": sizes[0].kv_heads, **plain}
+        dense = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        plain = {"num_key_value_heads": dense, **plain}  # a document may leave it to the class
     layers = {str(number): _fields(row, block) for number, block in enumerate(sizes)}
     listed = plain | {"per_layer_config": layers}
     candidates += [listed, listed | {"allow_global_per_layer_attribute_access": True}]

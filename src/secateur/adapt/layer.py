@@ -148,11 +148,11 @@ class Layer:
         bias = self.bias
         self.replace_(self.weight.new_empty(rows, columns), None if bias is None else bias.new_empty(rows))
 
-    def cut_(self, kept: Slice) -> None:
-        """Leave these rows and columns of the weight, and the rows of whatever else the module has one of a row."""
+    def cut_(self, gone: Slice) -> None:
+        """Take these rows and columns off the weight, and the rows off whatever else the module has one of a row."""
         bias = self.bias
-        self.replace_(kept.cut(self.weight), None if bias is None else kept.cut(bias))
+        self.replace_(gone.cut(self.weight), None if bias is None else gone.cut(bias))
         for name in _STATISTICS:
             values = getattr(self.module, name, None)
             if isinstance(values, torch.Tensor):
-                setattr(self.module, name, kept.cut(values))
+                setattr(self.module, name, gone.cut(values))

@@ -11,7 +11,7 @@ from torch import Tensor
 from secateur.core.errors import InputError
 from secateur.core.pattern import Columns
 
-__all__ = ["Index", "Site", "Slice", "kept_slices"]
+__all__ = ["Index", "Site", "Slice", "site_slices"]
 
 Index = Int[Tensor, "count _"]
 
@@ -59,10 +59,10 @@ class Site:
 
 
 class Slice(NamedTuple):
-    """What stays of a layer `[out, in]`: rows and columns, each None where all stay."""
+    """What goes of a layer `[out, in]`: rows and columns, each None where all stay; the others keep their order."""
 
-    rows: Int[Tensor, " kept"] | None = None
-    columns: Int[Tensor, " kept"] | None = None
+    rows: Int[Tensor, " gone"] | None = None
+    columns: Int[Tensor, " gone"] | None = None
 
     def joined(self, other: "Slice", layer: str) -> "Slice":
         """Both cuts of one layer. Raises InputError where both cut the same dimension: one would be lost."""
@@ -77,29 +77,42 @@ class Slice(NamedTuple):
     def shape(self, rows: int, columns: int) -> tuple[int, int]:
         """What `[rows, columns]` becomes."""
         return (
-            rows if self.rows is None else len(self.rows),
-            columns if self.columns is None else len(self.columns),
+            rows if self.rows is None else rows - len(self.rows),
+            columns if self.columns is None else columns - len(self.columns),
         )
+
+    def kept(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """The rows and columns of `[rows, columns]` that stay, in order."""
+        return _others(self.rows, rows), _others(self.columns, columns)
 
     def cut(self, tensor: Tensor) -> Tensor:
         """What stays of a weight `[out, in]`, or of a bias `[out]`, which has no columns to lose."""
         if self.rows is not None:
-            tensor = tensor.index_select(0, self.rows)
-        return tensor if self.columns is None or tensor.dim() == 1 else tensor.index_select(1, self.columns)
+            tensor = tensor.index_select(0, _others(self.rows, tensor.shape[0]))
+        if self.columns is not None and tensor.dim() > 1:
+            tensor = tensor.index_select(1, _others(self.columns, tensor.shape[1]))
+        return tensor
 
 
-def kept_slices(site: Site, kept: tuple[int, ...]) -> dict[str, Slice]:
-    """What stays of every layer of the site, in rows, columns or both.
+def _others(gone: Tensor | None, size: int) -> Tensor:
+    stays = torch.ones(size, dtype=torch.bool)
+    if gone is not None:
+        stays[gone] = False
+    return stays.nonzero().flatten()
+
+
+def site_slices(site: Site, kept: tuple[int, ...]) -> dict[str, Slice]:
+    """What goes of every layer of the site, in rows, columns or both; rows that no unit names stay.
 
     Raises InputError on units the site does not have, and where no channel would stay.
     """
-    chosen = torch.tensor(kept, dtype=torch.long)
     if kept and kept[-1] >= site.count:
         raise InputError(f"cut of site {site.name!r} keeps units up to {kept[-1]}, but it has {site.count}")
     if not kept and site.kind == "ffn":
         raise InputError(f"cut of site {site.name!r} keeps no channel: remove the block instead")
-    parts = {name: Slice(rows=index[chosen].flatten().sort().values) for name, index in site.rows.items()}
+    gone = _others(torch.tensor(kept, dtype=torch.long), site.count)
+    parts = {name: Slice(rows=index[gone].flatten().sort().values) for name, index in site.rows.items()}
     for name, index in site.columns.items():
-        columns = Slice(columns=index[chosen].flatten().sort().values)
+        columns = Slice(columns=index[gone].flatten().sort().values)
         parts[name] = parts[name].joined(columns, name) if name in parts else columns
     return parts

@@ -140,7 +140,7 @@ def example_batch(model: PreTrainedModel, tokens: int = 3) -> dict[str, Tensor]:
         return {"pixel_values": torch.rand(shape, generator=stream)}
     ids = torch.randint(config.vocab_size, (2, tokens), generator=stream)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return batch | ({"labels": ids[:, :2]} if config.is_encoder_decoder else {})
+    return batch | ({"labels": ids[:, :2].contiguous()} if config.is_encoder_decoder else {})
 
 
 def describe(model: PreTrainedModel) -> Structure:

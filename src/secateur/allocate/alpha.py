@@ -15,9 +15,9 @@ __all__ = ["AlphaPruning", "tail_exponent"]
 
 
 def tail_exponent(weight: Weight) -> float:
-    """Hill's estimate of the tail exponent of the eigenvalues of W^T W, over their upper half.
+    """Hill's estimate of the tail exponent of the eigenvalues l of W^T W, over their upper half; l falls.
 
-    alpha = 1 + k / sum_{i<=k} ln(l_i / l_{k+1}), l falling, k half the rank's bound.
+    Formula: alpha = 1 + k / sum_{i<=k} ln(l_i / l_{k+1}), k half the rank's bound [Lu et al. 2024 (AlphaPruning)]
     """
     small = weight.double() if weight.shape[0] <= weight.shape[1] else weight.double().T
     values = torch.linalg.eigvalsh(small @ small.T).flip(0).clamp_min(1e-30)
@@ -28,7 +28,9 @@ def tail_exponent(weight: Weight) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class AlphaPruning:
-    """Lu et al. 2024: a block's ratio rises linearly with the mean tail exponent of its matrices.
+    """A block's ratio rises linearly with the mean tail exponent of its matrices.
+
+    Formula: r_b = r (1 - reach + 2 reach (alpha_b - min) / (max - min)) [Lu et al. 2024 (AlphaPruning)]
 
     Ratios run over target * (1 - reach .. 1 + reach) before they are balanced. Weights alone decide.
     """

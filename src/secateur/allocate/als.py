@@ -43,7 +43,10 @@ class Features(NamedTuple):
 
 
 def orthogonality(a: Features, b: Features) -> float:
-    """||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F): 0 where independent, 1 where redundant (uncentred CKA)."""
+    """How much two layers say the same: 0 where independent, 1 where redundant (uncentred CKA).
+
+    Formula: rho = ||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F) [Li et al. 2024 (ALS), redundancy metric]
+    """
     kernels = a.kernel or b.kernel
     both = (a.gram() * b.gram()).sum() if kernels else (b.values.T @ a.values).square().sum()
     return float(both) / max(a.size * b.size, 1e-30)
@@ -59,7 +62,9 @@ def correlation(features: Sequence[Features]) -> Float[np.ndarray, "count count"
 
 
 def importance(matrix: Float[np.ndarray, "count count"]) -> Float[np.ndarray, " count"]:
-    """omega_i = exp(-rho_i / mu_i) with rho the other layers' correlations and mu the row mean; largest is 1.
+    """Weights of layers from their correlations, rho the sum over the others and mu the row mean; the largest is 1.
+
+    Formula: omega_i = exp(-rho_i / mu_i) [Li et al. 2024 (ALS), importance factor]
 
     rho / mu = n - n / s with s the row sum, so only exp(n / s) differs; it is shifted to stay finite.
     """

@@ -16,7 +16,9 @@ __all__ = ["DSA"]
 
 @dataclass(frozen=True, kw_only=True)
 class DSA:
-    """Li et al. 2024: an expression turns a block's Wanda scores into one number; a larger one loses more.
+    """An expression turns a block's Wanda scores into one number; a larger one loses more.
+
+    Formula: r_b = post(reduce(pre(|W_ij| ||X_j||_2))), spread over r -+ strength/100 [Li et al. 2024 (DSA), section 3]
 
     Ratios span strength / 100 on both sides of the target. The default is the published winner.
     """

@@ -13,7 +13,9 @@ __all__ = ["Incremental"]
 
 @dataclass(frozen=True, kw_only=True)
 class Incremental:
-    """Ling et al. 2024, section 3.4: r_i = r_0 + (r_last - r_0) ln(i + 1) / ln(n).
+    """Ratios that rise with depth as a logarithm.
+
+    Formula: r_i = r_0 + (r_last - r_0) ln(i + 1) / ln(n) [Ling et al. 2024 (SlimGPT), section 3.4]
 
     start: r_0 as a share of the target; r_last follows from the weighted mean.
     Raised where the last ratio would pass `ceiling`.

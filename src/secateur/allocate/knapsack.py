@@ -17,6 +17,7 @@ from secateur.core.errors import InputError, NumericalError, RatioError
 from secateur.core.pattern import check_ratio
 from secateur.core.protocols import BlockView, Statistic
 from secateur.core.shapes import GramMatrix, Weight
+from secateur.score.wanda import wanda_score
 
 __all__ = ["MEASURED", "Knapsack", "cheapest", "choose", "expected_loss", "ratio_losses"]
 
@@ -29,7 +30,10 @@ MEASURED = (*(share / 10 for share in range(1, 10)), 0.95, 1.0)
 
 
 def expected_loss(change: Weight, gram: GramMatrix, sensitivity: Float[Tensor, " out"]) -> float:
-    """1/2 sum_o G_o E[(dW x)_o^2], nats a token: outputs' mean squared changes by their diagonal Fisher information."""
+    """Growth of the loss, nats a token: outputs' mean squared changes by their diagonal Fisher information G.
+
+    Formula: dL = 1/2 sum_o G_o E[(dW x)_o^2] [ours; second order, LeCun et al. 1990]
+    """
     squares = ((change @ gram) * change).sum(dim=1) / 2
     return float(squares @ sensitivity) / 2
 
@@ -38,7 +42,7 @@ def ratio_losses(
     weight: Weight, gram: GramMatrix, sensitivity: Float[Tensor, " out"], ratios: Sequence[float]
 ) -> list[float]:
     """Expected growth of the loss, nats a token, when every row loses its lowest Wanda scores."""
-    rank = (weight.abs() * gram.diagonal().sqrt()).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+    rank = wanda_score(weight, gram.diagonal().sqrt()).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
     losses: list[float] = []
     for ratio in ratios:
         change = torch.where(rank < round(ratio * weight.shape[1]), weight, 0)

@@ -18,7 +18,9 @@ __all__ = ["OWL", "outlier_share"]
 
 @dataclass(frozen=True, kw_only=True)
 class OWL:
-    """Yin et al. 2024: D = share of a block's Wanda scores above `outlier` times their mean.
+    """A block with many outlying Wanda scores keeps more.
+
+    Formula: D_b = share of S_ij > outlier mean(S), S = |W_ij| ||X_j||_2 [Yin et al. 2024 (OWL)]
 
     Densities rise with D over [-half, half] around the target.
     """

@@ -1,17 +1,17 @@
 """One threshold over all weights of the model, read as ratios (global ranking)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from secateur.allocate.problem import Problem
-from secateur.calibrate.statistic import InputRMS
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError, NumericalError, RatioError
 from secateur.core.pattern import check_ratio
-from secateur.core.protocols import BlockView, Statistic
+from secateur.core.protocols import BlockView, Score, Statistic
+from secateur.score.wanda import Wanda
 
 __all__ = ["Ranking"]
 
@@ -20,24 +20,26 @@ _LOW, _HIGH, _BINS = -30.0, 20.0, 20000  # natural logarithms of scores
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """The share of every matrix below a threshold common to all, on Wanda's scores or on magnitudes.
+    """The share of every matrix below a threshold common to all.
+
+    Formula: r_l = share of S_ij < t, one t for all matrices [global thresholds, Han et al. 2015]
 
     Scores are counted in bins 0.25% wide, so memory does not grow with the model. No matrix
-    loses more than `most`.
+    loses more than `most`. score: any whose numbers are comparable between matrices.
     """
 
-    score: str = "wanda"
+    score: Score = field(default_factory=Wanda)
     most: float = 0.95
 
     def __post_init__(self) -> None:
-        """Refuse scores nobody knows."""
-        if self.score not in ("wanda", "magnitude") or not 0 < self.most <= 1:
-            raise InputError(f"ranking: score {self.score!r} is wanda or magnitude, and most {self.most} in 0..1")
+        """Refuse a share outside its range."""
+        if not 0 < self.most <= 1:
+            raise InputError(f"ranking: most {self.most} should be in 0..1")
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:
-        """The norm of every input, for Wanda's scores."""
-        return (InputRMS,) if self.score == "wanda" else ()
+        """What the score reads."""
+        return self.score.needs
 
     def watch(self) -> None:
         """What passes between blocks is not looked at."""
@@ -46,8 +48,7 @@ class Ranking:
         """How many scores fall into every bin, by matrix."""
         counts: dict[str, Tensor] = {}
         for name, weight in view.weights.items():
-            scale = view.stats[name][InputRMS].value if self.score == "wanda" else torch.ones(weight.shape[1])
-            place = ((weight.abs() * scale).log() - _LOW) * (_BINS / (_HIGH - _LOW))
+            place = (self.score(weight, view.stats[name]).log() - _LOW) * (_BINS / (_HIGH - _LOW))
             if torch.isnan(place).any():
                 raise NumericalError(f"{name}: scores hold NaN: check the weights and the calibration statistics")
             counts[name] = place.clamp(0, _BINS - 1).long().flatten().bincount(minlength=_BINS)

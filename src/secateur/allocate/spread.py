@@ -4,16 +4,16 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from secateur.calibrate.statistic import InputRMS
 from secateur.core.allocation import Allocation
 from secateur.core.protocols import BlockView
+from secateur.score.wanda import Wanda
 
 __all__ = ["block_scores", "spread"]
 
 
 def block_scores(view: BlockView) -> list[Tensor]:
-    """|W_ij| ||X_j|| of every weight of a block, by matrix (Sun et al. 2024, equation 1)."""
-    return [weight.abs() * view.stats[name][InputRMS].value for name, weight in view.weights.items()]
+    """Wanda's scores of every weight of a block, by matrix."""
+    return [Wanda()(weight, view.stats[name]) for name, weight in view.weights.items()]
 
 
 def spread(scores: Mapping[str, float], sizes: Mapping[str, int], ratio: float, half: float) -> Allocation:

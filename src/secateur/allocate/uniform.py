@@ -10,7 +10,10 @@ __all__ = ["Uniform"]
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform:
-    """Every block loses the same share."""
+    """Every block loses the same share.
+
+    Formula: r_b = r [a baseline]
+    """
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """The target for every block. Raises RatioError outside 0..1."""

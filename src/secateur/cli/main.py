@@ -193,7 +193,7 @@ def evaluate(
 ) -> None:
     """Measure perplexity and zero-shot accuracy."""
     _check_names(model)
-    from secateur.run.evaluate import measure
+    from secateur.evaluate.measure import measure
     from secateur.storage.source import resolve
 
     with progress("evaluating") as bar:
@@ -269,7 +269,7 @@ def bench(
     _check_names(dense)
     _check_names(pruned)
     sizes = whole_numbers("batch", batch, "1,8")
-    from secateur.run.bench import bench as run_bench
+    from secateur.evaluate.bench import bench as run_bench
     from secateur.storage.source import resolve
 
     pair = [resolve(name, trusted=trust_remote_code) for name in (dense, pruned)]

@@ -13,6 +13,7 @@ from secateur.core.files import read_document
 from secateur.core.seed import generator
 from secateur.core.shapes import TokenIds
 from secateur.score.gates import gated
+from secateur.storage.shards import Checkpoint
 from secateur.storage.source import Source, open_whole, resolve
 from secateur.surgery.verify import Agreement, difference, verify
 
@@ -33,6 +34,7 @@ def verify_folders(dense: str | Source, pruned: str | Source, *, tokens: int = 6
         )
     wide, small = (open_whole(source, torch.float32) for source in sources)
     types = [structure.model.config.model_type for structure in (wide, small)]
+    _round_(wide, Checkpoint(sources[1].folder))
     if types[0] != types[1]:
         kinds = f"{dense} is a {types[0]}, {pruned} a {types[1]}"
         raise InputError(f"{kinds}: they are no pair")
@@ -42,6 +44,14 @@ def verify_folders(dense: str | Source, pruned: str | Source, *, tokens: int = 6
     if not wide.kind.causal:
         return _verify_heads(wide, small, kept, tokens)
     return verify(wide, small, wide.sites_of(list(kept.kept)), kept, _ids(wide, tokens))
+
+
+def _round_(dense: Structure, pruned: Checkpoint) -> None:
+    """Round the dense weights to what the pruned ones are stored as, where that is one dtype: no difference of note."""
+    dtypes = {pruned.info(name)[0] for name in pruned.names()}
+    if len(dtypes) == 1:
+        for parameter in dense.model.parameters():
+            parameter.data = parameter.to(next(iter(dtypes))).to(parameter.dtype)
 
 
 def _ids(structure: Structure, tokens: int) -> TokenIds:

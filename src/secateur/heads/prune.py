@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from secateur.adapt.structure import Structure
 from secateur.core.cut import Cut
-from secateur.core.errors import NumericalError
+from secateur.core.errors import ModelError, NumericalError
 from secateur.core.files import new_folder, read_document, write_document
 from secateur.evaluate.task import count_samples, score
 from secateur.export.onnx import write_forward_onnx
@@ -73,12 +74,14 @@ def save_without_heads(task_model: TaskModel, keep: Sequence[Tensor], folder: Pa
 
     Raises NumericalError when the two differ.
     """
-    model = task_model.model
+    model, structure = task_model.model, task_model.structure
+    if structure is None:
+        raise ModelError("the model was described by its attentions alone: give its structure, to take heads out of it")
     with gated(task_model.attentions, [kept.float() for kept in keep]):
         expected = _logits(model, batch)
     before = model.num_parameters()
     cut = removal_cut(task_model, keep)
-    cut_heads_(task_model.structure, head_sites(task_model.attentions, task_model.unit), cut)
+    cut_heads_(structure, head_sites(task_model.attentions, task_model.unit), cut)
     apart = difference(expected, _logits(model, batch))
     if not apart <= _TOLERANCE:
         raise NumericalError(
@@ -86,7 +89,7 @@ def save_without_heads(task_model: TaskModel, keep: Sequence[Tensor], folder: Pa
             f"allowed is {_TOLERANCE:g}: "
             "the family's row in secateur/adapt/encoder_table.py does not fit this checkpoint"
         )
-    _save(task_model, cut, folder)
+    _save(task_model.folder, structure, cut, folder)
     counts = [int(kept.sum()) for kept in keep]
     return {
         "heads": sum(counts),
@@ -98,13 +101,13 @@ def save_without_heads(task_model: TaskModel, keep: Sequence[Tensor], folder: Pa
     }
 
 
-def _save(task_model: TaskModel, cut: Cut, folder: Path) -> None:
-    model = task_model.model
+def _save(source: Path, structure: Structure, cut: Cut, folder: Path) -> None:
+    model = structure.model
     with quiet():
         model.save_pretrained(folder)
-    copy_companions(task_model.folder, folder)  # the source's own config and tokenizer, word for word
-    config = read_document(task_model.folder / "config.json") | {"architectures": [type(model).__name__]}
-    write_document(folder / "config.json", task_model.structure.config(config))
+    copy_companions(source, folder)  # the source's own config and tokenizer, word for word
+    config = read_document(source / "config.json") | {"architectures": [type(model).__name__]}
+    write_document(folder / "config.json", structure.config(config))
     cut.save(folder / "cut.json")
 
 

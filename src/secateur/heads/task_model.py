@@ -47,25 +47,18 @@ class DataOptions:
 class TaskModel:
     """A model and every attention it has; unit: what goes together at once (auto, heads, kv_groups).
 
-    trusted: whether code that the folder brings was let run.
+    trusted: whether code that the folder brings was let run. structure: what heads can be taken out of for good;
+    a model of your own, described by its attentions alone, can be scored without.
     """
 
     folder: Path
-    structure: Structure
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
+    attentions: Sequence[Attention]
     task_name: TaskName
     unit: str = "auto"
     trusted: bool = False
-
-    @property
-    def model(self) -> PreTrainedModel:
-        """The model itself."""
-        return self.structure.model
-
-    @property
-    def attentions(self) -> Sequence[Attention]:
-        """Every attention the model has."""
-        return self.structure.attentions
+    structure: Structure | None = None
 
     @property
     def about(self) -> dict[str, Any]:
@@ -148,7 +141,7 @@ def open_task_model(model: str | Path | Source, task: str | None = None, *, unit
         check_classes(loaded.config)
     for attention in structure.attentions:
         attention.unit(unit)  # refuse before any work
-    return TaskModel(source.folder, structure, tokenizer, own, unit, source.trusted)
+    return TaskModel(source.folder, loaded, tokenizer, structure.attentions, own, unit, source.trusted, structure)
 
 
 def _task_of(name: str) -> TaskName | None:

@@ -136,10 +136,7 @@ class Recipe:
         """The solver object. Raises RecipeError on an unknown name or field."""
         method = self._method()
         given = {} if isinstance(self.method, str) else {k: v for k, v in self.method.items() if k != "name"}
-        settings = {**method.defaults, **given}
-        if "score" in settings:
-            score = settings["score"]
-            settings["score"] = _named_part("score", score, SCORES) if isinstance(score, str | dict) else score
+        settings = _with_score({**method.defaults, **given})
         return _build(method.solver, settings, f"method {self._name()!r}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -211,7 +208,13 @@ def _named_part(kind: str, data: Any, table: Mapping[str, Callable[..., Any]]) -
     name = str(settings.pop("name", None))
     if name not in table:
         raise RecipeError(f"{kind} {name!r} is unknown{nearest(name, table)}")
-    return _build(table[name], settings, f"{kind} {name!r}")
+    return _build(table[name], _with_score(settings), f"{kind} {name!r}")
+
+
+def _with_score(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the score object for its name, or a mapping of `name` and fields."""
+    score = settings.get("score")
+    return settings | ({"score": _named_part("score", score, SCORES)} if isinstance(score, str | dict) else {})
 
 
 def _build(make: Callable[..., Any], settings: Any, what: str) -> Any:

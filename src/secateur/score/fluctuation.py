@@ -11,7 +11,10 @@ __all__ = ["Fluctuation"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fluctuation:
-    """Var(X_j) W_ij^2 (An et al. 2024, WIFV), which sums to the variance times the squared column norm."""
+    """FLAP's score, which sums over a column to the variance of its input times the squared column norm.
+
+    Formula: S_ij = Var(X_j) W_ij^2 [An et al. 2024 (FLAP), WIFV]
+    """
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:

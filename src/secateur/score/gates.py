@@ -45,7 +45,9 @@ def gate_gradients(
     gates: Sequence[Gate] | None = None,
     level: str = "token",
 ) -> list[Gate]:
-    """Mean over samples of |d loss / d gate| for every head, one backward pass a batch (Michel et al. 2019, 4.1).
+    """Mean over samples of |d loss / d gate| for every head, one backward pass a batch.
+
+    Formula: I_h = E_x |dL(x) / dgate_h| [Michel et al. 2019, section 4.1]
 
     loss: summed over the samples of a batch. level: where the absolute value is taken,
     at every token's position, as the authors' code does, or once an example, as their

@@ -44,12 +44,18 @@ class HeadLayout:
 
 
 def normalise_heads(scores: Sequence[Heads]) -> list[Heads]:
-    """Every layer's scores over their L2 norm, so that layers compare; a dead layer stays zero."""
+    """Every layer's scores over their L2 norm, so that layers compare; a dead layer stays zero.
+
+    Formula: I_h / sqrt(sum_h' I_h'^2) [Michel et al. 2019, section 4.1]
+    """
     return [score / (score.norm() + 1e-20) for score in scores]
 
 
 def head_magnitude(weight: Weight, width: int) -> Heads:
-    """L2 norm of every head's columns in the output projection."""
+    """The size of every head's columns in the output projection.
+
+    Formula: S_h = ||W_O[:, h]||_2 [a baseline]
+    """
     return weight.float().unflatten(1, (-1, width)).norm(dim=(0, 2))
 
 

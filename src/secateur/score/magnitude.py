@@ -10,7 +10,10 @@ __all__ = ["Magnitude"]
 
 @dataclass(frozen=True, kw_only=True)
 class Magnitude:
-    """|W|: no calibration needed."""
+    """The size of a weight; no calibration needed.
+
+    Formula: S_ij = |W_ij| [Han et al. 2015]
+    """
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:

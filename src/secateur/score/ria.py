@@ -14,7 +14,9 @@ __all__ = ["RIA"]
 
 @dataclass(frozen=True, kw_only=True)
 class RIA:
-    """(|W_ij| / row sum + |W_ij| / column sum) ||X_j||^power.
+    """A weight relative to its row and column, times the norm of its input.
+
+    Formula: S_ij = (|W_ij| / sum_j |W_ij| + |W_ij| / sum_i |W_ij|) ||X_j||_2^power [Zhang et al. 2024 (RIA)]
 
     A row or column of zeros adds nothing instead of dividing by zero.
     """

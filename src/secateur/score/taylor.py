@@ -11,7 +11,10 @@ __all__ = ["Taylor"]
 
 @dataclass(frozen=True, kw_only=True)
 class Taylor:
-    """|W_ij dL/dW_ij| (Ma et al. 2023, equation 4, first order)."""
+    """How much the loss changes without a weight, to first order.
+
+    Formula: S_ij = |W_ij dL/dW_ij| [Ma et al. 2023 (LLM-Pruner), equation 4]
+    """
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:

@@ -2,16 +2,22 @@
 
 from dataclasses import dataclass
 
+from jaxtyping import Float
+from torch import Tensor
+
 from secateur.calibrate.statistic import InputRMS
 from secateur.core.protocols import Statistic, Stats
 from secateur.core.shapes import ScoreMatrix, Weight
 
-__all__ = ["Wanda"]
+__all__ = ["Wanda", "wanda_score"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanda:
-    """|W_ij| ||X_j||: what a weight contributes to its output."""
+    """What a weight contributes to its output.
+
+    Formula: S_ij = |W_ij| ||X_j||_2 [Sun et al. 2024 (Wanda), equation 1]
+    """
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:
@@ -20,4 +26,9 @@ class Wanda:
 
     def __call__(self, weight: Weight, stats: Stats) -> ScoreMatrix:
         """Score every weight by its size times the norm of its input."""
-        return weight.abs() * stats[InputRMS].value
+        return wanda_score(weight, stats[InputRMS].value)
+
+
+def wanda_score(weight: Weight, norm: Float[Tensor, " in"]) -> ScoreMatrix:
+    """The same from the norms of the inputs, where they were gathered elsewhere."""
+    return weight.abs() * norm

@@ -21,6 +21,7 @@ from secateur.run.allocate import open_stream
 from secateur.run.plan import stream_settings
 from secateur.run.recipe import Recipe
 from secateur.run.targets import block_weights
+from secateur.score.wanda import wanda_score
 from secateur.storage.open_model import open_model
 from secateur.storage.sealed import load_sealed, save_sealed
 from secateur.storage.source import Source, open_whole
@@ -52,7 +53,7 @@ def prepare(
     def read(view: BlockView) -> None:
         tensors = {f"{name}.norm": view.stats[name][InputRMS].value.float().clone() for name in view.weights}
         for name, weight in view.weights.items():
-            tensors[f"{name}.rank"] = row_ranks(weight.abs() * tensors[f"{name}.norm"])
+            tensors[f"{name}.rank"] = row_ranks(wanda_score(weight, tensors[f"{name}.norm"]))
         save_sealed(next(names), tensors)
 
     with storage_errors(folder), open_stream(opened.structure, stream_settings(recipe), ids) as stream:
@@ -96,7 +97,9 @@ class Trials:
 
     def _reduce(self, number: int, block: Block, expression: Expression) -> float:
         with safe_open(_stored(self._folder, number), framework="pt") as stored:
-            scores = [self._weight(layer).abs() * stored.get_tensor(f"{layer.name}.norm") for layer in block.layers]
+            scores = [
+                wanda_score(self._weight(layer), stored.get_tensor(f"{layer.name}.norm")) for layer in block.layers
+            ]
         return expression.reduced(scores)
 
     def _weight(self, layer: Layer) -> Weight:

@@ -13,7 +13,10 @@ __all__ = ["BiasCompensation"]
 
 @dataclass(frozen=True, kw_only=True)
 class BiasCompensation:
-    """An et al. 2024, equation 7: every output gains sum over removed j of W_oj E[x_j], so its mean stays."""
+    """Every output gains what the removed inputs gave it on average, so that its mean stays.
+
+    Formula: b_o += sum_{j removed} W_oj E[x_j] [An et al. 2024 (FLAP), equation 7]
+    """
 
     score: Score
     name: ClassVar[str] = "bias-compensation"

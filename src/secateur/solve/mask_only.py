@@ -15,7 +15,10 @@ __all__ = ["MaskOnly"]
 
 @dataclass(frozen=True, kw_only=True)
 class MaskOnly:
-    """Keep the highest scores as they are."""
+    """Keep the highest scores as they are.
+
+    Formula: W' = W * keep, keep the highest S [Han et al. 2015]
+    """
 
     score: Score
     name: ClassVar[str] = "mask-only"

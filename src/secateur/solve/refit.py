@@ -16,6 +16,8 @@ __all__ = ["Refit"]
 class Refit:
     """Choose by score, then solve every row exactly on its kept inputs.
 
+    Formula: w'_K = H_KK^-1 H_K: w, K the kept inputs [least squares; LeCun et al. 1990]
+
     With damp 0 no other weights on the same mask have a lower loss; the damp is
     for Grams of few tokens, whose kept sets can be singular.
     """

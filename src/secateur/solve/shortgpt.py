@@ -13,7 +13,10 @@ __all__ = ["ShortGPT"]
 
 @dataclass(frozen=True, kw_only=True)
 class ShortGPT:
-    """Men et al. 2024: remove the blocks that change their input least, all at once, without repair."""
+    """Remove the blocks that change their input least, all at once, without repair.
+
+    Formula: BI_i = 1 - E_t cos(x_{i,t}, x_{i+1,t}) [Men et al. 2024 (ShortGPT)]
+    """
 
     name: ClassVar[str] = "shortgpt"
 

@@ -19,7 +19,9 @@ __all__ = ["SlimGPT"]
 
 @dataclass(frozen=True, kw_only=True)
 class SlimGPT:
-    """Ling et al. 2024, sections 3.2 and 3.3: remove the cheapest unit, repair, repeat.
+    """Remove the cheapest unit, repair what is kept, repeat.
+
+    Formula: E_U = tr(W_U [H^-1]_UU^-1 W_U^T), W -= W_U [H^-1]_UU^-1 [H^-1]_U: [Ling et al. 2024 (SlimGPT), 3.2 and 3.3]
 
     damp: share of the Gram's mean diagonal added before inversion.
     first, last, decay: single columns go in groups of `decay` times those still to

@@ -20,7 +20,9 @@ _STRIP = 16  # columns swept one by one before a matrix product takes over
 
 @dataclass(frozen=True, kw_only=True)
 class SparseGPT:
-    """Frantar & Alistarh 2023, Algorithm 1, with weights held column by column.
+    """One sweep over columns: remove by saliency, push each error on to the columns that follow.
+
+    Formula: S_ij = W_ij^2 / [H^-1]_jj^2, W_i,j: -= W_ij / [H^-1]_jj [H^-1]_j,j: [Frantar & Alistarh 2023, Algorithm 1]
 
     damp: share of the Gram's mean diagonal added before inversion.
     block: columns whose errors are pushed on together, and whose mask is chosen

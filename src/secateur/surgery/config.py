@@ -24,7 +24,8 @@ def depth_config(document: dict[str, Any], config: PretrainedConfig, kept: Seque
     if "per_layer_config" in left:
         entries = document["per_layer_config"]
         left["per_layer_config"] = {str(new): entries[str(old)] for new, old in enumerate(kept) if str(old) in entries}
+    own = config.attribute_map.get("num_hidden_layers", "num_hidden_layers")  # a document may leave it to the class
     for key in ("num_hidden_layers", "n_layer", "num_layers"):
-        if key in left:
+        if key in left or key == own:
             left[key] = len(kept)
     return left

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from secateur.adapt.block import Sizes
 from secateur.adapt.layer import Layer
-from secateur.adapt.site import Site, Slice, kept_slices
+from secateur.adapt.site import Site, Slice, site_slices
 from secateur.adapt.structure import Structure
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError
@@ -17,7 +17,7 @@ Slices = Mapping[str, Slice]
 
 
 def cut_slices(sites: Sequence[Site], cut: Cut) -> dict[str, Slice]:
-    """For every layer a cut touches: the rows and columns that stay.
+    """For every layer a cut touches: the rows and columns that go.
 
     Raises InputError on a site the model does not have, and where two sites cut one dimension of a layer.
     """
@@ -26,7 +26,7 @@ def cut_slices(sites: Sequence[Site], cut: Cut) -> dict[str, Slice]:
     for name, kept in cut.kept.items():
         if name not in known:
             raise InputError(f"cut names site {name!r}, which the model does not have, such as {sites[0].name!r}")
-        for layer, part in kept_slices(known[name], kept).items():
+        for layer, part in site_slices(known[name], kept).items():
             slices[layer] = slices.get(layer, Slice()).joined(part, layer)
     return slices
 

@@ -33,9 +33,7 @@ def mask_(dense: Structure, small: Structure, sites: Sequence[Site], cut: Cut) -
     shrunk = {layer.name: layer for layer in small.layers}
     for layer in dense.layers:
         weight, part = layer.weight.clone(), slices.get(layer.name, Slice())
-        rows, columns = (
-            torch.arange(size) if kept is None else kept for size, kept in zip(weight.shape, part, strict=True)
-        )
+        rows, columns = part.kept(*weight.shape)
         gone = torch.ones(weight.shape[1], dtype=torch.bool)
         gone[columns] = False
         weight[:, gone] = 0

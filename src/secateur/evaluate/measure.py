@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
@@ -10,10 +10,11 @@ from secateur.adapt.positions import check_length, default_length
 from secateur.core.errors import InputError
 from secateur.evaluate.perplexity import Perplexity
 from secateur.evaluate.zeroshot import ZeroShot, read_questions
-from secateur.run.recipe import DTypeName
 from secateur.storage.source import Source, load_model, load_tokenizer, read_config, resolve
 
 __all__ = ["measure"]
+
+_DTYPES = ("auto", "float32", "bfloat16")
 
 
 def measure(
@@ -35,8 +36,8 @@ def measure(
     """
     if perplexity is None and not tasks:
         raise InputError("nothing to measure: give --perplexity TEXT, --tasks FILE.jsonl, or both")
-    if dtype not in get_args(DTypeName):
-        raise InputError(f"dtype {dtype!r} is unknown: use {', '.join(get_args(DTypeName))}")
+    if dtype not in _DTYPES:
+        raise InputError(f"dtype {dtype!r} is unknown: use {', '.join(_DTYPES)}")
     for path in tasks:
         read_questions(path, limit)
     source = resolve(model)

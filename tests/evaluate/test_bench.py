@@ -1,7 +1,7 @@
 import pytest
 
 from secateur.core.errors import InputError
-from secateur.run.bench import bench
+from secateur.evaluate.bench import bench
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 

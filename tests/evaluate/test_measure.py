@@ -2,7 +2,7 @@ import pytest
 
 from conftest import words
 from secateur.core.errors import InputError, ModelError
-from secateur.run.evaluate import measure
+from secateur.evaluate.measure import measure
 
 
 def test_keys_are_those_promised(saved, tmp_path):
@@ -42,6 +42,6 @@ def test_a_model_without_tokenizer_cannot_score_text(saved, tmp_path):
 
 def test_a_window_longer_than_the_positions_is_refused_before_the_model_is_loaded(saved, text, monkeypatch):
     assert measure(saved("gpt2"), str(text))["tokens"] == 400 - 7  # 64 positions, not 1024
-    monkeypatch.setattr("secateur.run.evaluate.load_model", None)
+    monkeypatch.setattr("secateur.evaluate.measure.load_model", None)
     with pytest.raises(InputError, match="perplexity: samples of 65 tokens are longer than the 64 positions"):
         measure(saved("gpt2"), str(text), window=(65, None, None))

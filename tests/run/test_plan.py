@@ -1,0 +1,46 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from secateur.core.errors import ModelError, PatternError
+from secateur.run.plan import compute_dtype, make_plan, stream_settings
+from secateur.run.recipe import Recipe
+from secateur.storage.open_model import open_model
+from secateur.storage.source import Source
+
+
+def test_every_choice_of_a_recipe_is_made_once(saved):
+    opened = open_model(Source(saved("llama")))
+    plan = make_plan(Recipe(method="wanda", ratio=0.5, save_dtype="float16"), opened)
+    assert len(plan.targets.layers) == 14 and not plan.calibrated and plan.saved == torch.float16
+    assert {target.ratio for target in plan.targets.layers.values()} == {0.5}
+
+
+def test_a_calibrated_allocator_leaves_targets_open_until_ratios_are_given(saved):
+    opened, recipe = open_model(Source(saved("llama"))), Recipe(method="wanda", ratio=0.5, allocator="owl", exempt=[0])
+    assert make_plan(recipe, opened).calibrated
+    ratios = dict.fromkeys((layer.name for layer in opened.structure.layers), 0.25)
+    fixed = make_plan(recipe, opened, ratios)
+    assert {target.ratio for target in fixed.targets.layers.values()} == {0.25} and fixed.recipe == recipe
+
+
+def test_what_a_layer_cannot_do_is_refused_by_its_name(saved):
+    with pytest.raises(PatternError, match=r"^model\.layers\.0\.self_attn\.q_proj: pattern 3:5"):
+        make_plan(Recipe(method="wanda", pattern="3:5"), open_model(Source(saved("llama"))))
+    with pytest.raises(ModelError, match="has no bias here"):
+        make_plan(Recipe(method="flap", ratio=0.3), open_model(Source(saved("qwen3"))))
+
+
+def test_two_plans_differ_where_their_bits_would(saved, ids):
+    opened, recipe = open_model(Source(saved("llama"))), Recipe(method="wanda", ratio=0.5)
+    plan = make_plan(recipe, opened).to_dict(opened, ids)
+    assert plan == make_plan(replace(recipe, out="elsewhere"), opened).to_dict(opened, ids)
+    assert plan != make_plan(replace(recipe, ratio=0.4), opened).to_dict(opened, ids)
+    assert plan != make_plan(recipe, opened).to_dict(opened, ids + 1)
+
+
+def test_settings_follow_the_recipe():
+    settings = stream_settings(Recipe(ratio=0.5, batch_tokens=7, memory_gb=0.5))
+    assert (settings.batch_tokens, settings.memory) == (7, 1 << 29)
+    assert compute_dtype(Recipe(ratio=0.5, dtype="bfloat16")) == torch.bfloat16
