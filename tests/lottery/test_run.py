@@ -5,6 +5,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from secateur.core.errors import InputError, ModelError
+from secateur.lottery import run
 from secateur.lottery.plan import Lottery, plan_sizes
 from secateur.lottery.run import draw_lottery, load_ticket, open_target, read_inputs, width_table
 from secateur.lottery.target import Target, read_target, write_target

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from secateur.core.allocation import Allocation
 from secateur.core.protocols import BlockView, Statistic, Watcher
 
-__all__ = ["Allocator", "Problem", "CalibratedAllocator"]
+__all__ = ["Allocator", "CalibratedAllocator", "Problem"]
 
 
 class Problem(NamedTuple):

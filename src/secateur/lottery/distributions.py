@@ -16,7 +16,7 @@ from secateur.lottery.golden import decompose
 from secateur.lottery.random_weights import Stream, fraction, streams, word
 from secateur.lottery.subset_sum import MOST, meet
 
-__all__ = ["Choice", "Hyperbolic", "Distribution", "Places", "Round", "Uniform", "best_round", "measured_miss"]
+__all__ = ["Choice", "Distribution", "Hyperbolic", "Places", "Round", "Uniform", "best_round", "measured_miss"]
 
 _1 = np.uint64(1)
 _TRIALS = 2000
