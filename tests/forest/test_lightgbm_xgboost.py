@@ -70,6 +70,30 @@ def test_other_packages_classifiers_are_pruned(package):
     assert said == small.predict(x[:1])[0] and bill.cost == small.costs(x[:1])[0]
 
 
+@pytest.mark.parametrize("depth", [3, 10])
+@pytest.mark.parametrize("kind", ["regressor", "binary", "multi-class"])
+@pytest.mark.parametrize("package", ["lightgbm", "xgboost"])
+def test_a_pruned_model_predicts_what_its_arrays_say_for_one_row_and_for_many(package, kind, depth):
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(1200, 6))
+    y = x[:, 0] * x[:, 1] + 0.3 * draw.normal(size=1200)
+    y = y if kind == "regressor" else np.digitize(y, [0.0] if kind == "binary" else [-0.3, 0.3])
+    model = make_booster(package, kind).set_params(max_depth=depth, n_jobs=1)
+    pruner = BudgetPruner(model, trade_off=1e-3).fit(x[:1000], y[:1000])
+    raw = {"output_margin": True} if package == "xgboost" else {"raw_score": True}
+    rows = x[1000:].astype(np.float32)
+    many = pruner.forest_.predict(rows, **raw)
+    single = np.concatenate([pruner.forest_.predict(row[None], **raw) for row in rows])
+    classes = 3 if kind == "multi-class" else 1
+    leaves = pruner.arrays_.value[pruner.arrays_.leaves(rows), 0]
+    walked = leaves.reshape(-1, classes, len(rows)).sum(0).T  # trees take turns by class
+    for said in (many, single):
+        apart = said.reshape(len(rows), classes) - walked  # the same for every row: where the model starts
+        assert np.ptp(apart, axis=0).max() < 1e-4
+    lazy = [pruner.predict_lazy(lambda feature, row=row: float(row[feature]))[0] for row in rows]
+    assert np.allclose(lazy, pruner.predict(rows), rtol=1e-5, atol=1e-5)
+
+
 def test_what_cannot_be_read_of_them_is_refused():
     lightgbm, xgboost = make_booster("lightgbm", "regressor"), make_booster("xgboost", "regressor")
     zeros = lightgbm.set_params(zero_as_missing=True).fit(np.where(X < 0, 0, X), Y)

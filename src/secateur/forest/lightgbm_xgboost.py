@@ -185,12 +185,10 @@ def cut_xgboost(model: Any, forest: Forest, split: Bool[np.ndarray, " nodes"]) -
 
 
 def _cut_xgb_(tree: Any, split: Any, value: Any) -> None:
-    order: list[int] = []
-    stack = [0]
-    while stack:
-        node = stack.pop()
-        order.append(node)
-        stack += [tree["right_children"][node], tree["left_children"][node]] if split[node] else []
+    """Number the nodes breadth first: XGBoost takes the right child to stand directly after the left one."""
+    order = [0]
+    for node in order:
+        order += [tree["left_children"][node], tree["right_children"][node]] if split[node] else []
     number = {node: place for place, node in enumerate(order)} | {-1: -1, _NO_PARENT: _NO_PARENT}
     new = [node for node in order if not split[node] and tree["left_children"][node] >= 0]
     for node in new:
