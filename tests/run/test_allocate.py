@@ -78,7 +78,7 @@ def test_a_resumed_run_keeps_the_ratios_it_started_with(saved, ids, tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         prune(saved("llama"), recipe, tmp_path / "out", ids=ids, progress=stop)
     kept = read_sealed(tmp_path / "out.partial" / "allocation.json")
-    monkeypatch.setattr("secateur.run.prune.read_blocks", None)
+    monkeypatch.setattr("secateur.run.blocks.read_blocks", None)
     result = prune(saved("llama"), recipe, tmp_path / "out", ids=ids, resume=True)
     assert result.resumed_blocks == 1
     assert {layer.name for layer in result.layers} == set(kept)

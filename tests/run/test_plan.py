@@ -18,7 +18,7 @@ def test_every_choice_of_a_recipe_is_made_once(saved):
 
 
 def test_a_calibrated_allocator_leaves_targets_open_until_ratios_are_given(saved):
-    opened, recipe = open_model(Source(saved("llama"))), Recipe(method="wanda", ratio=0.5, allocator="owl", exempt=[0])
+    opened, recipe = open_model(Source(saved("llama"))), Recipe(method="wanda", ratio=0.3, allocator="owl", exempt=[0])
     assert make_plan(recipe, opened).calibrated
     ratios = dict.fromkeys((layer.name for layer in opened.structure.layers), 0.25)
     fixed = make_plan(recipe, opened, ratios)

@@ -38,9 +38,7 @@ def weights(folder):
 
 
 def pruned_names(folder):
-    return [
-        layer.name for block in describe(load_model(Source(folder))).blocks for stage in block.stages for layer in stage
-    ]
+    return [layer.name for layer in describe(load_model(Source(folder))).layers]
 
 
 @pytest.mark.parametrize("family", CONFIGS)
