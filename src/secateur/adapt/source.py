@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from secateur.adapt.adapter import family_of
+from secateur.adapt.block_count import check_block_count
 from secateur.adapt.decoder_table import DECODERS
 from secateur.adapt.gguf import convert_gguf
 from secateur.adapt.loading import HEADLESS, check_report, check_sizes, first_line, quiet
@@ -230,6 +231,7 @@ def _loaded(auto: Any, source: Source, dtype: torch.dtype | None) -> PreTrainedM
     except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
         raise ModelError(f"{source} cannot be loaded by transformers: {_why(error, source)}") from error
     check_report(report, source)
+    check_block_count(model, sorted(report["unexpected_keys"]), source)
     return model.eval().requires_grad_(False)
 
 

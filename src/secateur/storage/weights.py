@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.adapt.adapter import Adapter
+from secateur.adapt.block_count import check_block_count
 from secateur.core.errors import ModelError, NumericalError
 from secateur.storage.shards import Checkpoint
 
@@ -20,12 +21,16 @@ class Weights:
     """
 
     def __init__(self, checkpoint: Checkpoint, adapter: Adapter, dtype: torch.dtype) -> None:
-        """Match names and shapes. Raises ModelError naming the first one missing in a block, or of another shape."""
+        """Match names and shapes.
+
+        Raises ModelError naming the first one missing in a block, of another shape, or of a block too many.
+        """
         self.checkpoint = checkpoint
         self.adapter = adapter
         self.dtype = dtype
         self.prefix = f"{adapter.model.base_model_prefix}."
         inside = {name for block in adapter.blocks() for name in block.tensors()}
+        check_block_count(adapter.model, checkpoint.names(), checkpoint.folder)
         for name, tensor in adapter.model.named_parameters():
             if name in inside or name in self:  # some lack the head, which not every method reads
                 stored = checkpoint.info(self.stored_name(name))[1]
