@@ -15,10 +15,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from secateur.adapt.adapter import Layer
 from torch import nn
 
 from secateur.adapt.attention import Attention
+from secateur.adapt.layer import Layer
 
 EOS = 0
 

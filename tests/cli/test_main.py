@@ -11,6 +11,7 @@ from typer.main import get_command
 from conftest import options, run
 from secateur.cli import main as module
 from secateur.cli.main import app
+from secateur.core.files import write_sealed
 
 OPTIONS = {
     "prune": "--allocator --budget --calibration --dtype --json --length --method --out --pattern --ratio --ratios "
@@ -242,6 +243,6 @@ def test_a_run_killed_while_it_tidied_up_is_tidied_up_by_the_next(monkeypatch, c
     args = ("prune", saved("llama"), "--method", "magnitude", "--ratio", 0.5, "--out", out)
     code, _, _ = run(monkeypatch, capsys, *args)
     (tmp_path / "out.partial").mkdir()
-    (tmp_path / "out.partial" / "finished").touch()
+    write_sealed(tmp_path / "out.partial" / "finished.json", {"out": "out"})
     code, _, err = run(monkeypatch, capsys, *args)
     assert code == 2 and "already exists" in err and list(tmp_path.iterdir()) == [out]

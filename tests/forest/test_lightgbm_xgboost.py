@@ -94,6 +94,39 @@ def test_a_pruned_model_predicts_what_its_arrays_say_for_one_row_and_for_many(pa
     assert np.allclose(lazy, pruner.predict(rows), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:The argument 'eval_set'")
+@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("kind", ["regressor", "multi-class"])
+@pytest.mark.parametrize("package", ["lightgbm", "xgboost"])
+def test_trees_that_early_stopping_left_out_are_neither_pruned_nor_billed(package, kind, together):
+    x = np.random.default_rng(0).normal(size=(400, 6))
+    y = x[:, 0] + 0.5 * x[:, 1] + 1.5 * np.random.default_rng(1).normal(size=400)
+    y = y if kind == "regressor" else np.digitize(y, [-0.7, 0.7])
+    seen, rest = (x[:300], y[:300]), (x[300:], y[300:])
+    model = make_booster(package, kind).set_params(n_estimators=60, n_jobs=1)
+    if package == "lightgbm":
+        model.fit(*seen, eval_set=[rest], callbacks=[pytest.importorskip("lightgbm").early_stopping(5, verbose=False)])
+        rounds, made = model.best_iteration_, 60  # it drops the others itself
+    else:
+        model.set_params(early_stopping_rounds=5, num_parallel_tree=together, subsample=0.8)
+        model.fit(*seen, eval_set=[rest], verbose=False)
+        rounds, made = model.best_iteration + 1, model.get_booster().num_boosted_rounds()
+    trees = rounds * (3 if kind == "multi-class" else 1) * (together if package == "xgboost" else 1)
+    assert rounds < made and len(read_boosted(model).roots) == trees
+    whole = BudgetPruner(model).fit(*seen)
+    assert np.allclose(whole.predict(x), model.predict(x), rtol=1e-4)
+    small = BudgetPruner(model, trade_off=0.05).fit(*seen)
+    assert len(small.arrays_.roots) == trees and small.expected_cost(x) <= whole.expected_cost(x)
+
+
+@pytest.mark.parametrize("missing", [0.0, -999.0, np.inf])
+def test_a_value_that_stands_for_a_missing_one_is_refused(missing):
+    model = make_booster("xgboost", "regressor").set_params(missing=missing)
+    with pytest.raises(InputError, match=rf"takes {missing} for missing values.*put NaN"):
+        BudgetPruner(model.fit(X, Y)).fit(X, Y)
+    assert read_xgboost(model.set_params(missing=np.nan))[0].steps.feature.size > 100
+
+
 def test_what_cannot_be_read_of_them_is_refused():
     lightgbm, xgboost = make_booster("lightgbm", "regressor"), make_booster("xgboost", "regressor")
     zeros = lightgbm.set_params(zero_as_missing=True).fit(np.where(X < 0, 0, X), Y)

@@ -341,3 +341,18 @@ def test_biases_that_a_method_adds_are_no_missing_tensors(family, saved, text, t
     recipe = Recipe(method="flap", ratio=0.3, round_to=1, calibration=calibration)
     result = prune(saved(family), recipe, tmp_path / "out")
     assert result.held_out is not None and result.held_out["before"] != result.held_out["after"]
+
+
+def test_a_second_run_is_refused_and_leaves_the_first_its_folder(saved, ids, tmp_path):
+    recipe = Recipe(method="shortgpt", ratio=0.5)
+    said = []
+
+    def again(done, total):
+        for resume in (False, True):
+            with pytest.raises(InputError, match="another run is at work in"):
+                prune(saved("llama"), recipe, tmp_path / "out", ids=ids, resume=resume)
+            said.append((tmp_path / "out.partial" / "plan.json").exists())
+
+    prune(saved("llama"), recipe, tmp_path / "out", ids=ids, progress=again)
+    assert said and all(said) and (tmp_path / "out" / "result.json").exists()
+    assert not (tmp_path / "out.partial").exists()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from secateur.core.errors import InputError, StorageError
-from secateur.core.files import storage_errors
+from secateur.core.files import storage_errors, write_sealed
 from secateur.storage.run_folder import FinishedBlock, RunFolder
 
 BLOCK = FinishedBlock(
@@ -21,6 +21,7 @@ def test_blocks_and_hidden_states_come_back(tmp_path):
     assert torch.equal(loaded.weights["a"], BLOCK.weights["a"]) and loaded.reports == BLOCK.reports
     assert loaded.masks["a"].tolist() == [7] and torch.equal(loaded.biases["a"], BLOCK.biases["a"])
     assert [tensor.shape[0] for tensor in run.load_hidden(1)] == [2, 1]
+    run.give_up()
     assert RunFolder(tmp_path / "out").open({"x": 1}, resume=True) == 1
     run.drop_hidden(1)
     with pytest.raises(InputError, match="damaged"):
@@ -49,6 +50,15 @@ def test_an_existing_output_is_never_overwritten(tmp_path):
         RunFolder(tmp_path / "out").open({}, resume=True)
 
 
+def reread(read, tmp_path):
+    """What another run reads in the folder."""
+    run = RunFolder(tmp_path / "out")
+    try:
+        return read(run)
+    finally:
+        run.give_up()
+
+
 def test_a_changed_byte_of_any_file_is_refused_by_its_name(tmp_path):
     run = RunFolder(tmp_path / "out")
     run.open({"ratio": 0.5}, resume=False)
@@ -57,6 +67,7 @@ def test_a_changed_byte_of_any_file_is_refused_by_its_name(tmp_path):
     run.save_gradients({"a": ({"Gradient": torch.randn(2, 3)}, {"Gradient": 1})})
     run.save_state({"a": torch.randn(2)}, [0.5])
     run.save_document("allocation", {"a": 0.25})
+    run.give_up()
     readers = {
         "00000.safetensors": lambda run: run.load_block(0),
         "hidden-00001.safetensors": lambda run: run.load_hidden(1),
@@ -66,16 +77,16 @@ def test_a_changed_byte_of_any_file_is_refused_by_its_name(tmp_path):
         "plan.json": lambda run: run.open({"ratio": 0.5}, resume=True),
     }
     for name, read in readers.items():
-        read(run)
+        reread(read, tmp_path)
         (file,) = run.path.rglob(name)
         whole = file.read_bytes()
         for place in (len(whole) // 2, len(whole) - 1 if file.suffix == ".safetensors" else len(whole) // 3):
             file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
             with pytest.raises(InputError, match=rf"{name}"):
-                read(RunFolder(tmp_path / "out"))
+                reread(read, tmp_path)
         file.write_bytes(whole[:-3])
         with pytest.raises(InputError, match=rf"{name}"):
-            read(RunFolder(tmp_path / "out"))
+            reread(read, tmp_path)
         file.write_bytes(whole)
 
 
@@ -105,7 +116,8 @@ def test_a_run_killed_while_it_finished_is_finished_by_the_next(moved, tmp_path)
     run.save_block(0, BLOCK)
     run.model.mkdir()
     (run.model / "config.json").write_text("{}")
-    (run.path / "finished").touch()
+    write_sealed(run.path / "finished.json", {"out": "out"})
+    run.give_up()
     if moved:
         run.model.replace(tmp_path / "out")
     with pytest.raises(InputError, match="already exists"):
@@ -133,6 +145,7 @@ def test_a_damaged_block_is_refused_before_any_more_work(tmp_path):
     file = run.path / "blocks" / "00000.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    run.give_up()
     with pytest.raises(InputError, match=r"00000\.safetensors is damaged"):
         RunFolder(tmp_path / "out").open({"x": 1}, resume=True)
     assert (run.path / "hidden-00001.safetensors").exists()
@@ -172,3 +185,101 @@ def test_an_empty_working_folder_is_cleared(tmp_path):
     with pytest.raises(InputError, match="already exists"):
         RunFolder(tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def listed(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+def begun(tmp_path):
+    """A folder in which a run was killed before its first block."""
+    RunFolder(tmp_path / "out").open({"x": 1}, resume=False)
+    return tmp_path / "out.partial"
+
+
+def test_a_run_never_removes_a_folder_that_it_did_not_open(tmp_path):
+    folder = begun(tmp_path)
+    before = listed(folder)
+    for plan, resume in (({"x": 1}, False), ({"x": 2}, True)):
+        run = RunFolder(tmp_path / "out")
+        with pytest.raises(InputError, match="unfinished run|another x"):
+            run.open(plan, resume=resume)
+        run.give_up()
+        assert before == listed(folder) != set()
+    RunFolder(tmp_path / "out").give_up()
+    assert listed(folder) == before
+    run = RunFolder(tmp_path / "out")
+    run.open({"x": 1}, resume=True)
+    run.give_up()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_live_runs_do_not_share_a_folder(resume, tmp_path):
+    late = RunFolder(tmp_path / "out")
+    run = RunFolder(tmp_path / "out")
+    run.open({"x": 1}, resume=False)
+    run.save_block(0, BLOCK)
+    before = listed(run.path)
+    for refused in (lambda: late.open({"x": 1}, resume=resume), lambda: RunFolder(tmp_path / "out")):
+        with pytest.raises(InputError, match="another run is at work in"):
+            refused()
+    late.give_up()
+    assert listed(run.path) == before
+    run.give_up()
+    assert RunFolder(tmp_path / "out").open({"x": 1}, resume=True) == 1
+
+
+@pytest.mark.parametrize("state", ["", "killed", "finished"])
+@pytest.mark.parametrize("name", ["notes.txt", "finished", "blocks/notes.txt", "mywork/a", ".plan.json.bak", "link"])
+def test_files_that_no_run_makes_are_named_and_stay(name, state, tmp_path):
+    folder = begun(tmp_path) if state else tmp_path / "out.partial"
+    if state == "finished":
+        write_sealed(folder / "finished.json", {"out": "out"})
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    if name == "link":
+        (folder / name).symlink_to(tmp_path)
+    else:
+        (folder / name).write_text("precious")
+    before = listed(folder)
+    with pytest.raises(InputError, match=f"{name.split('/')[0]}.*was made by no run" if state else "in the way"):
+        RunFolder(tmp_path / "out")
+    assert listed(folder) == before
+
+
+@pytest.mark.parametrize("name", ["plan.json", "finished.json"])
+@pytest.mark.parametrize("text", ["{}", '{"sha256": "0"}', "[]", "mine"])
+def test_a_plan_or_marker_that_no_run_sealed_proves_nothing(text, name, tmp_path):
+    folder = tmp_path / "out.partial"
+    (folder / "blocks").mkdir(parents=True)
+    (folder / name).write_text(text)
+    with pytest.raises(InputError, match=rf"{name}.*no run is known to have left"):
+        RunFolder(tmp_path / "out")
+    assert (folder / name).read_text() == text
+
+
+def test_a_file_put_in_during_a_run_stays_when_it_ends(tmp_path):
+    for end in (RunFolder.finish, RunFolder.give_up):
+        run = RunFolder(tmp_path / "out")
+        run.open({}, resume=False)
+        run.new_model()
+        (run.path / "notes.txt").write_text("precious")
+        end(run)
+        assert (run.path / "notes.txt").read_text() == "precious"
+        (run.path / "notes.txt").rename(tmp_path / "notes.txt")
+        (tmp_path / "out").rmdir() if (tmp_path / "out").exists() else None
+
+
+def test_a_finished_model_waits_until_its_name_is_free(tmp_path):
+    folder = begun(tmp_path)
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").touch()
+    write_sealed(folder / "finished.json", {"out": "out"})
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(InputError, match="already exists"):
+        RunFolder(tmp_path / "out")
+    assert (folder / "model").is_dir()
+    (tmp_path / "out").unlink()
+    with pytest.raises(InputError, match="already exists"):
+        RunFolder(tmp_path / "out")
+    assert listed(tmp_path) == {"out", "out/config.json"}

@@ -137,14 +137,26 @@ def _cut_light(fields: dict[str, str], split: Any, value: Any) -> dict[str, str]
 
 
 def read_xgboost(model: Any) -> tuple[Forest, Float[np.ndarray, " nodes"]]:
-    """Arrays and training weights of all trees. Raises InputError on categories, vector leaves, and other boosters."""
+    """Arrays and training weights of the trees that predict: early stopping leaves out those after the best round.
+
+    Raises InputError on categories, vector leaves, other boosters, and a value other than NaN taken for missing.
+    """
+    missing = getattr(model, "missing", None)
+    if missing is not None and not np.isnan(missing):
+        raise InputError(
+            f"the model takes {missing} for missing values (missing={missing}), which pruning does not read: put NaN "
+            "in its place in the data, and fit without missing"
+        )
     with _damaged("XGBoost"):
         trees = [_read_xgb(tree) for tree in _trees(_document(model))]
     return join_trees(trees, single=True, features=model.n_features_in_)
 
 
 def _document(model: Any) -> Any:
-    return json.loads(model.get_booster().save_raw("json"))
+    """The booster as JSON, up to the round that `predict` stops after."""
+    booster, best = model.get_booster(), getattr(model, "best_iteration", None)
+    used = booster if best is None else booster[: best + 1]
+    return json.loads(used.save_raw("json"))
 
 
 def _trees(document: Any) -> Any:

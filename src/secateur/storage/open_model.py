@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from secateur.adapt.block_count import check_block_count
 from secateur.adapt.structure import Structure
 from secateur.core.errors import ModelError, NumericalError
 from secateur.storage.shards import Checkpoint
@@ -22,13 +23,17 @@ class OpenModel:
     """
 
     def __init__(self, source: Source, checkpoint: Checkpoint, structure: Structure, dtype: torch.dtype) -> None:
-        """Match names and shapes. Raises ModelError naming the first one missing in a block, or of another shape."""
+        """Match names and shapes.
+
+        Raises ModelError naming the first one missing in a block, of another shape, or of a block too many.
+        """
         self.source = source
         self.checkpoint = checkpoint
         self.structure = structure
         self.dtype = dtype
         self.prefix = f"{structure.model.base_model_prefix}."
         inside = {name for block in structure.blocks for name in block.tensors()}
+        check_block_count(structure.model, checkpoint.names(), checkpoint.folder)
         for name, tensor in structure.model.named_parameters():
             if name in inside or name in self:  # some lack the head, which not every method reads
                 stored = checkpoint.info(self.stored_name(name))[1]

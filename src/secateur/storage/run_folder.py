@@ -1,6 +1,8 @@
 """One finished block is one file; a restart reads them and gives the same bits."""
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +12,15 @@ from torch import Tensor
 
 from secateur.core.errors import InputError
 from secateur.core.files import check_output, read_sealed, storage_errors, write_sealed
+from secateur.storage.folder_lock import FolderLock
 from secateur.storage.sealed import load_sealed, save_sealed
 
 __all__ = ["FinishedBlock", "RunFolder"]
 
-_PLAN, _FINISHED, _MODEL = "plan.json", "finished", "model"
+_PLAN, _FINISHED, _MODEL = "plan.json", "finished.json", "model"
+_FILES = re.compile(r"(plan|finished|gradients|allocation)\.json|(hidden-\d{5,}|training)\.safetensors")
+_INSIDE = {"blocks": re.compile(r"\d{5,}\.safetensors"), "gradients": re.compile(r".+\.safetensors")}
+_UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(json|safetensors)")  # a file under the name it is written by
 
 
 class FinishedBlock(NamedTuple):
@@ -33,13 +39,20 @@ class RunFolder:
     """
 
     def __init__(self, out: Path) -> None:
-        """Name the folder; nothing is created yet. Raises InputError where `out` cannot be written or is taken."""
+        """Name the folder; nothing is created yet.
+
+        Raises InputError where `out` is taken, another run is at work, or the folder holds what no run made.
+        """
         self.out = out
         self.path = out.with_name(out.name + ".partial")
-        self._clear_finished()
-        check_output(out, may_be_empty=True)
-        if self.path.exists() and not self._ours():
-            raise InputError(f"{str(self.path)!r} is in the way and no run left it: remove it or name another --out")
+        self._lock = FolderLock(self.path)
+        self._opened = False
+        try:
+            self._clear_finished()
+            check_output(out, may_be_empty=True)
+        except BaseException:
+            self._lock.release()
+            raise
 
     @property
     def model(self) -> Path:
@@ -60,15 +73,19 @@ class RunFolder:
         Raises InputError when an unfinished run is there and resume is off, or when its plan is another or its
         blocks are damaged.
         """
+        with storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._take()
         if self._begun():
             if not resume:
                 raise InputError(
                     f"{str(self.path)!r} holds an unfinished run: add --resume to go on, or remove it to start again"
                 )
             self._check_plan(plan)
+            self._opened = True
             return self._count()
+        self._opened = True
         with storage_errors(self.path):
-            (self.path / "blocks").mkdir(parents=True, exist_ok=True)
             write_sealed(self.path / _PLAN, plan)
         return 0
 
@@ -77,11 +94,16 @@ class RunFolder:
         return read_sealed(self.path / _PLAN).get(key) if self._begun() else None
 
     def give_up(self) -> None:
-        """Remove the folder of a run that has failed, unless work is in it that a resumed run can use."""
-        parts = [part for part in self.path.glob("*") if part.name not in (_PLAN, _MODEL) and part.name[0] != "."]
-        kept = any(part.is_file() or any(part.iterdir()) for part in parts)
-        if self._ours() and not kept:
-            shutil.rmtree(self.path)
+        """Remove the folder of a run that has failed, unless work is in it that a resumed run can use.
+
+        A folder that this run did not open is left as it is.
+        """
+        if self._opened and self.path.is_dir():
+            parts = [part for part in self.path.iterdir() if part.name not in (_PLAN, _MODEL) and part.name[0] != "."]
+            if not any(part.is_file() or any(part.iterdir()) for part in parts):
+                self._remove()
+        self._opened = False
+        self._lock.release()
 
     def save_document(self, name: str, data: dict[str, Any]) -> None:
         """Write plain data under a name."""
@@ -147,39 +169,79 @@ class RunFolder:
     def finish(self) -> None:
         """Move the finished model to its name and remove everything else; a restart does what a kill left over."""
         with storage_errors(self.out):
-            (self.path / _FINISHED).touch()
-            if self.out.exists():
-                self.out.rmdir()
-            self.model.replace(self.out)
+            write_sealed(self.path / _FINISHED, {"out": self.out.name})
+            self._move_model()
             self._remove()
+        self._opened = False
+        self._lock.release()
 
     def _clear_finished(self) -> None:
         """Do what a run that was killed while it finished had left to do."""
         with storage_errors(self.out):
-            if self.path.is_dir() and not any(self.path.iterdir()):
-                self.path.rmdir()  # killed before anything was in it, or after everything was out
-            if not (self.path / _FINISHED).exists():
+            if not self.path.is_dir():
+                if os.path.lexists(self.path):
+                    raise InputError(self._in_the_way())
                 return
-            if self.model.exists() and not self.out.exists():
-                self.model.replace(self.out)
-            if not self.model.exists():
-                self._remove()
+            self._take()
+            if not any(self.path.iterdir()):
+                self.path.rmdir()  # killed before anything was in it, or after everything was out
+                self._lock.release()
+                return
+            self._check_ours()
+            if (self.path / _FINISHED).exists():
+                self._move_model()
+                if not self.model.exists():
+                    self._remove()
+                    self._lock.release()
+
+    def _move_model(self) -> None:
+        """Give the finished model its name, unless something has it."""
+        if not self.model.exists():
+            return
+        if self.out.is_dir() and not any(self.out.iterdir()):
+            self.out.rmdir()
+        if not self.out.exists():
+            self.model.replace(self.out)
 
     def _remove(self) -> None:
-        for part in self.path.iterdir():  # the marker last, so that what is half removed is known as finished
-            if part.name != _FINISHED:
-                shutil.rmtree(part) if part.is_dir() else part.unlink()
-        shutil.rmtree(self.path)
+        """Remove what a run makes, its plan and marker last: they prove whose the rest is. Anything else stays."""
+        parts = [part for part in self.path.iterdir() if _made_by_a_run(part)]
+        for part in sorted(parts, key=lambda part: (part.name == _FINISHED, part.name == _PLAN)):
+            if part.is_dir() and _foreign(part) is None:
+                shutil.rmtree(part)
+            elif part.is_file():
+                part.unlink()
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def _take(self) -> None:
+        if not self._lock.take():
+            raise InputError(
+                f"another run is at work in {str(self.path)!r}: wait until it has ended, or name another --out"
+            )
+
+    def _check_ours(self) -> None:
+        """Raise InputError unless a run's own plan or marker is here, and nothing that no run makes."""
+        proofs = [self.path / name for name in (_PLAN, _FINISHED) if (self.path / name).exists()]
+        for proof in proofs:
+            try:
+                read_sealed(proof)
+            except InputError as error:
+                raise InputError(
+                    f"{error}; so no run is known to have left {str(self.path)!r}: remove it or name another --out"
+                ) from error
+        begun = (part.name.startswith(f".{_PLAN}.") and _made_by_a_run(part) for part in self.path.iterdir())
+        if self.path.is_symlink() or not (proofs or all(begun)):
+            raise InputError(self._in_the_way())
+        strange = _foreign(self.path)
+        if strange is not None:
+            raise InputError(f"{str(strange)!r} was made by no run: move it elsewhere, or name another --out")
+
+    def _in_the_way(self) -> str:
+        return f"{str(self.path)!r} is in the way and no run left it: remove it or name another --out"
 
     def _begun(self) -> bool:
         return (self.path / _PLAN).exists()
-
-    def _ours(self) -> bool:
-        """Whether a run of ours made the folder: it has a plan, or was killed before it had one."""
-        return self.path.is_dir() and (
-            self._begun()
-            or all(part.name == "blocks" or part.name.startswith(f".{_PLAN}.") for part in self.path.iterdir())
-        )
 
     def _save(self, path: Path, tensors: dict[str, Tensor], extra: Any = None) -> None:
         with storage_errors(self.path):
@@ -216,3 +278,33 @@ class RunFolder:
                     f"{str(self.path)!r} was started with another {key} ({before.get(key)!r}, now {now.get(key)!r}): "
                     "repeat the first command, or remove the folder to start again"
                 )
+
+
+def _made_by_a_run(part: Path) -> bool:
+    """Whether the name in a run's folder, and the kind of what has it, are those that a run makes."""
+    if part.is_symlink():
+        return False
+    if part.is_dir():
+        return part.name in (*_INSIDE, _MODEL)
+    return _is_named(part, _FILES)
+
+
+def _is_named(part: Path, names: re.Pattern[str]) -> bool:
+    unfinished = _UNFINISHED.fullmatch(part.name)
+    name = part.name if unfinished is None else unfinished.group(1)
+    return bool(names.fullmatch(part.name) or names.fullmatch(name))
+
+
+def _foreign(folder: Path) -> Path | None:
+    """The first file in a run's folder, or in one of its folders, that no run makes; models hold files of any name."""
+    if folder.name == _MODEL:
+        return None
+    for part in sorted(folder.iterdir()):
+        inside = _INSIDE.get(folder.name)
+        if inside is None and not _made_by_a_run(part):
+            return part
+        if inside is not None and (part.is_symlink() or not part.is_file() or not _is_named(part, inside)):
+            return part
+        if part.is_dir() and (found := _foreign(part)) is not None:
+            return found
+    return None

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from secateur.adapt.block_count import check_block_count
 from secateur.adapt.structure import Structure, describe, kind_of, known_kinds
 from secateur.core.cache import package_file
 from secateur.core.errors import ModelError
@@ -259,6 +260,7 @@ def _loaded(auto: Any, source: Source, dtype: torch.dtype | None) -> PreTrainedM
     except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
         raise ModelError(f"{source} cannot be loaded by transformers: {_why(error, source)}") from error
     check_report(report, source)
+    check_block_count(model, sorted(report["unexpected_keys"]), source)
     return model.eval().requires_grad_(False)
 
 
