@@ -4,13 +4,13 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from secateur.adapt.source import Source, load_as_saved, load_model, skeleton
 
 from secateur.adapt.block_count import check_block_count
 from secateur.core.errors import ModelError
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 from secateur.storage.open_model import open_model
+from secateur.storage.source import Source, load_as_saved, load_model, skeleton
 
 COUNT = {"llama": "num_hidden_layers", "gpt2": "n_layer", "gpt_neox": "num_hidden_layers"}
 
@@ -74,7 +74,7 @@ def test_other_tensors_that_the_model_has_not_are_accepted(name, saved, tmp_path
 
 
 def test_what_a_class_expects_beyond_its_blocks_is_accepted(saved, monkeypatch):
-    model = skeleton(Source(saved("llama")))
+    model = skeleton(Source(saved("llama"))).model
     names = ["model.layers.2.shared_head.norm.weight"]
     with pytest.raises(ModelError, match="asks for 2 blocks"):
         check_block_count(model, names, "m")
