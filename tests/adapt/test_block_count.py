@@ -30,7 +30,7 @@ def with_fewer(source, target, field, blocks):
 def test_more_blocks_stored_than_the_config_asks_for_are_refused_by_name(family, bare, saved, ids, tmp_path):
     folder = with_fewer(saved(family, blocks=3), tmp_path / "m", COUNT[family], 2)
     if bare:  # saved from the body alone, without its prefix
-        stored, prefix = load_file(folder / "model.safetensors"), skeleton(Source(folder)).base_model_prefix
+        stored, prefix = load_file(folder / "model.safetensors"), skeleton(Source(folder)).model.base_model_prefix
         save_file(
             {name.removeprefix(f"{prefix}."): value for name, value in stored.items()},
             folder / "model.safetensors",
