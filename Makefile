@@ -29,8 +29,9 @@ demo-heads: setup
 recipe-inputs: setup
 	test -d out/recipes || $(BIN)/python examples/recipe_inputs.py out/recipes
 
+# One worker for each of two cores.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: setup
 	$(BIN)/python -m pip install --quiet -e '.[eval,llamacpp,onnx]' -c constraints.txt
