@@ -35,6 +35,8 @@ def measure(
     """
     if perplexity is None and not tasks:
         raise InputError("nothing to measure: give --perplexity TEXT, --tasks FILE.jsonl, or both")
+    if perplexity is not None and not perplexity.strip():
+        raise InputError(f"perplexity {perplexity!r} names no text: give a file, datasets:NAME or bundled")
     if dtype not in get_args(DTypeName):
         raise InputError(f"dtype {dtype!r} is unknown: use {', '.join(get_args(DTypeName))}")
     for path in tasks:
