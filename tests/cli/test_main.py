@@ -246,3 +246,22 @@ def test_a_run_killed_while_it_tidied_up_is_tidied_up_by_the_next(monkeypatch, c
     write_sealed(tmp_path / "out.partial" / "finished.json", {"out": "out"})
     code, _, err = run(monkeypatch, capsys, *args)
     assert code == 2 and "already exists" in err and list(tmp_path.iterdir()) == [out]
+
+
+def every_option(command, words=()):
+    """Every option that takes a value, with the words of its command."""
+    if hasattr(command, "commands"):
+        return [found for name, part in command.commands.items() for found in every_option(part, (*words, name))]
+    return [
+        (*words, option.opts[0])
+        for option in command.params
+        if option.param_type_name == "option" and not option.is_flag and option.opts[0] not in ("--out", "--help")
+    ]
+
+
+@pytest.mark.parametrize("words", every_option(get_command(app)), ids=" ".join)
+def test_an_empty_option_is_refused_by_its_name(words, monkeypatch, capsys):
+    *command, option = words
+    for empty in ([option, ""], [f"{option}="], [option, "  "]):
+        code, _, err = run(monkeypatch, capsys, *command, *empty, "model")
+        assert code == 2 and f"{option} is empty: give it a value" in err and err.count("\n") == 1

@@ -45,3 +45,12 @@ def test_a_window_longer_than_the_positions_is_refused_before_the_model_is_loade
     monkeypatch.setattr("secateur.evaluate.measure.load_model", None)
     with pytest.raises(InputError, match="perplexity: samples of 65 tokens are longer than the 64 positions"):
         measure(saved("gpt2"), str(text), window=(65, None, None))
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_no_text_and_no_model(name, saved, monkeypatch):
+    with pytest.raises(InputError, match=f"perplexity '{name}' names no text"):
+        measure(saved("llama"), name)
+    monkeypatch.chdir(saved("llama"))  # an empty path is the folder one is in
+    with pytest.raises(ModelError, match=f"model '{name}' is no name"):
+        measure(name, "bundled")

@@ -241,3 +241,38 @@ def test_onnx_predicts_what_the_pruned_forest_does(files, tmp_path):
     x = pandas.read_csv(files / "data.csv").drop(columns="target").astype(np.float32)
     said = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx").run(None, {"X": x.to_numpy()})[0]
     assert np.array_equal(said, load_forest(tmp_path / "out" / "model.skops").predict(x))
+
+
+HUGE = ["99999999999999999999", "-1e19", "1e99", "9007199254740993.0", "1e400", "-inf"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", HUGE)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_numbers_too_large_to_be_classes_are_refused_by_column_and_row(kind, value, tmp_path):
+    draw = np.random.default_rng(0)
+    frame = pandas.DataFrame({"a": draw.random(40), "b": draw.random(40), "y": [0, 1] * 20})
+    whole, file = tmp_path / "whole.csv", tmp_path / f"rows.{kind}"
+    frame.to_csv(whole, index=False)
+    labels = [*frame["y"].astype(str)[:-1], value]
+    if kind == "csv":
+        frame.assign(y=labels).to_csv(file, index=False)
+    else:
+        frame.assign(y=[float(label) for label in labels]).to_parquet(file)
+    place = "line 41" if kind == "csv" else "row 40"
+    with pytest.raises(InputError, match=rf"column 'y' of .*rows.{kind} holds '.*' in {place}.*: .*leave the row out"):
+        fit_forest(file, "y", tmp_path / "f", trees=3)
+    fit_forest(whole, "y", tmp_path / "g", trees=3)
+    with pytest.raises(InputError, match="is none the forest was fitted on|leave the row out"):
+        prune_forest(tmp_path / "g" / "model.skops", file, "y", tmp_path / "p", ForestOptions(trade_off=0.1))
+    if "inf" not in value and "400" not in value:
+        assert fit_forest(file, "y", tmp_path / "r", trees=3, regression=True)["error"] >= 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_squares_of_32_bit_targets_do_not_overflow(tmp_path):
+    draw = np.random.default_rng(0)
+    y = np.array([0, 1] * 19 + [1e20] * 2, dtype=np.float32)
+    pandas.DataFrame({"a": draw.random(40), "b": draw.random(40), "y": y}).to_parquet(tmp_path / "rows.parquet")
+    found = fit_forest(tmp_path / "rows.parquet", "y", tmp_path / "f", trees=3, regression=True, seed=1)
+    assert np.isfinite(found["error"])

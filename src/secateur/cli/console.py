@@ -6,18 +6,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from typer.core import TyperGroup
 
 from secateur.core.errors import InputError
 
 __all__ = [
     "AsJson",
     "Column",
+    "Commands",
     "Interrupted",
     "Length",
     "Model",
@@ -53,6 +56,22 @@ Length = Annotated[
 ]
 _HALF = 600  # letters of the ends of a long message
 _EVERY = 10.0  # seconds between progress lines where there is no terminal
+
+
+class Commands(TyperGroup):
+    """Commands none of whose options is empty: what names nothing would be taken for the default, or for this folder.
+
+    `--out` has a sentence of its own.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Raise InputError on an option that stands there with an empty value."""
+        options = args[: args.index("--")] if "--" in args else args
+        words = [part for word in options for part in (word.split("=", 1) if word.startswith("--") else [word])]
+        for word, value in pairwise(words):
+            if word.startswith("--") and word != "--out" and not value.strip():
+                raise InputError(f"{word} is empty: give it a value, or leave {word} out")
+        return super().parse_args(ctx, args)
 
 
 class Interrupted(BaseException):

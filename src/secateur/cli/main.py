@@ -19,6 +19,7 @@ from secateur.cli.allocate import allocate, search
 from secateur.cli.console import (
     AsJson,
     Column,
+    Commands,
     Interrupted,
     Length,
     Model,
@@ -46,7 +47,7 @@ _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ 
 _HELP = str(__import__("secateur").__doc__).splitlines()[0]
 _RESUME = "finished work is kept: rerun the command with --resume to go on"
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=_HELP)
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, help=_HELP)
 app.command()(allocate)
 app.command()(search)
 app.command()(lottery)

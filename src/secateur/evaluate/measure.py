@@ -36,6 +36,8 @@ def measure(
     """
     if perplexity is None and not tasks:
         raise InputError("nothing to measure: give --perplexity TEXT, --tasks FILE.jsonl, or both")
+    if perplexity is not None and not perplexity.strip():
+        raise InputError(f"perplexity {perplexity!r} names no text: give a file, datasets:NAME or bundled")
     if dtype not in _DTYPES:
         raise InputError(f"dtype {dtype!r} is unknown: use {', '.join(_DTYPES)}")
     for path in tasks:

@@ -21,6 +21,7 @@ _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _PADDED = re.compile(r"[+-]?0\d", re.ASCII)  # a number by its looks, a name by its zeros: 007
 _MISSING = frozenset(["", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "None", "NULL", "null", "<NA>", "#N/A"])
 _LARGEST_TARGET = 1e100
+_LARGEST_CLASS = 2.0**53  # above it floats pass over whole numbers
 
 
 class Table(NamedTuple):
@@ -98,6 +99,16 @@ class _Column(NamedTuple):
             )
         return numbers
 
+    def _check_classes(self, numbers: Any) -> None:
+        """Refuse a class that is a number too large to be told from its neighbours."""
+        beyond = np.flatnonzero(np.abs(numbers) >= _LARGEST_CLASS)
+        if len(beyond) and np.isfinite(numbers[beyond[0]]) and (numbers == np.rint(numbers)).all():
+            raise InputError(
+                f"column {self.name!r} of {self.path} holds '{numbers[beyond[0]]}' in {self.place(beyond[0])}, and "
+                f"whole numbers from {_LARGEST_CLASS:.0f} on are not told apart as classes: leave the row out, "
+                "name the classes by text, or add --regression to predict numbers"
+            )
+
     def target(self, values: Any, labels: str | None) -> Any:
         """As numbers or as text."""
         missing = values.isna() if self.lines is None else values == ""
@@ -108,6 +119,10 @@ class _Column(NamedTuple):
             raise InputError(
                 f"column {self.name!r} of {self.path} lacks {int(missing.sum())} values: leave those rows out"
             )
+        if array.dtype.kind == "f":
+            array = array.astype(np.float64)  # squares of 32 bits overflow
+            if labels is None:
+                self._check_classes(array)
         if array.dtype.kind in "iuf":
             return self._in_range(array, _LARGEST_TARGET, "errors are squared")
         if array.dtype.kind == "O" and not all(isinstance(value, str) for value in array):

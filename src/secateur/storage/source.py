@@ -69,6 +69,8 @@ def resolve(model: str | Path | Source, *, trusted: bool = False) -> Source:
     path = Path(name)
     if "\0" in name:
         raise ModelError(f"model {name!r} holds a NUL character")
+    if not name.strip():
+        raise ModelError(f"model {name!r} is no name: give a folder, a hub name, a .gguf file or bundled:smollm2")
     if name.startswith("bundled:"):
         return Source(_bundled(name))
     if path.suffix == ".gguf":
