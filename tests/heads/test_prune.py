@@ -76,7 +76,7 @@ def test_onnx_computes_the_same_for_other_sizes(saved_task, labelled, tmp_path):
 def test_a_removal_that_computes_something_else_is_not_saved(saved_task, labelled, tmp_path, monkeypatch):
     task_model = open_task_model(saved_task("BertForSequenceClassification"))
     monkeypatch.setattr(
-        module, "cut_heads_", lambda model, sites, cut: model.bert.embeddings.word_embeddings.weight.mul_(2)
+        module, "cut_heads_", lambda structure, sites, cut: structure.model.get_input_embeddings().weight.mul_(2)
     )
     with pytest.raises(NumericalError, match=r"encoder_table\.py"):
         prune_heads(task_model, (str(labelled), None), tmp_path / "out", 0.5)

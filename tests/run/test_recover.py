@@ -16,7 +16,8 @@ from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 from secateur.run.recover import recover
 from secateur.storage.source import Source, load_model
-from secateur.train.recover import Trainer, Training
+from secateur.train.loop import Loop
+from secateur.train.recover import Training
 
 SHORT = Training(steps=4, batch=2, length=16, rate=0.01)
 
@@ -46,8 +47,8 @@ def test_masks_hold_and_only_block_layers_change(rank, zeroed, text, tmp_path):
 
 def test_losses_before_and_after_are_of_the_same_windows_that_were_not_trained_on(zeroed, text, tmp_path, monkeypatch):
     trained = []
-    step = Trainer.step
-    monkeypatch.setattr(Trainer, "step", lambda self, number, ids: (trained.append(ids), step(self, number, ids))[1])
+    step = Loop.step
+    monkeypatch.setattr(Loop, "step", lambda self, ids: (trained.append(ids), step(self, ids))[1])
     found = recover(zeroed, str(text), tmp_path / "out", Training(steps=60, batch=2, length=16, rate=0.01))
     numbers = [int(word[1:]) for word in text.read_text().split()]
     windows = torch.tensor(numbers[: 25 * 16]).reshape(25, 16)

@@ -22,17 +22,17 @@ def halved(folder):
 def test_training_lowers_the_loss_and_keeps_zeros_in_every_family(family, rank, saved, ids):
     model = halved(saved(family))
     trainer = Trainer(describe(model), Training(steps=12, rank=rank, rate=0.01))
-    losses = [trainer.step(number, ids) for number in range(12)]
+    losses = [trainer.loop.step(ids) for _ in range(12)]
     assert losses[-1] < losses[0]
-    trainer.settle()
+    trainer.changes.settle()
     assert all(not layer.weight[:, ::2].any() and layer.weight[:, 1::2].any() for layer in describe(model).layers)
 
 
 def test_only_layers_of_blocks_change(saved, ids):
     model, before = halved(saved("llama")), halved(saved("llama")).state_dict()
     trainer = Trainer(describe(model), Training(steps=2))
-    trainer.step(0, ids)
-    trained = trainer.settle()
+    trainer.loop.step(ids)
+    trained = trainer.changes.settle()
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]) == (name.removesuffix(".weight") not in trained), name
 
@@ -41,15 +41,15 @@ def test_only_layers_of_blocks_change(saved, ids):
 def test_a_state_taken_up_goes_on_with_the_same_bits(rank, saved, ids):
     training = Training(steps=4, rank=rank)
     straight, first, second = (Trainer(describe(halved(saved("llama"))), training) for _ in range(3))
-    for number in range(4):
-        straight.step(number, ids)
-    for number in range(2):
-        first.step(number, ids)
-    second.load_state(first.state())
-    for number in range(2, 4):
-        second.step(number, ids)
-    after = second.settle()
-    assert all(torch.equal(value, after[name]) for name, value in straight.settle().items())
+    for _ in range(4):
+        straight.loop.step(ids)
+    for _ in range(2):
+        first.loop.step(ids)
+    second.loop.load_state(first.loop.state(), first.loop.losses)
+    for _ in range(2, 4):
+        second.loop.step(ids)
+    after = second.changes.settle()
+    assert all(torch.equal(value, after[name]) for name, value in straight.changes.settle().items())
 
 
 def test_a_teacher_pulls_towards_its_outputs(saved, ids):
@@ -62,8 +62,8 @@ def test_a_teacher_pulls_towards_its_outputs(saved, ids):
     model = halved(saved("llama"))
     before = distance(model)
     trainer = Trainer(describe(model), Training(steps=20, rate=0.005, teaching=1.0), teacher)
-    for number in range(20):
-        trainer.step(number, ids)
+    for _ in range(20):
+        trainer.loop.step(ids)
     assert distance(model) < 0.8 * before
 
 
@@ -71,14 +71,7 @@ def test_a_teacher_that_is_the_model_itself_has_nothing_to_say(saved, ids):
     trainer = Trainer(
         describe(load_model(Source(saved("llama")))), Training(teaching=1.0), load_model(Source(saved("llama")))
     )
-    assert trainer.step(0, ids) == pytest.approx(0.0, abs=1e-6)
-
-
-def test_the_rate_warms_up_and_falls_to_nearly_nothing():
-    training = Training(steps=100, rate=1.0)
-    rates = [training.rate_at(step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1) and max(rates) == 1.0 == rates[9]
-    assert rates[-1] < 0.01 and rates[10:] == sorted(rates[10:], reverse=True)
+    assert trainer.loop.step(ids) == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("field", [{"steps": 0}, {"length": 1}, {"rank": -1}, {"rate": 0.0}, {"teaching": 2.0}])
@@ -92,7 +85,7 @@ def test_a_loss_that_explodes_is_an_error(saved, ids):
     trainer = Trainer(describe(model), Training())
     model.model.norm.weight.data.fill_(float("nan"))
     with pytest.raises(NumericalError, match="smaller rate"):
-        trainer.step(0, ids)
+        trainer.loop.step(ids)
 
 
 def test_a_teacher_of_another_vocabulary_is_refused(saved):

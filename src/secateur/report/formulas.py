@@ -10,7 +10,7 @@ from typing import NamedTuple
 __all__ = ["Formula", "formula_page", "formulas"]
 
 _ROOT = Path(__file__).parents[1]
-_FOLDERS = ("score", "solve", "allocate")
+_FOLDERS = ("score", "solve", "train", "allocate")
 _LINE = re.compile(r"Formula: (.+) \[(.+)\]$", re.MULTILINE)
 _HEAD = """# Formulas
 
@@ -35,7 +35,7 @@ class Formula(NamedTuple):
 
 
 def formulas() -> list[Formula]:
-    """Every formula of the scores, solvers and allocators, by file."""
+    """Every formula of the scores, solvers, objectives and allocators, by file."""
     return [formula for folder in _FOLDERS for path in sorted((_ROOT / folder).glob("*.py")) for formula in _read(path)]
 
 

@@ -92,7 +92,13 @@ def _run(
     trainer = Trainer(open_whole(source, torch.float32), training, guide)
     folder.open(_plan(sources, drawn, training), resume=resume)
     before = _loss(trainer, held)
-    _train(trainer, drawn, folder, progress)
+    trainer.loop.run(
+        drawn.split(training.batch),
+        saved=folder.load_state(),
+        save=folder.save_state,
+        every=_EVERY,
+        progress=progress,
+    )
     found = {
         **named,
         "trust_remote_code": source.trusted,
@@ -105,7 +111,7 @@ def _run(
         "peak_memory_mb": peak_memory_mb(),
         "versions": versions(),
     }
-    _write(open_model(source), folder, trainer.settle(), found)
+    _write(open_model(source), folder, trainer.changes.settle(), found)
     return found
 
 
@@ -122,21 +128,6 @@ def _loss(trainer: Trainer, ids: TokenIds) -> float:
     """Mean negative log-likelihood, nats a token."""
     parts = [token_losses(trainer.model, part).flatten() for part in ids.split(trainer.training.batch)]
     return float(torch.cat(parts).double().mean())
-
-
-def _train(trainer: Trainer, drawn: TokenIds, folder: RunFolder, progress: Callable[[int, int], None]) -> None:
-    """Every step that is not done."""
-    batches = drawn.split(trainer.training.batch)
-    losses: list[float] = []
-    if saved := folder.load_state():
-        tensors, losses = saved
-        trainer.load_state(tensors)
-    for number in range(len(losses), len(batches)):
-        progress(number, len(batches))
-        losses.append(trainer.step(number, batches[number]))
-        if len(losses) % _EVERY == 0:
-            folder.save_state(trainer.state(), losses)
-    progress(len(batches), len(batches))
 
 
 def _write(opened: OpenModel, folder: RunFolder, trained: Mapping[str, Tensor], found: dict[str, Any]) -> None:

@@ -1,11 +1,15 @@
 """Weights that train without bringing back what was pruned: in full, or by a low-rank change."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
+from secateur.adapt.layer import Layer
 from secateur.core.seed import generator
 
-__all__ = ["Kept", "LoRA"]
+__all__ = ["Changes", "Kept", "LoRA"]
 
 
 class Kept(nn.Module):
@@ -37,3 +41,23 @@ class LoRA(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """The weight with its change."""
         return weight + (self.up @ self.down) * self.keep
+
+
+class Changes:
+    """Layers whose weights train, in full or by a change of low rank, until they are settled."""
+
+    def __init__(self, layers: Sequence[Layer], rank: int = 0) -> None:
+        """rank: of every change; 0 trains the weights themselves."""
+        self.layers = list(layers)
+        self.parameters: list[nn.Parameter] = []
+        for layer in self.layers:
+            weight = layer.module.get_parameter("weight")
+            change = LoRA(weight, rank, layer.name) if rank else Kept(weight)
+            parametrize.register_parametrization(layer.module, "weight", change)  # keeps the weight's own Parameter
+            self.parameters += list(change.parameters()) or [weight]
+
+    def settle(self) -> dict[str, Tensor]:
+        """Merge every change into its weight; return the stored weights by layer name."""
+        for layer in self.layers:
+            parametrize.remove_parametrizations(layer.module, "weight", leave_parametrized=True)
+        return {layer.name: layer.module.get_parameter("weight").detach() for layer in self.layers}

@@ -1,0 +1,43 @@
+"""Objectives: the next token, and what a teacher says of it."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from transformers import PreTrainedModel
+
+from secateur.core.errors import InputError
+from secateur.core.shapes import TokenIds
+
+__all__ = ["NextToken"]
+
+
+class NextToken:
+    """Cross-entropy of every next token, mixed with the divergence from a teacher's distribution.
+
+    Formula: L = (1 - t) CE(p, x) + t KL(q || p), q the teacher's [Hinton et al. 2015]
+    """
+
+    def __init__(self, model: PreTrainedModel, teacher: PreTrainedModel | None = None, teaching: float = 0.5) -> None:
+        """teaching: the teacher's share of the loss. Raises InputError when the teacher has another vocabulary."""
+        if teacher is not None and teacher.config.vocab_size != model.config.vocab_size:
+            raise InputError(
+                f"the teacher has {teacher.config.vocab_size} tokens, the model {model.config.vocab_size}: "
+                "use the dense model it was pruned from"
+            )
+        self.model, self.teacher, self.teaching = model, teacher, teaching
+
+    def __call__(self, ids: TokenIds) -> Tensor:
+        """The loss of `[batch, length]` ids, nats a token."""
+        logits = self.model(ids, use_cache=False).logits[:, :-1].float()
+        loss = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        if self.teacher is None or self.teaching == 0:
+            return loss
+        with torch.no_grad():
+            taught = self.teacher(ids, use_cache=False).logits[:, :-1].float()
+        guided = kl_div(
+            log_softmax(logits, dim=-1).flatten(0, 1),
+            log_softmax(taught, dim=-1).flatten(0, 1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        return (1 - self.teaching) * loss + self.teaching * guided
