@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ Saved = tuple[dict[str, Tensor], list[float]]
 _CLIP = 1.0  # norm of all gradients together
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What is made small: the loss of one batch of token ids `[batch, length]`."""
 
