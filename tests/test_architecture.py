@@ -11,6 +11,7 @@ SOURCE = ROOT / "src" / "secateur"
 FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = {
     "core": 0,
+    "registry": 0.5,
     "adapt": 1,
     "forest": 1,
     "lottery": 1,

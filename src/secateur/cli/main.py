@@ -292,10 +292,7 @@ def methods(as_json: AsJson = False) -> None:
     from secateur.run.methods import ALLOCATORS, METHODS, PATTERNS, SCORES, SOLVERS
 
     rows = {
-        "method": {name: method.line for name, method in METHODS.items()},
-        "score": {name: _first_line(make) for name, make in SCORES.items()},
-        "solver": {name: _first_line(make) for name, make in SOLVERS.items()},
-        "allocator": {name: _first_line(make) for name, make in ALLOCATORS.items()},
+        **{table.kind: table.lines() for table in (METHODS, SCORES, SOLVERS, ALLOCATORS)},
         "pattern": dict(PATTERNS),
     }
     if as_json:
@@ -389,7 +386,3 @@ def _ratios(path: Path | None) -> dict[str, float]:
     from secateur.core.allocation import Allocation
 
     return {} if path is None else dict(Allocation.load(path).ratios)
-
-
-def _first_line(thing: Any) -> str:
-    return str(thing.__doc__).strip().splitlines()[0]
