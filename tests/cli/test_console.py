@@ -96,3 +96,24 @@ def test_messages_are_one_line_of_signs_that_print(capsys):
     )
     long = console.plain("what " + "x" * 100_000 + " remedy")
     assert len(long) < 1300 and long.startswith("what xxx") and " ... " in long and long.endswith("xxx remedy")
+
+
+def test_hushed_sentences_and_progress_are_left_out_and_tables_are_not(capsys, monkeypatch):
+    monkeypatch.setattr(console, "_quiet", False)
+    console.hush(quiet=True)
+    console.say("a note")
+    with console.progress("blocks") as bar:
+        bar(1, 2)
+    console.show({"a": 1}, as_json=False)
+    printed = capsys.readouterr()
+    assert "a note" not in printed.out and "measure" in printed.out and not printed.err
+    console.hush(quiet=False)
+    console.say("a note")
+    assert capsys.readouterr().out == "a note\n"
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\0b", "/none/such", "./none"])
+def test_names_that_lead_nowhere_are_refused_before_any_work(name, tmp_path):
+    with pytest.raises(InputError, match="model"):
+        console.check_names(name)
+    console.check_names("org/model", tmp_path / "out")

@@ -1,11 +1,9 @@
 import json
-import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
-from safetensors.torch import load_file, save_file
 from typer.main import get_command
 
 from conftest import options, run
@@ -16,8 +14,8 @@ from secateur.core.files import write_sealed
 OPTIONS = {
     "prune": "--allocator --budget --calibration --dtype --json --length --method --out --pattern --ratio --ratios "
     "--resume --round-to --samples --save-dtype --seed --text-column --trust-remote-code model",
-    "allocate": "--allocator --budget --calibration --figures --length --out --ratio --samples --seed --text-column "
-    "--trust-remote-code model",
+    "allocate": "--allocator --budget --calibration --figures --json --length --out --ratio --samples --seed "
+    "--text-column --trust-remote-code model",
     "search": "--calibration --eval-samples --figures --json --length --out --population --ratio --samples --seed "
     "--space --storage --text-column --trials --trust-remote-code --workers model",
     "run": "--json --out --resume --trust-remote-code recipe",
@@ -28,7 +26,7 @@ OPTIONS = {
     "--text-column --trust-remote-code model",
     "verify": "--json --trust-remote-code dense pruned",
     "bench": "--batch --engine --json --new-tokens --prompt --rounds --trust-remote-code dense pruned",
-    "export": "--out --quantize --to --trust-remote-code folder",
+    "export": "--json --out --quantize --to --trust-remote-code folder",
 }
 
 
@@ -38,142 +36,52 @@ def test_the_command_line_is_as_reviewed():
     assert options({name: command for name, command in commands.items() if name not in groups}) == OPTIONS
 
 
-def test_prune_then_evaluate(monkeypatch, capsys, saved, text, tmp_path):
-    out = tmp_path / "out"
-    args = ("prune", saved("llama"), "--method", "wanda", "--pattern", "2:4", "--calibration", text)
-    code, printed, _ = run(monkeypatch, capsys, *args, "--samples", 4, "--length", 16, "--out", out)
-    assert code == 0 and "50.00% of" in printed
-    (tmp_path / "quiz.jsonl").write_text('{"query": "w3", "choices": ["w4", "w5"], "gold": 0}')
-    args = ("evaluate", out, "--perplexity", text, "--length", 16, "--tasks", tmp_path / "quiz.jsonl")
-    code, printed, _ = run(monkeypatch, capsys, *args, "--json")
-    assert code == 0 and json.loads(printed)["tasks"]["quiz"]["n"] == 1
-    code, printed, _ = run(monkeypatch, capsys, *args)
-    assert code == 0 and "perplexity" in printed and "tasks.quiz.acc_norm" in printed
+def python(*words):
+    """A script in a process of its own."""
+    return subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True)
 
 
-def test_a_recipe_runs(monkeypatch, capsys, saved, text, tmp_path):
-    recipe = tmp_path / "r.yaml"
-    lines = (
-        f"model: {saved('llama')}\nmethod: ria\nratio: 0.25\ncalibration: {{source: {text}, samples: 2, length: 8}}\n"
-    )
-    recipe.write_text(lines)
-    code, _, err = run(monkeypatch, capsys, "run", recipe)
-    assert code == 2 and "needs a model and an out folder" in err
-    code, printed, _ = run(monkeypatch, capsys, "run", recipe, "--out", tmp_path / "out", "--json")
-    assert code == 0 and json.loads(printed)["sparsity"] == pytest.approx(0.25, abs=1e-3)
-
-
-def test_methods_lists_every_name_with_a_line(monkeypatch, capsys):
-    code, printed, _ = run(monkeypatch, capsys, "methods", "--json")
-    rows = json.loads(printed)
-    assert code == 0 and {"magnitude", "wanda", "ria", "sparsegpt"} <= rows["method"].keys()
-    assert all(line for kind in rows.values() for line in kind.values())
-    code, printed, _ = run(monkeypatch, capsys, "methods")
-    assert code == 0 and "sparsegpt" in printed
+IMPORTS = "sys.exit(8 if {'torch', 'transformers', 'numpy'} & set(sys.modules) else code)"
+COMMAND = f"""
+import sys
+from secateur.cli.main import main
+sys.argv = ["secateur", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as stop:
+    code = stop.code or 0
+{IMPORTS}
+"""
 
 
 @pytest.mark.parametrize(
-    ("args", "message"),
+    ("line", "code", "said"),
     [
-        (["--ratio", "2"], "less than or equal to 1"),
-        ([], "no ratio given"),
-        (["--ratio", "0.5", "--method", "wnada"], "did you mean 'wanda'"),
-        (["--ratio", "0.5", "--samples", "0"], "greater than or equal to 1"),
-        (["--ratio", "0.5", "--calibration", "none.txt"], "cannot be read"),
-        (["--ratio", "0.5", "--length", "5000"], "fewer than one sample"),
-        (["--ratio", "0.5", "--dtype", "int4"], "dtype 'int4' is unknown"),
+        ("-h", 0, "prune"),
+        ("prune --help", 0, "--method"),
+        ("--version", 0, "secateur "),
+        ("methods", 0, "wanda"),
+        ("methods --json", 0, '"wanda"'),
+        ("prune m --out o --method wnda", 2, "method 'wnda' is unknown: did you mean 'wanda'?"),
+        ("prune m --out o --allocator owll", 2, "did you mean 'owl'?"),
+        ("prune m --out o --pattern chanels", 2, "did you mean 'channels'?"),
+        ("prune m --out o --dtype bfloat", 2, "did you mean 'bfloat16'?"),
+        ("prune m --out o --save-dtype float61", 2, "did you mean 'float16'?"),
+        ("allocate m --out o --allocator owll", 2, "did you mean 'owl'?"),
+        ("evaluate m --dtype flot32", 2, "did you mean 'float32'?"),
+        ("bench a b --engine torch,lama.cpp", 2, "did you mean 'llama.cpp'?"),
+        ("export m --out o --to guff", 2, "did you mean 'gguf'?"),
     ],
 )
-def test_mistakes_are_one_sentence_and_exit_2(args, message, monkeypatch, capsys, saved, text, tmp_path):
-    given = args if "--calibration" in args else [*args, "--calibration", text]
-    code, out, err = run(monkeypatch, capsys, "prune", saved("llama"), "--out", tmp_path / "out", *given)
-    assert code == 2 and message in err and "Traceback" not in err and not out
-    assert err.strip().count("\n") == 0
-    assert not list(tmp_path.iterdir())
+def test_help_lists_and_mistyped_names_import_neither_torch_nor_transformers(line, code, said):
+    done = python("-c", COMMAND, *line.split())
+    assert done.returncode == code and said in (done.stderr if code else done.stdout), done.stderr
 
 
-def test_a_missing_folder_is_one_sentence(monkeypatch, capsys, tmp_path):
-    code, _, err = run(monkeypatch, capsys, "prune", tmp_path / "none", "--ratio", 0.5, "--out", tmp_path / "out")
-    assert code == 2 and "none" in err and not list(tmp_path.iterdir())
-
-
-def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys, saved, text, tmp_path):
-    def interrupted(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("secateur.run.prune.prune", interrupted)
-    args = ("prune", saved("llama"), "--ratio", 0.5, "--calibration", text, "--out", tmp_path / "out")
-    code, _, err = run(monkeypatch, capsys, *args)
-    assert code == 130 and "--resume" in err
-    assert module.__all__ == ["app", "main"]
-
-
-def test_help_does_not_import_torch():
-    script = "import sys; import secateur.cli.main; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
-    done = subprocess.run([sys.executable, "-m", "secateur.cli", "--help"], capture_output=True, text=True)
-    assert done.returncode == 0 and "prune" in done.stdout
-
-
-def test_units_are_cut_verified_and_refused_in_words(monkeypatch, capsys, saved, text, tmp_path):
-    out = tmp_path / "out"
-    settings = ("--calibration", text, "--samples", 4, "--length", 16, "--round-to", 1, "--allocator", "incremental")
-    args = ("prune", saved("llama"), "--method", "slimgpt", *settings)
-    code, printed, _ = run(monkeypatch, capsys, *args, "--budget", "14k-params", "--out", out)
-    assert code == 0 and "block weights removed" in printed
-    code, printed, _ = run(monkeypatch, capsys, "verify", saved("llama"), out)
-    assert code == 0 and "same: blocks differ" in printed
-    code, printed, _ = run(monkeypatch, capsys, "verify", saved("llama"), out, "--json")
-    assert json.loads(printed)["logits"] < 1e-4
-    code, _, err = run(monkeypatch, capsys, *args, "--ratio", 0.9, "--out", tmp_path / "none")
-    assert code == 2 and "every site keeps a unit" in " ".join(err.split())
-    code, _, err = run(monkeypatch, capsys, "export", out, "--to", "gguf", "--out", tmp_path / "x.gguf")
-    assert code == 2 and "byte-level BPE" in " ".join(err.split()) and not (tmp_path / "none").exists()
-
-
-def test_a_pruned_model_is_recovered(monkeypatch, capsys, saved, text, tmp_path):
-    sizes = ("--steps", 2, "--batch", 1, "--length", 16)
-    args = ("recover", saved("llama"), "--text", text, "--out", tmp_path / "out", *sizes)
-    code, printed, _ = run(monkeypatch, capsys, *args, "--rank", 2, "--json")
-    assert code == 0 and json.loads(printed)["training"]["rank"] == 2 and (tmp_path / "out" / "config.json").exists()
-    code, _, error = run(monkeypatch, capsys, *args)
-    assert code == 2 and "already exists" in error
-
-
-def test_blocks_are_removed(monkeypatch, capsys, saved, text, tmp_path):
-    args = ("--ratio", 0.5, "--calibration", text, "--samples", 2, "--length", 16, "--out", tmp_path / "out")
-    code, printed, _ = run(monkeypatch, capsys, "prune", saved("llama"), "--method", "shortgpt", *args)
-    assert code == 0 and "50.00%" in printed
-
-
-def test_ratios_can_be_said_alone_and_pruned_with(monkeypatch, capsys, saved, text, tmp_path):
-    data = ("--calibration", text, "--samples", 2, "--length", 16)
-    args = ("allocate", saved("llama"), "--allocator", "owl", "--ratio", 0.5, "--out", tmp_path / "a.json", *data)
-    code, printed, _ = run(monkeypatch, capsys, *args)
-    ratios = json.loads((tmp_path / "a.json").read_text())
-    assert code == 0 and "####" in printed and len(ratios) == 14
-    code, _, err = run(monkeypatch, capsys, *args)
-    assert code == 2 and "already exists" in err
-    args = ("prune", saved("llama"), "--method", "magnitude", "--ratio", 0.5, "--ratios", tmp_path / "a.json")
-    code, printed, _ = run(monkeypatch, capsys, *args, "--out", tmp_path / "out", "--json")
-    layers = json.loads(printed)["layers"]
-    assert code == 0 and all(layer["ratio"] == pytest.approx(ratios[layer["name"]], abs=1e-2) for layer in layers)
-
-
-NAMES = ["x[/y]", "a [bold]b", ":smile:", "we ird$name$", "ünï\u2028code"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_names_are_printed_as_they_are(name, monkeypatch, capsys, saved, text, tmp_path):
-    model = tmp_path / "m" / name
-    shutil.copytree(saved("llama"), model)
-    args = ("--method", "wanda", "--ratio", 0.5, "--calibration", text, "--samples", 2, "--length", 16)
-    code, printed, err = run(monkeypatch, capsys, "prune", model, *args, "--out", tmp_path / name)
-    assert code == 0 and name in printed, err
-    code, _, err = run(monkeypatch, capsys, "prune", model, *args, "--out", tmp_path / name)
-    assert code == 2 and "already exists" in err
-    code, _, err = run(monkeypatch, capsys, "prune", tmp_path / "none" / name, *args, "--out", tmp_path / "o")
-    assert code == 2 and err.count("\n") == 1
+def test_the_package_itself_is_the_command_line():
+    done = python("-m", "secateur", "--help")
+    assert done.returncode == 0 and "python -m secateur" in done.stdout
+    assert module.__all__ == ["app", "main", "run"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -192,23 +100,9 @@ def test_a_signal_ends_a_run_with_one_sentence_and_resuming_goes_on(number, save
     done = subprocess.run([sys.executable, "-c", script, *map(str, args)], capture_output=True, text=True)
     assert done.returncode == 130 and "Traceback" not in done.stderr
     assert done.stderr.strip() == "interrupted: finished work is kept: rerun the command with --resume to go on"
-    again = [sys.executable, "-m", "secateur.cli", *map(str, args), "--resume"]
+    again = [sys.executable, "-m", "secateur", *map(str, args), "--resume"]
     done = subprocess.run(again, capture_output=True, text=True)
     assert done.returncode == 0 and "1 blocks resumed" in done.stdout and not (tmp_path / "out.partial").exists()
-
-
-def test_verify_judges_with_its_exit_code(monkeypatch, capsys, saved, text, tmp_path):
-    args = ("--method", "slimgpt", "--ratio", 0.4, "--round-to", 1, "--calibration", text, "--samples", 2)
-    out = tmp_path / "out"
-    assert run(monkeypatch, capsys, "prune", saved("llama"), *args, "--length", 16, "--out", out)[0] == 0
-    assert run(monkeypatch, capsys, "verify", saved("llama"), out)[0] == 0
-    weights = load_file(out / "model.safetensors")
-    weights["model.embed_tokens.weight"] += 0.1
-    save_file(weights, out / "model.safetensors", {"format": "pt"})
-    code, printed, err = run(monkeypatch, capsys, "verify", saved("llama"), out)
-    assert code == 1 and not printed and err.startswith("not the same: ")
-    code, printed, _ = run(monkeypatch, capsys, "verify", saved("llama"), out, "--json")
-    assert code == 1 and json.loads(printed)["same"] is False
 
 
 @pytest.mark.parametrize("out", ["", ".", "/", "n" * 300, "taken", "file/x"])
@@ -265,3 +159,82 @@ def test_an_empty_option_is_refused_by_its_name(words, monkeypatch, capsys):
     for empty in ([option, ""], [f"{option}="], [option, "  "]):
         code, _, err = run(monkeypatch, capsys, *command, *empty, "model")
         assert code == 2 and f"{option} is empty: give it a value" in err and err.count("\n") == 1
+
+
+def commands(group, prefix=""):
+    """Every command by its words."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
+
+
+EVERY = dict(commands(get_command(app)))
+
+
+def test_the_options_before_a_command_are_as_reviewed():
+    assert options({"secateur": get_command(app)})["secateur"] == (
+        "--install-completion --quiet --show-completion --verbose --version"
+    )
+
+
+def test_commands_stand_in_groups_and_prune_is_first():
+    groups = {}
+    for name, command in get_command(app).commands.items():
+        groups.setdefault(command.rich_help_panel, []).append(name)
+    assert groups == {
+        "Prune language models": ["prune", "allocate", "search", "run", "methods"],
+        "Use a pruned model": ["evaluate", "verify", "bench", "recover", "export"],
+        "Other models": ["lottery", "heads", "forest"],
+    }
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_command_has_short_help_panels_and_json_and_no_doctest(name, monkeypatch, capsys):
+    code, printed, _ = run(monkeypatch, capsys, *name.split(), "-h")
+    assert code == 0 and ">>>" not in printed and EVERY[name].help
+    given = [option for option in EVERY[name].params if option.param_type_name == "option"]
+    assert "--json" in {option.opts[0] for option in given}
+    assert all(option.rich_help_panel and option.help for option in given if option.name != "help")
+
+
+def test_prunes_panels_stand_in_the_order_of_the_work():
+    panels = [option.rich_help_panel for option in EVERY["prune"].params if option.param_type_name == "option"]
+    assert list(dict.fromkeys(panels)) == ["What to prune", "How much", "Calibration", "Output", "Machine"]
+
+
+def test_quiet_prints_nothing_but_results_and_errors(monkeypatch, capsys, saved, text, tmp_path):
+    args = (
+        "prune",
+        saved("llama"),
+        "--pattern",
+        "channels",
+        "--method",
+        "magnitude",
+        "--ratio",
+        0.3,
+        "--round-to",
+        1,
+        "--out",
+        tmp_path / "out",
+    )
+    assert run(monkeypatch, capsys, "-q", *args) == (0, "", "")
+    code, _, err = run(monkeypatch, capsys, "--quiet", *args)
+    assert code == 2 and "already exists" in err
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"command: export\nfolder: {tmp_path / 'out'}\nto: decilm\nout: {tmp_path / 'x'}\n")
+    assert run(monkeypatch, capsys, "-q", "run", recipe) == (0, "", "")
+    recipe.write_text(recipe.read_text().replace(str(tmp_path / "x"), str(tmp_path / "y")))
+    code, printed, _ = run(monkeypatch, capsys, "run", recipe, "--json")
+    assert code == 0 and json.loads(printed) == {"out": str(tmp_path / "y"), "format": "decilm"}
+    code, printed, _ = run(monkeypatch, capsys, "methods", "-h")
+    assert code == 0 and printed
+
+
+def test_verbose_logs_every_layer(monkeypatch, capsys, caplog, saved, tmp_path):
+    args = ("prune", saved("llama"), "--method", "magnitude", "--ratio", 0.5)
+    run(monkeypatch, capsys, *args, "--out", tmp_path / "a")
+    assert not caplog.records
+    run(monkeypatch, capsys, "-v", *args, "--out", tmp_path / "b")
+    assert len([record for record in caplog.records if "sparsity" in record.message]) == 14

@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
 from secateur.calibrate.data import Calibration
+from secateur.core.allocation import Allocation
 from secateur.core.errors import PatternError, RatioError, RecipeError, SecateurError
 from secateur.core.pattern import NM, PerRow, Unstructured
 from secateur.run.recipe import Recipe, load_recipe, parse_recipe
@@ -8,6 +11,7 @@ from secateur.score.ria import RIA
 from secateur.score.wanda import Wanda
 from secateur.solve.mask_only import MaskOnly
 from secateur.solve.refit import Refit
+from secateur.solve.slimgpt import SlimGPT
 from secateur.solve.sparsegpt import SparseGPT
 
 
@@ -115,3 +119,42 @@ def test_aliases_within_aliases_are_refused_before_they_grow(tmp_path):
     (tmp_path / "r.yaml").write_text("\n".join(lines))
     with pytest.raises(RecipeError, match=r"r\.yaml cannot be read: aliases"):
         load_recipe(tmp_path / "r.yaml")
+
+
+class Halves:
+    """A stranger's score and allocator and pattern in one, which no table has."""
+
+    needs = ()
+
+    def __call__(self, weight, stats):
+        return weight.abs()
+
+    def allocate(self, problem, ratio):
+        return Allocation(dict.fromkeys(problem.blocks, ratio))
+
+
+def test_an_object_stands_wherever_a_name_does():
+    solver, allocator = MaskOnly(score=Halves()), Halves()
+    recipe = Recipe(method=solver, pattern=NM(n=1, m=4), allocator=allocator)
+    assert recipe.solver() is solver and recipe.build_allocator() is allocator
+    assert recipe.target() == 0.75 and recipe.unit() is None and recipe.shape() == NM(n=1, m=4)
+    assert Recipe(method=SlimGPT(), ratio=0.5).unit() == "auto"
+    assert Recipe(method={"name": "flap", "score": Halves()}, ratio=0.5).solver().score.needs == ()
+    document = json.loads(json.dumps(recipe.to_dict()))
+    assert document["method"]["object"] == "secateur.solve.mask_only:MaskOnly"
+    assert document["pattern"] == {"object": "secateur.core.pattern:NM", "n": 1, "m": 4}
+    assert document["allocator"]["object"].endswith(":Halves") and document["calibration"]["samples"] == 16
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": 5}, "method should be text or a mapping, got 5"),
+        ({"method": MaskOnly}, "method should be text or a mapping"),
+        ({"allocator": [1]}, "allocator should be text or a mapping"),
+        ({"method": {"name": "wanda", "score": 5}}, "score should be Score, got 5"),
+    ],
+)
+def test_what_has_no_such_role_is_refused(settings, message):
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe({"ratio": 0.5, **settings})

@@ -1,8 +1,11 @@
-"""The table of decoder families: where each keeps its parts. A new model is one row."""
+"""The table of decoder families: where each keeps its parts. A new model is one row, here or in another package."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from secateur.adapt.encoder_table import ENCODERS
+from secateur.registry import Table
 
 __all__ = ["DECODERS", "Decoder"]
 
@@ -44,7 +47,7 @@ class Decoder:
 _LLAMA = Decoder()
 _GEMMA = Decoder(norms=("input_layernorm", "pre_feedforward_layernorm"))
 
-DECODERS: Mapping[str, Decoder] = {
+_ROWS: Mapping[str, Decoder] = {
     "llama": Decoder(bias_fields=("attention_bias", "mlp_bias")),
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
@@ -101,3 +104,6 @@ DECODERS: Mapping[str, Decoder] = {
         no_heads="its ALiBi slopes belong to head positions",
     ),
 }
+
+# A package's row is an entry point of this group that loads to a Decoder; its name is the model_type.
+DECODERS: Table[Decoder] = Table("family", _ROWS, group="secateur.families", wanted=Decoder, taken=ENCODERS)

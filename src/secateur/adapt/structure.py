@@ -150,7 +150,7 @@ def describe(model: PreTrainedModel) -> Structure:
         raise ModelError(
             f"architecture {model.config.model_type!r} is not in the tables of attentions "
             f"({', '.join(sorted(known_kinds()))}): add a row to secateur/adapt/decoder_table.py or encoder_table.py, "
-            "see docs/adapt.md"
+            "or install a package that has one, see docs/adapt.md"
         )
     try:
         return Structure(model, kind, kind.blocks(model))

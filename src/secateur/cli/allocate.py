@@ -7,29 +7,53 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from secateur.cli.console import AsJson, Column, Length, Model, Text, Trust, progress, resumable, say, screen
+from secateur.cli.choices import AllocatorName
+from secateur.cli.console import (
+    AMOUNT,
+    CALIBRATION,
+    MACHINE,
+    OUTPUT,
+    AsJson,
+    Column,
+    Length,
+    Model,
+    Samples,
+    Seed,
+    Text,
+    Trust,
+    progress,
+    resumable,
+    say,
+    screen,
+)
 from secateur.core.files import check_folder, check_output, storage_errors, write_document
 
-Figures = Annotated[Path | None, typer.Option(help="Folder for figures of the result.")]
+Figures = Annotated[Path | None, typer.Option(help="Folder for figures of the result.", rich_help_panel=OUTPUT)]
 
 __all__ = ["allocate", "search"]
 
 
 def allocate(
     model: Model,
-    allocator: Annotated[str, typer.Option(help="See `secateur methods`.")],
-    out: Annotated[Path, typer.Option(help="JSON file to write: ratios by layer, to be edited or pruned with.")],
-    ratio: Annotated[float | None, typer.Option(help="Share of the weights to remove.")] = None,
-    budget: Annotated[str | None, typer.Option(help="Size to reach by units instead: 100M-params, 40-ms.")] = None,
+    allocator: AllocatorName,
+    out: Annotated[
+        Path,
+        typer.Option(help="JSON file to write: ratios by layer, to be edited or pruned with.", rich_help_panel=OUTPUT),
+    ],
+    ratio: Annotated[float | None, typer.Option(help="Share of the weights to remove.", rich_help_panel=AMOUNT)] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Size to reach by units instead: 100M-params, 40-ms.", rich_help_panel=AMOUNT)
+    ] = None,
     figures: Figures = None,
     calibration: Text = "bundled",
     text_column: Column = None,
-    samples: Annotated[int, typer.Option(min=1, help="Calibration samples.")] = 16,
+    samples: Samples = 16,
     length: Length = None,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes which samples are drawn.")] = 0,
+    seed: Seed = 0,
     trust_remote_code: Trust = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Say how much goes where, without pruning."""
+    """Compute a pruning ratio for every layer; nothing is pruned."""
     _check_outputs(out, figures)
     from secateur.run.allocate import survey_model
     from secateur.run.recipe import parse_recipe
@@ -45,32 +69,56 @@ def allocate(
         allocation.save(out)
     if figures is not None:
         _draw_ratios(survey, allocation, figures)
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), "ratios": dict(allocation.ratios)}, indent=2))
+        return
     table = Table("layer", "ratio", "")
     for name, share in allocation.ratios.items():
         table.add_row(name, f"{share:.4f}", "#" * round(40 * share))
     screen.print(table)
 
 
+_SearchOut = Annotated[
+    Path,
+    typer.Option(help="JSON file to write: ratios by block. The study is kept in OUT.search.", rich_help_panel=OUTPUT),
+]
+_SearchSpace = Annotated[
+    str, typer.Option(help="expressions (DSA), or the ratios of blocks themselves.", rich_help_panel="Search")
+]
+_SearchWorkers = Annotated[
+    int, typer.Option(min=1, help="Processes; each holds the model once.", rich_help_panel=MACHINE)
+]
+_SearchStorage = Annotated[
+    str | None, typer.Option(help="Optuna storage: sqlite:///FILE, journal:FILE, ...", rich_help_panel=MACHINE)
+]
+_SearchSamples = Annotated[
+    int, typer.Option(min=1, help="Samples the statistics are gathered from.", rich_help_panel=CALIBRATION)
+]
+_SearchEvalSamples = Annotated[
+    int, typer.Option(min=1, help="Further samples that candidates are judged on.", rich_help_panel=CALIBRATION)
+]
+
+
 def search(
     model: Model,
-    ratio: Annotated[float, typer.Option(help="Share of the weights to remove.")],
-    out: Annotated[Path, typer.Option(help="JSON file to write: ratios by block. The study is kept in OUT.search.")],
-    space: Annotated[str, typer.Option(help="expressions (DSA), or the ratios of blocks themselves.")] = "expressions",
-    trials: Annotated[int, typer.Option(min=1, help="Candidates to judge.")] = 64,
-    population: Annotated[int, typer.Option(min=1, help="Candidates in a generation.")] = 16,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; each holds the model once.")] = 1,
-    storage: Annotated[str | None, typer.Option(help="Optuna storage: sqlite:///FILE, journal:FILE, ...")] = None,
+    ratio: Annotated[float, typer.Option(help="Share of the weights to remove.", rich_help_panel=AMOUNT)],
+    out: _SearchOut,
+    space: _SearchSpace = "expressions",
+    trials: Annotated[int, typer.Option(min=1, help="Candidates to judge.", rich_help_panel="Search")] = 64,
+    population: Annotated[int, typer.Option(min=1, help="Candidates in a generation.", rich_help_panel="Search")] = 16,
+    workers: _SearchWorkers = 1,
+    storage: _SearchStorage = None,
     calibration: Text = "bundled",
     text_column: Column = None,
-    samples: Annotated[int, typer.Option(min=1, help="Samples the statistics are gathered from.")] = 16,
-    eval_samples: Annotated[int, typer.Option(min=1, help="Further samples that candidates are judged on.")] = 2,
+    samples: _SearchSamples = 16,
+    eval_samples: _SearchEvalSamples = 2,
     length: Length = None,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes samples and candidates.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes samples and candidates.", rich_help_panel=CALIBRATION)] = 0,
     figures: Figures = None,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find how much goes where by trial; killed or not, run it again to go on."""
+    """Search for the best ratio of every block by trial. Rerun the same command to resume."""
     _check_outputs(out, figures)
     from secateur.calibrate.data import Calibration
     from secateur.search.study import Search, search_ratios
@@ -89,7 +137,7 @@ def search(
     if figures is not None:
         _draw_history(best, figures)
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        typer.echo(json.dumps({"out": str(out), **result}, indent=2))
         return
     say(f"{best.words}\n{best.fitness:.4f} nats a token, uniform {best.uniform:.4f}; ratios in {out}")
 

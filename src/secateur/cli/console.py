@@ -1,12 +1,14 @@
 """What commands share: consoles that print text as it is, progress, a table of results, how an interruption ends."""
 
 import json
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -16,8 +18,16 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from secateur.core.errors import InputError
+from secateur.core.files import check_output
 
 __all__ = [
+    "AMOUNT",
+    "CALIBRATION",
+    "DATA",
+    "MACHINE",
+    "OUTPUT",
+    "RESUME",
+    "WHAT",
     "AsJson",
     "Column",
     "Commands",
@@ -26,7 +36,12 @@ __all__ = [
     "Model",
     "Text",
     "Trust",
+    "Resume",
+    "Samples",
+    "Seed",
+    "check_names",
     "err",
+    "hush",
     "interruptible",
     "plain",
     "progress",
@@ -40,21 +55,47 @@ __all__ = [
 # Nothing that is printed is markup: paths, names and exceptions hold brackets.
 err = Console(stderr=True, markup=False, emoji=False, highlight=False)
 screen = Console(markup=False, emoji=False, highlight=False)
+# Panels of options in the help.
+WHAT, AMOUNT, CALIBRATION, DATA = "What to prune", "How much", "Calibration", "Data"
+OUTPUT, MACHINE = "Output", "Machine"
+RESUME = "finished work is kept: rerun the command with --resume to go on"
 Model = Annotated[str, typer.Argument(help="A folder, a hub name, a .gguf file, or bundled:smollm2.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
 Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run Python code that the model's folder or hub page brings.")
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run Python code that the model's folder or hub page brings.",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Text = Annotated[
-    str, typer.Option(help="A .txt, .jsonl, .json, .csv or .parquet file (also .gz), datasets:NAME, or bundled.")
+    str,
+    typer.Option(
+        help="A .txt, .jsonl, .json, .csv or .parquet file (also .gz), datasets:NAME, or bundled.",
+        rich_help_panel=CALIBRATION,
+    ),
 ]
 Column = Annotated[
-    str | None, typer.Option(help="Field of rows that holds the text; default is text, or messages by chat template.")
+    str | None,
+    typer.Option(
+        help="Field of rows that holds the text; default is text, or messages by chat template.",
+        rich_help_panel=CALIBRATION,
+    ),
 ]
 Length = Annotated[
-    int | None, typer.Option(min=2, help="Tokens in a sample; default is 1024, or the model's positions if fewer.")
+    int | None,
+    typer.Option(
+        min=2,
+        help="Tokens in a sample; default is 1024, or the model's positions if fewer.",
+        rich_help_panel=CALIBRATION,
+    ),
 ]
+Samples = Annotated[int, typer.Option(min=1, help="Calibration samples.", rich_help_panel=CALIBRATION)]
+Seed = Annotated[int, typer.Option(min=0, help="Fixes which samples are drawn.", rich_help_panel=CALIBRATION)]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.", rich_help_panel=OUTPUT)]
 _HALF = 600  # letters of the ends of a long message
+_quiet = False
 _EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 
@@ -112,9 +153,26 @@ def plain(why: str) -> str:
     return text if len(text) <= 2 * _HALF else f"{text[:_HALF]} ... {text[-_HALF:]}"
 
 
+def hush(*, quiet: bool) -> None:
+    """Leave out sentences and progress, or print them again; tables, JSON and errors are always printed."""
+    global _quiet
+    _quiet = quiet
+
+
 def say(text: object) -> None:
     """Print a sentence as it is, without wrapping or colours."""
-    screen.print(str(text), soft_wrap=True)
+    if not _quiet:
+        screen.print(str(text), soft_wrap=True)
+
+
+def check_names(model: str, out: Path | None = None) -> None:
+    """Refuse names that lead nowhere before torch is imported."""
+    if out is not None and not os.path.lexists(f"{out}.partial"):  # which the run clears up, and then looks
+        check_output(out, may_be_empty=True)
+    if "\0" in model or not model.strip():
+        raise InputError(f"model {model!r} is no name: give a folder, a hub name, a .gguf file or bundled:smollm2")
+    if model.startswith(("/", "./", "../", "~")) and not os.path.lexists(model):
+        raise InputError(f"model {model!r}: there is no such file or folder")
 
 
 def show(results: dict[str, Any], *, as_json: bool) -> None:
@@ -134,6 +192,9 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
 
     The context is called with how many are done of how many.
     """
+    if _quiet:
+        yield lambda done, total: None
+        return
     if not err.is_terminal:
         with _lines(label) as tell:
             yield tell

@@ -7,16 +7,19 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from secateur.cli.console import AsJson, say, screen, show
+from secateur.cli.console import AMOUNT, DATA, MACHINE, OUTPUT, WHAT, AsJson, say, screen, show
 
 __all__ = ["forest"]
 
-forest = typer.Typer(no_args_is_help=True, help="Random forests for prediction on a budget of feature costs.")
+forest = typer.Typer(no_args_is_help=True, help="Fit, prune and report random forests under feature costs.")
 
-Target = Annotated[str, typer.Option(help="The column to predict.")]
-Costs = Annotated[Path | None, typer.Option(help="A .csv of feature, cost and perhaps group; default is 1 each.")]
-Out = Annotated[Path, typer.Option(help="Folder to write; must not exist yet.")]
-Seed = Annotated[int, typer.Option(help="Fixes the split and what is drawn.")]
+Target = Annotated[str, typer.Option(help="The column to predict.", rich_help_panel=DATA)]
+Costs = Annotated[
+    Path | None,
+    typer.Option(help="A .csv of feature, cost and perhaps group; default is 1 each.", rich_help_panel=DATA),
+]
+Out = Annotated[Path, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)]
+Seed = Annotated[int, typer.Option(help="Fixes the split and what is drawn.", rich_help_panel=WHAT)]
 
 
 @forest.command()
@@ -25,9 +28,13 @@ def fit(
     target: Target,
     out: Out,
     costs: Costs = None,
-    trees: Annotated[int, typer.Option(help="Trees to grow.")] = 100,
-    regression: Annotated[bool, typer.Option("--regression", help="Predict a number, not a class.")] = False,
-    jobs: Annotated[int | None, typer.Option(help="Processes to grow with; -1 is all cores.")] = None,
+    trees: Annotated[int, typer.Option(help="Trees to grow.", rich_help_panel=WHAT)] = 100,
+    regression: Annotated[
+        bool, typer.Option("--regression", help="Predict a number, not a class.", rich_help_panel=WHAT)
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes to grow with; -1 is all cores.", rich_help_panel=MACHINE)
+    ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -41,20 +48,31 @@ def fit(
 @forest.command()
 def prune(
     model: Annotated[Path, typer.Argument(help="A .skops file of a scikit-learn forest.")],
-    data: Annotated[Path, typer.Option(help="Held-out rows to prune on, .csv or .parquet.")],
+    data: Annotated[Path, typer.Option(help="Held-out rows to prune on, .csv or .parquet.", rich_help_panel=DATA)],
     target: Target,
     out: Out,
     costs: Costs = None,
-    budget: Annotated[float | None, typer.Option(help="Largest mean cost.")] = None,
-    trade_off: Annotated[float | None, typer.Option(help="Error a unit of cost is worth.")] = None,
-    path: Annotated[bool, typer.Option("--path", help="Save a model for every corner of the frontier.")] = False,
-    points: Annotated[int, typer.Option(help="Corners of the frontier, about.")] = 40,
-    test: Annotated[Path | None, typer.Option(help="Rows to measure on; default: those of --data.")] = None,
-    solver: Annotated[str, typer.Option(help="min_cut (auto), primal_dual or lp.")] = "auto",
-    peers: Annotated[
-        bool, typer.Option("--peers", help="Draw ccp_alpha and fewer features beside the frontier; needs --test.")
+    budget: Annotated[float | None, typer.Option(help="Largest mean cost.", rich_help_panel=AMOUNT)] = None,
+    trade_off: Annotated[
+        float | None, typer.Option(help="Error a unit of cost is worth.", rich_help_panel=AMOUNT)
+    ] = None,
+    path: Annotated[
+        bool, typer.Option("--path", help="Save a model for every corner of the frontier.", rich_help_panel=AMOUNT)
     ] = False,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx beside it.")] = False,
+    points: Annotated[int, typer.Option(help="Corners of the frontier, about.", rich_help_panel=AMOUNT)] = 40,
+    test: Annotated[
+        Path | None, typer.Option(help="Rows to measure on; default: those of --data.", rich_help_panel=DATA)
+    ] = None,
+    solver: Annotated[str, typer.Option(help="min_cut (auto), primal_dual or lp.", rich_help_panel=WHAT)] = "auto",
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Draw ccp_alpha and fewer features beside the frontier; needs --test.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx beside it.", rich_help_panel=OUTPUT)] = False,
     as_json: AsJson = False,
 ) -> None:
     """Prune a forest under feature costs; the result is a scikit-learn forest again.
@@ -110,7 +128,7 @@ def _draw(result: dict[str, Any], folder: Path) -> None:
 def _tell(result: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     kept = {name: value for name, value in result.items() if name not in ("bills", "path", "peers", "use")}
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        typer.echo(json.dumps({"out": str(folder), **result}, indent=2))
         return
     if result.get("chosen") is None:
         _tell_path(result.get("path", []))

@@ -6,30 +6,46 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from secateur.cli.console import AsJson, Trust, progress, say, screen, show
+from secateur.cli.console import AMOUNT, DATA, OUTPUT, WHAT, AsJson, Trust, progress, say, screen, show
 from secateur.core.files import check_output
 
 __all__ = ["heads"]
 
-heads = typer.Typer(no_args_is_help=True, help="Attention heads: which matter, and models without the others.")
+heads = typer.Typer(no_args_is_help=True, help="Score, ablate and prune attention heads.")
 
 Model = Annotated[str, typer.Argument(help="A folder or hub name, saved with its task head.")]
-Data = Annotated[list[str], typer.Option(help="Texts to score on: .tsv, .csv, .jsonl or .txt. Two are correlated.")]
-One = Annotated[str, typer.Option(help="Texts to score heads on: .tsv, .csv, .jsonl or .txt.")]
-Test = Annotated[str | None, typer.Option(help="Texts to judge the model on; default is the scoring data.")]
-Out = Annotated[Path, typer.Option(help="Folder to write; must not exist yet.")]
-Task = Annotated[str | None, typer.Option(help="classify, lm or translate; default is what the model's class does.")]
-Samples = Annotated[int | None, typer.Option(min=1, help="First rows or windows of --data only, never of --test.")]
-Batch = Annotated[int | None, typer.Option(min=1, help="Samples in a forward pass.")]
-Length = Annotated[int | None, typer.Option(min=2, help="Tokens a sample is cut at.")]
-Score = Annotated[str, typer.Option(help="importance, magnitude, random or ablation.")]
-Level = Annotated[str, typer.Option(help="Absolute values at every token, or once an example.")]
-Normalise = Annotated[bool, typer.Option(help="Divide every layer's importances by their norm.")]
-Kinds = Annotated[list[str] | None, typer.Option(help="Only encoder, decoder or cross attention; may be repeated.")]
-Unit = Annotated[str, typer.Option(help="With shared KV heads: kv_groups, or heads of every group; auto chooses.")]
-MinHeads = Annotated[int, typer.Option(min=0, help="Heads every attention keeps.")]
-Again = Annotated[bool, typer.Option("--reestimate", help="Score again at every step.")]
-Seed = Annotated[int, typer.Option(min=0, help="Fixes what is drawn by chance.")]
+Data = Annotated[
+    list[str],
+    typer.Option(help="Texts to score on: .tsv, .csv, .jsonl or .txt. Two are correlated.", rich_help_panel=DATA),
+]
+One = Annotated[str, typer.Option(help="Texts to score heads on: .tsv, .csv, .jsonl or .txt.", rich_help_panel=DATA)]
+Test = Annotated[
+    str | None, typer.Option(help="Texts to judge the model on; default is the scoring data.", rich_help_panel=DATA)
+]
+Out = Annotated[Path, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)]
+Task = Annotated[
+    str | None,
+    typer.Option(help="classify, lm or translate; default is what the model's class does.", rich_help_panel=WHAT),
+]
+Samples = Annotated[
+    int | None, typer.Option(min=1, help="First rows or windows of --data only, never of --test.", rich_help_panel=DATA)
+]
+Batch = Annotated[int | None, typer.Option(min=1, help="Samples in a forward pass.", rich_help_panel=DATA)]
+Length = Annotated[int | None, typer.Option(min=2, help="Tokens a sample is cut at.", rich_help_panel=DATA)]
+Score = Annotated[str, typer.Option(help="importance, magnitude, random or ablation.", rich_help_panel=WHAT)]
+Level = Annotated[str, typer.Option(help="Absolute values at every token, or once an example.", rich_help_panel=WHAT)]
+Normalise = Annotated[bool, typer.Option(help="Divide every layer's importances by their norm.", rich_help_panel=WHAT)]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(help="Only encoder, decoder or cross attention; may be repeated.", rich_help_panel=WHAT),
+]
+Unit = Annotated[
+    str,
+    typer.Option(help="With shared KV heads: kv_groups, or heads of every group; auto chooses.", rich_help_panel=WHAT),
+]
+MinHeads = Annotated[int, typer.Option(min=0, help="Heads every attention keeps.", rich_help_panel=AMOUNT)]
+Again = Annotated[bool, typer.Option("--reestimate", help="Score again at every step.", rich_help_panel=WHAT)]
+Seed = Annotated[int, typer.Option(min=0, help="Fixes what is drawn by chance.", rich_help_panel=WHAT)]
 
 
 @heads.command()
@@ -69,7 +85,9 @@ def ablate(
     data: Data,
     out: Out,
     task: Task = None,
-    keep_one: Annotated[bool, typer.Option("--keep-one", help="Keep one head alone in its layer instead.")] = False,
+    keep_one: Annotated[
+        bool, typer.Option("--keep-one", help="Keep one head alone in its layer instead.", rich_help_panel=WHAT)
+    ] = False,
     samples: Samples = None,
     batch: Batch = None,
     length: Length = None,
@@ -97,9 +115,13 @@ def curve(
     out: Out,
     test: Test = None,
     task: Task = None,
-    score: Annotated[list[str] | None, typer.Option(help="Orders to compare; may be repeated.")] = None,
-    seeds: Annotated[int, typer.Option(min=0, help="Random orders to draw.")] = 5,
-    step: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the heads a step removes.")] = 0.1,
+    score: Annotated[
+        list[str] | None, typer.Option(help="Orders to compare; may be repeated.", rich_help_panel=WHAT)
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=0, help="Random orders to draw.", rich_help_panel=AMOUNT)] = 5,
+    step: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Share of the heads a step removes.", rich_help_panel=AMOUNT)
+    ] = 0.1,
     level: Level = "token",
     normalise: Normalise = True,
     reestimate: Again = False,
@@ -139,7 +161,7 @@ def curve(
 def prune(
     model: Model,
     data: One,
-    ratio: Annotated[float, typer.Option(min=0, max=1, help="Share of the heads to remove.")],
+    ratio: Annotated[float, typer.Option(min=0, max=1, help="Share of the heads to remove.", rich_help_panel=AMOUNT)],
     out: Out,
     test: Test = None,
     task: Task = None,
@@ -147,7 +169,9 @@ def prune(
     level: Level = "token",
     normalise: Normalise = True,
     reestimate: Again = False,
-    exact: Annotated[bool, typer.Option("--exact", help="Judge every choice; for small models.")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Judge every choice; for small models.", rich_help_panel=WHAT)
+    ] = False,
     kind: Kinds = None,
     unit: Unit = "auto",
     min_heads: MinHeads = 0,
@@ -155,7 +179,7 @@ def prune(
     batch: Batch = None,
     length: Length = None,
     seed: Seed = 0,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx beside it.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx beside it.", rich_help_panel=OUTPUT)] = False,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -178,7 +202,7 @@ def prune(
             task_model, (data, test), out, ratio, plan, data_options=data_options, onnx=onnx, progress=bar
         )
     if as_json:
-        show(result, as_json=True)
+        show({"out": str(out), **result}, as_json=True)
         return
     say(f"{_summary(result)}\n{out}: loads with transformers' Auto classes after `import secateur`")
 
@@ -186,14 +210,19 @@ def prune(
 @heads.command()
 def finetune(
     model: Annotated[str, typer.Argument(help="An encoder: a folder, a hub name, or bundled:minilm.")],
-    data: Annotated[Path, typer.Option(help="Labelled texts: .tsv, .csv or .jsonl.")],
+    data: Annotated[Path, typer.Option(help="Labelled texts: .tsv, .csv or .jsonl.", rich_help_panel=DATA)],
     out: Out,
-    test: Annotated[Path | None, typer.Option(help="Labelled texts to measure accuracy on.")] = None,
-    epochs: Annotated[float, typer.Option(min=0, help="Passes over the data.")] = 3.0,
-    batch: Annotated[int, typer.Option(min=1, help="Texts in a step.")] = 32,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
+    test: Annotated[
+        Path | None, typer.Option(help="Labelled texts to measure accuracy on.", rich_help_panel=DATA)
+    ] = None,
+    epochs: Annotated[float, typer.Option(min=0, help="Passes over the data.", rich_help_panel="Training")] = 3.0,
+    batch: Annotated[int, typer.Option(min=1, help="Texts in a step.", rich_help_panel="Training")] = 32,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel="Training")] = 5e-5,
     length: Annotated[
-        int | None, typer.Option(help="Tokens a text is cut at; default is 128, or the model's positions.")
+        int | None,
+        typer.Option(
+            help="Tokens a text is cut at; default is 128, or the model's positions.", rich_help_panel="Training"
+        ),
     ] = None,
     seed: Seed = 0,
     trust_remote_code: Trust = False,
@@ -208,7 +237,7 @@ def finetune(
     plan = Finetuning(epochs=epochs, batch=batch, rate=rate, length=length, seed=seed)
     with progress("training steps") as bar:
         result = run_finetune(resolve(model, trusted=trust_remote_code), data, out, plan, test=test, progress=bar)
-    show(result, as_json=as_json)
+    show({"out": str(out), **result}, as_json=as_json)
 
 
 def _summary(result: dict[str, Any]) -> str:
@@ -225,7 +254,7 @@ def _summary(result: dict[str, Any]) -> str:
 
 def _tell(result: dict[str, Any], out: Path, *, as_json: bool) -> None:
     if as_json:
-        show(result, as_json=True)
+        show({"out": str(out), **result}, as_json=True)
         return
     rows = result.get("rows", [])
     if rows:

@@ -7,35 +7,64 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from secateur.cli.console import AsJson, err, progress, say, screen
+from secateur.cli.console import DATA, OUTPUT, AsJson, err, progress, say, screen
 from secateur.core.files import check_output
 
 __all__ = ["lottery"]
 
+_PROMISE, _RANDOM = "What is promised", "Random network"
+
+
+_Target = Annotated[str | None, typer.Argument(help="A .safetensors of linear layers, or bundled:digits-mlp.")]
+_Out = Annotated[Path | None, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)]
+_Delta = Annotated[
+    float, typer.Option(help="Chance that the random network does not hold the target.", rich_help_panel=_PROMISE)
+]
+_Law = Annotated[
+    str, typer.Option(help="Random weights: hyperbolic, or uniform with subset sums.", rich_help_panel=_RANDOM)
+]
+_Sampling = Annotated[
+    str, typer.Option(help="Whose neurons are whose: per-weight, per-input, batch.", rich_help_panel=_RANDOM)
+]
+_Norm = Annotated[str, typer.Option(help="spectral (of errors and inputs, too) or row-sum.", rich_help_panel=_PROMISE)]
+_Base = Annotated[
+    float | None, typer.Option(help="Of the intervals; default is the golden ratio.", rich_help_panel=_RANDOM)
+]
+_NonNegative = Annotated[
+    bool, typer.Option("--non-negative", help="Inputs are never below 0.", rich_help_panel=_PROMISE)
+]
+_Inputs = Annotated[
+    Path | None, typer.Option(help="A .npy of rows whose predictions are compared.", rich_help_panel=DATA)
+]
+_Plan = Annotated[bool, typer.Option("--plan", help="Print sizes only; nothing is built.", rich_help_panel=OUTPUT)]
+_Layers = Annotated[
+    str | None, typer.Option(help="Sizes to plan for without a target: 784,300,10.", rich_help_panel=DATA)
+]
+_WeightMax = Annotated[float, typer.Option(help="With --layers: weights are this or less.", rich_help_panel=DATA)]
+_NormMax = Annotated[float, typer.Option(help="With --layers: layers have this norm or less.", rich_help_panel=DATA)]
+
 
 def lottery(
-    target: Annotated[
-        str | None, typer.Argument(help="A .safetensors of linear layers, or bundled:digits-mlp.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write; must not exist yet.")] = None,
-    eps: Annotated[float, typer.Option(help="Largest error of the output.")] = 0.01,
-    delta: Annotated[float, typer.Option(help="Chance that the random network does not hold the target.")] = 0.05,
-    law: Annotated[str, typer.Option(help="Random weights: hyperbolic, or uniform with subset sums.")] = "hyperbolic",
-    sampling: Annotated[str, typer.Option(help="Whose neurons are whose: per-weight, per-input, batch.")] = "batch",
-    radius: Annotated[float, typer.Option(help="Inputs have this norm or less.")] = 1.0,
-    norm: Annotated[str, typer.Option(help="spectral (of errors and inputs, too) or row-sum.")] = "spectral",
-    base: Annotated[float | None, typer.Option(help="Of the intervals; default is the golden ratio.")] = None,
-    non_negative: Annotated[bool, typer.Option("--non-negative", help="Inputs are never below 0.")] = False,
-    seed: Annotated[int, typer.Option(help="Fixes the random network.")] = 0,
-    tries: Annotated[int, typer.Option(help="Seeds to take until nothing is missing.")] = 1,
-    inputs: Annotated[Path | None, typer.Option(help="A .npy of rows whose predictions are compared.")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print sizes only; nothing is built.")] = False,
-    layers: Annotated[str | None, typer.Option(help="Sizes to plan for without a target: 784,300,10.")] = None,
-    weight_max: Annotated[float, typer.Option(help="With --layers: weights are this or less.")] = 1.0,
-    norm_max: Annotated[float, typer.Option(help="With --layers: layers have this norm or less.")] = 1.0,
+    target: _Target = None,
+    out: _Out = None,
+    eps: Annotated[float, typer.Option(help="Largest error of the output.", rich_help_panel=_PROMISE)] = 0.01,
+    delta: _Delta = 0.05,
+    law: _Law = "hyperbolic",
+    sampling: _Sampling = "batch",
+    radius: Annotated[float, typer.Option(help="Inputs have this norm or less.", rich_help_panel=_PROMISE)] = 1.0,
+    norm: _Norm = "spectral",
+    base: _Base = None,
+    non_negative: _NonNegative = False,
+    seed: Annotated[int, typer.Option(help="Fixes the random network.", rich_help_panel=_RANDOM)] = 0,
+    tries: Annotated[int, typer.Option(help="Seeds to take until nothing is missing.", rich_help_panel=_RANDOM)] = 1,
+    inputs: _Inputs = None,
+    plan: _Plan = False,
+    layers: _Layers = None,
+    weight_max: _WeightMax = 1.0,
+    norm_max: _NormMax = 1.0,
     as_json: AsJson = False,
 ) -> None:
-    """Find the subnetwork of a random network that computes what TARGET does, to within eps, without training."""
+    """Find a subnetwork of a random network that computes what TARGET does to within eps, without training."""
     from secateur.core.errors import InputError
     from secateur.lottery.golden import GOLDEN
     from secateur.lottery.plan import Lottery
@@ -129,7 +158,7 @@ def _draw(result: dict[str, Any], folder: Path) -> None:
 def _tell(result: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     proof = result["certificate"]
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        typer.echo(json.dumps({"out": str(folder), **result}, indent=2))
     else:
         reached, kept = result["reached_factor"], result["kept_factor"]
         say(f"neurons for every input: {result['factor']:,.0f} promised, {reached:,.0f} reached, {kept:,.1f} kept")

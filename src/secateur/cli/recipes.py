@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from secateur.core.errors import RecipeError
-from secateur.run.recipe import nearest
+from secateur.registry import nearest
 
 __all__ = ["as_arguments"]
 

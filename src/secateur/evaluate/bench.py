@@ -11,13 +11,14 @@ import torch
 from transformers import PreTrainedModel
 
 from secateur.core.errors import InputError
+from secateur.evaluate.choices import ENGINES
 from secateur.evaluate.latency import Speed, llama_cpp_speed, onnx_speed, torch_speed
 from secateur.export.convert import convert
+from secateur.registry import check_name
 from secateur.storage.source import Source, load_with_head, open_whole, resolve
 
-__all__ = ["ENGINES", "bench"]
+__all__ = ["bench"]
 
-ENGINES = ("torch", "torch-bfloat16", "onnxruntime", "llama.cpp")
 _PACKAGES = {"onnxruntime": ("onnxruntime", "onnx"), "llama.cpp": ("llama_cpp", "llamacpp")}
 Run = Callable[[int], Speed]
 
@@ -38,8 +39,7 @@ def bench(
     llama.cpp runs one sequence. Raises InputError on an unknown engine or a missing package.
     """
     for engine in engines:
-        if engine not in ENGINES:
-            raise InputError(f"engine {engine!r} is unknown: use {', '.join(ENGINES)}")
+        check_name("engine", engine, ENGINES)
         module, extra = _PACKAGES.get(engine, ("torch", ""))
         if importlib.util.find_spec(module) is None:
             raise InputError(f"engine {engine!r} needs its package: pip install 'secateur[{extra}]'")

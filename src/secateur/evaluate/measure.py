@@ -8,13 +8,13 @@ import torch
 
 from secateur.adapt.positions import check_length, default_length
 from secateur.core.errors import InputError
+from secateur.evaluate.choices import DTYPES
 from secateur.evaluate.perplexity import Perplexity
 from secateur.evaluate.zeroshot import ZeroShot, read_questions
+from secateur.registry import check_name
 from secateur.storage.source import Source, load_model, load_tokenizer, read_config, resolve
 
 __all__ = ["measure"]
-
-_DTYPES = ("auto", "float32", "bfloat16")
 
 
 def measure(
@@ -38,8 +38,7 @@ def measure(
         raise InputError("nothing to measure: give --perplexity TEXT, --tasks FILE.jsonl, or both")
     if perplexity is not None and not perplexity.strip():
         raise InputError(f"perplexity {perplexity!r} names no text: give a file, datasets:NAME or bundled")
-    if dtype not in _DTYPES:
-        raise InputError(f"dtype {dtype!r} is unknown: use {', '.join(_DTYPES)}")
+    check_name("dtype", dtype, DTYPES)
     for path in tasks:
         read_questions(path, limit)
     source = resolve(model)

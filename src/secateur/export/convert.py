@@ -9,9 +9,11 @@ from secateur.adapt.structure import example_batch, kind_of
 from secateur.core.errors import InputError
 from secateur.core.files import check_output, new_file, new_folder, storage_errors
 from secateur.export.decilm import write_decilm
+from secateur.export.formats import FORMATS
 from secateur.export.gguf import write_gguf
 from secateur.export.onnx import write_forward_onnx, write_onnx
 from secateur.export.standalone import write_standalone
+from secateur.registry import check_name
 from secateur.storage.folder import copy_companions
 from secateur.storage.source import Source, load_with_head, resolve
 
@@ -41,10 +43,9 @@ def convert(model: str | Source, to: str, out: Path, *, quantize: str = "f32") -
 
     quantize: of a gguf. Raises InputError on another format, on a quantization it does not have or when `out` exists.
     """
+    check_name("format", to, FORMATS)
     if quantize != "f32" and to != "gguf":
         raise InputError(f"only gguf files are quantised, and {quantize!r} was asked of {to!r}: leave --quantize out")
-    if to not in ("gguf", *_FOLDERS):
-        raise InputError(f"format {to!r} is unknown: use gguf, {', '.join(_FOLDERS)}")
     check_output(out)
     source = resolve(model)
     if to != "gguf":

@@ -57,14 +57,19 @@ def _fits_plain(value: Any, annotation: Any) -> bool:
         return isinstance(value, str) and "\0" not in value
     if annotation in (bool, NoneType):
         return isinstance(value, annotation)
-    return True
+    return not _is_role(annotation) or (isinstance(value, annotation) and not isinstance(value, type))
+
+
+def _is_role(annotation: Any) -> bool:
+    """Whether it is a protocol, such as Score, of which an object may stand where files have a name."""
+    return bool(getattr(annotation, "_is_runtime_protocol", False))
 
 
 def _words(annotation: Any) -> str:
     """What an annotation asks for, in words."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
-        return " or ".join(_words(part) for part in parts if part is not NoneType)
+        return " or ".join(_words(part) for part in parts if part is not NoneType and not _is_role(part))
     if origin is Literal:
         return " or ".join(map(repr, parts))
     if origin is Mapping:

@@ -1,62 +1,101 @@
-"""The tables: name to class, plus entry points of third parties."""
+"""The tables of names: where each object is imported from, and one line for people. Nothing heavy is imported here."""
 
+import re
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from secateur.allocate.alpha import AlphaPruning
-from secateur.allocate.als import ALS
-from secateur.allocate.dsa import DSA
-from secateur.allocate.incremental import Incremental
-from secateur.allocate.knapsack import Knapsack
-from secateur.allocate.owl import OWL
-from secateur.allocate.problem import Allocator
-from secateur.allocate.ranking import Ranking
-from secateur.allocate.uniform import Uniform
-from secateur.allocate.unit_knapsack import UnitKnapsack
-from secateur.core.protocols import Score, Solver
-from secateur.score.fluctuation import Fluctuation
-from secateur.score.magnitude import Magnitude
-from secateur.score.random import Random
-from secateur.score.ria import RIA
-from secateur.score.taylor import Taylor
-from secateur.score.wanda import Wanda
-from secateur.solve.bias_compensation import BiasCompensation
-from secateur.solve.mask_only import MaskOnly
-from secateur.solve.refit import Refit
-from secateur.solve.shortgpt import ShortGPT
-from secateur.solve.slimgpt import SlimGPT
-from secateur.solve.sparsegpt import SparseGPT
+from secateur.core.errors import PatternError
+from secateur.registry import Row, Table, nearest
 
-__all__ = ["ALLOCATORS", "METHODS", "PATTERNS", "SCORES", "SOLVERS", "UNITS", "Method", "find_method"]
+if TYPE_CHECKING:  # these import torch
+    from secateur.allocate.problem import Allocator
+    from secateur.core.protocols import Score, Solver
 
-SCORES: Mapping[str, Callable[..., Score]] = {
-    "fluctuation": Fluctuation,
-    "magnitude": Magnitude,
-    "random": Random,
-    "ria": RIA,
-    "taylor": Taylor,
-    "wanda": Wanda,
-}
-SOLVERS: Mapping[str, Callable[..., Solver]] = {
-    "bias-compensation": BiasCompensation,
-    "mask-only": MaskOnly,
-    "refit": Refit,
-    "shortgpt": ShortGPT,
-    "slimgpt": SlimGPT,
-    "sparsegpt": SparseGPT,
-}
-ALLOCATORS: Mapping[str, Callable[..., Allocator]] = {
-    "alpha": AlphaPruning,
-    "als": ALS,
-    "dsa": DSA,
-    "incremental": Incremental,
-    "knapsack": Knapsack,
-    "owl": OWL,
-    "ranking": Ranking,
-    "uniform": Uniform,
-    "unit-knapsack": UnitKnapsack,
-}
+__all__ = [
+    "ALLOCATORS",
+    "METHODS",
+    "PATTERNS",
+    "SAVE_DTYPES",
+    "SCORES",
+    "SOLVERS",
+    "UNITS",
+    "Method",
+    "check_pattern",
+    "usual_pattern",
+]
+
+SCORES: "Table[Callable[..., Score]]" = Table(
+    "score",
+    {
+        "fluctuation": Row(
+            "secateur.score.fluctuation:Fluctuation",
+            "FLAP's score, which sums over a column to the variance of its input times the squared column norm.",
+        ),
+        "magnitude": Row("secateur.score.magnitude:Magnitude", "The size of a weight; no calibration needed."),
+        "random": Row(
+            "secateur.score.random:Random",
+            "One number for every input, the same for all outputs and for layers of one width.",
+        ),
+        "ria": Row("secateur.score.ria:RIA", "A weight relative to its row and column, times the norm of its input."),
+        "taylor": Row("secateur.score.taylor:Taylor", "How much the loss changes without a weight, to first order."),
+        "wanda": Row("secateur.score.wanda:Wanda", "What a weight contributes to its output."),
+    },
+    group="secateur.scores",
+)
+SOLVERS: "Table[Callable[..., Solver]]" = Table(
+    "solver",
+    {
+        "bias-compensation": Row(
+            "secateur.solve.bias_compensation:BiasCompensation",
+            "Every output gains what the removed inputs gave it on average, so that its mean stays.",
+        ),
+        "mask-only": Row("secateur.solve.mask_only:MaskOnly", "Keep the highest scores as they are."),
+        "refit": Row("secateur.solve.refit:Refit", "Choose by score, then solve every row exactly on its kept inputs."),
+        "shortgpt": Row(
+            "secateur.solve.shortgpt:ShortGPT",
+            "Remove the blocks that change their input least, all at once, without repair.",
+        ),
+        "slimgpt": Row("secateur.solve.slimgpt:SlimGPT", "Remove the cheapest unit, repair what is kept, repeat."),
+        "sparsegpt": Row(
+            "secateur.solve.sparsegpt:SparseGPT",
+            "One sweep over columns: remove by saliency, push each error on to the columns that follow.",
+        ),
+    },
+    group="secateur.solvers",
+)
+ALLOCATORS: "Table[Callable[..., Allocator]]" = Table(
+    "allocator",
+    {
+        "alpha": Row(
+            "secateur.allocate.alpha:AlphaPruning",
+            "A block's ratio rises linearly with the mean tail exponent of its matrices.",
+        ),
+        "als": Row(
+            "secateur.allocate.als:ALS",
+            "Li et al. 2024, a reconstruction: no code was published, and read literally its program is degenerate.",
+        ),
+        "dsa": Row(
+            "secateur.allocate.dsa:DSA",
+            "An expression turns a block's Wanda scores into one number; a larger one loses more.",
+        ),
+        "incremental": Row("secateur.allocate.incremental:Incremental", "Ratios that rise with depth as a logarithm."),
+        "knapsack": Row(
+            "secateur.allocate.knapsack:Knapsack",
+            "Ours: every matrix's loss is measured at eleven ratios up to 1; then the best choice of ratios is exact.",
+        ),
+        "owl": Row("secateur.allocate.owl:OWL", "A block with many outlying Wanda scores keeps more."),
+        "ranking": Row(
+            "secateur.allocate.ranking:Ranking", "The share of every matrix below a threshold common to all."
+        ),
+        "uniform": Row("secateur.allocate.uniform:Uniform", "Every block loses the same share."),
+        "unit-knapsack": Row(
+            "secateur.allocate.unit_knapsack:UnitKnapsack",
+            "Ours, for units: a block's loss is that of its attention's and ffn's last matrices "
+            "less a share of columns.",
+        ),
+    },
+    group="secateur.allocators",
+)
 PATTERNS: Mapping[str, str] = {
     "unstructured": "a share of each matrix, anywhere",
     "row": "the same share of every output row",
@@ -74,53 +113,84 @@ UNITS: Mapping[str, str] = {  # what of attention a pattern removes along with c
     "query-heads+channels": "heads",
     "channels": "none",
 }
+SAVE_DTYPES: Mapping[str, str] = {
+    "auto": "the checkpoint's own",
+    "float32": "4 bytes a weight",
+    "bfloat16": "2 bytes a weight, with the range of float32",
+    "float16": "2 bytes a weight",
+}
+_PLAIN = {name for name in PATTERNS if name == name.lower()} | {"columns"}
+_NUMBERED = re.compile(r"columns:\d{1,9}|\d{1,9}:\d{1,9}")
 
 
 class Method(NamedTuple):
-    """A named pair of solver and score, its usual pattern, and one line for people."""
+    """A pair of solver and score under one name, its usual pattern, and one line for people.
 
-    solver: Callable[..., Solver]
+    solver: a name of SOLVERS, or what makes one.
+    defaults: the solver's fields that the method sets.
+    """
+
+    solver: "str | Callable[..., Solver]"
     defaults: Mapping[str, Any]
     pattern: str
     line: str
 
 
-METHODS: Mapping[str, Method] = {
-    "flap": Method(
-        BiasCompensation,
-        {"score": "fluctuation"},
-        "heads+channels",
-        "inputs that vary least; their mean becomes a bias (An et al. 2024)",
-    ),
-    "fluctuation": Method(MaskOnly, {"score": "fluctuation"}, "heads+channels", "the same score, and no bias is added"),
-    "magnitude": Method(
-        MaskOnly, {"score": "magnitude"}, "unstructured", "smallest weights go; no calibration (Han et al. 2015)"
-    ),
-    "refit": Method(Refit, {"score": "wanda"}, "row", "any score, then exact least squares on what is kept; slow"),
-    "ria": Method(
-        MaskOnly,
-        {"score": "ria"},
-        "unstructured",
-        "weights relative to row and column, times inputs (Zhang et al. 2024)",
-    ),
-    "random": Method(MaskOnly, {"score": "random"}, "heads+channels", "inputs at random; what any choice must beat"),
-    "shortgpt": Method(ShortGPT, {}, "blocks", "whole blocks that change their input least (Men et al. 2024)"),
-    "slimgpt": Method(
-        SlimGPT, {}, "heads+channels", "greedy OBS removal of heads and channels, with repair (Ling et al. 2024)"
-    ),
-    "sparsegpt": Method(SparseGPT, {}, "unstructured", "OBS sweep that repairs what is kept (Frantar & Alistarh 2023)"),
-    "taylor": Method(
-        MaskOnly, {"score": "taylor"}, "heads+channels", "first-order change of the loss (LLM-Pruner, 2023)"
-    ),
-    "wanda": Method(MaskOnly, {"score": "wanda"}, "row", "weights times the norm of their inputs (Sun et al. 2024)"),
-}
+METHODS: Table[Method] = Table(
+    "method",
+    {
+        "flap": Method(
+            "bias-compensation",
+            {"score": "fluctuation"},
+            "heads+channels",
+            "inputs that vary least; their mean becomes a bias (An et al. 2024)",
+        ),
+        "fluctuation": Method(
+            "mask-only", {"score": "fluctuation"}, "heads+channels", "the same score, and no bias is added"
+        ),
+        "magnitude": Method(
+            "mask-only", {"score": "magnitude"}, "unstructured", "smallest weights go; no calibration (Han et al. 2015)"
+        ),
+        "refit": Method(
+            "refit", {"score": "wanda"}, "row", "any score, then exact least squares on what is kept; slow"
+        ),
+        "ria": Method(
+            "mask-only",
+            {"score": "ria"},
+            "unstructured",
+            "weights relative to row and column, times inputs (Zhang et al. 2024)",
+        ),
+        "random": Method(
+            "mask-only", {"score": "random"}, "heads+channels", "inputs at random; what any choice must beat"
+        ),
+        "shortgpt": Method("shortgpt", {}, "blocks", "whole blocks that change their input least (Men et al. 2024)"),
+        "slimgpt": Method(
+            "slimgpt", {}, "heads+channels", "greedy OBS removal of heads and channels, with repair (Ling et al. 2024)"
+        ),
+        "sparsegpt": Method(
+            "sparsegpt", {}, "unstructured", "OBS sweep that repairs what is kept (Frantar & Alistarh 2023)"
+        ),
+        "taylor": Method(
+            "mask-only", {"score": "taylor"}, "heads+channels", "first-order change of the loss (LLM-Pruner, 2023)"
+        ),
+        "wanda": Method(
+            "mask-only", {"score": "wanda"}, "row", "weights times the norm of their inputs (Sun et al. 2024)"
+        ),
+    },
+    group="secateur.methods",
+    wanted=Method,
+)
 
 
-def find_method(name: str) -> Method | None:
-    """A method of the table, or of an installed package's `secateur.methods` entry point."""
-    if name in METHODS:
-        return METHODS[name]
-    for entry in entry_points(group="secateur.methods"):
-        if entry.name == name:
-            return entry.load()
-    return None
+def usual_pattern(solver: object) -> str:
+    """The pattern of the first method that has an object's class as its solver; unstructured where none has."""
+    place = f"{type(solver).__module__}:{type(solver).__qualname__}"
+    names = [name for name, row in SOLVERS.rows.items() if isinstance(row, Row) and row.place == place]
+    rows = [row for row in METHODS.rows.values() if isinstance(row, Method)]
+    return next((row.pattern for row in rows if row.solver in names), "unstructured")
+
+
+def check_pattern(name: str) -> None:
+    """Raise PatternError, with the nearest name, on a pattern that no table has and no number makes."""
+    if name not in _PLAIN and not _NUMBERED.fullmatch(name):
+        raise PatternError(f"pattern {name!r} is unknown{nearest(name, PATTERNS)}")

@@ -1,11 +1,10 @@
 """YAML to frozen dataclasses and back; an unknown key names the nearest known one."""
 
-import difflib
 import inspect
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import yaml
 
@@ -15,20 +14,31 @@ from secateur.core.allocation import Allocation
 from secateur.core.budget import Budget, parse_budget
 from secateur.core.errors import RecipeError
 from secateur.core.pattern import NM, Columns, check_ratio, parse_pattern
-from secateur.core.protocols import Pattern, Solver
+from secateur.core.protocols import Pattern, Score, Solver
+from secateur.evaluate.choices import DTYPES
+from secateur.registry import Table, check_name, nearest
 from secateur.run.kinds import check_kind
-from secateur.run.methods import ALLOCATORS, METHODS, SCORES, UNITS, find_method
+from secateur.run.methods import (
+    ALLOCATORS,
+    METHODS,
+    SAVE_DTYPES,
+    SCORES,
+    SOLVERS,
+    UNITS,
+    Method,
+    check_pattern,
+    usual_pattern,
+)
 from secateur.solve.shortgpt import ShortGPT
 
-__all__ = ["DTypeName", "Recipe", "load_recipe", "nearest", "parse_recipe", "read_settings"]
-
-DTypeName = Literal["auto", "float32", "bfloat16"]
-SaveDTypeName = Literal["auto", "float32", "bfloat16", "float16"]
+__all__ = ["Recipe", "load_recipe", "parse_recipe", "read_settings"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How to prune a model: every field is a YAML key.
+
+    In Python an object stands where a name does: a Solver as method, a Score in its mapping, a Pattern, an Allocator.
 
     method: a name, or a mapping with `name` and the solver's fields.
     ratio: share to remove; n:m patterns fix it and may leave it out.
@@ -47,11 +57,11 @@ class Recipe:
     memory_gb: activations held before they spill to memory-mapped files.
     """
 
-    method: str | Mapping[str, Any] = "sparsegpt"
+    method: str | Mapping[str, Any] | Solver = "sparsegpt"
     ratio: float | None = None
-    pattern: str | None = None
+    pattern: str | Pattern | None = None
     budget: str | None = None
-    allocator: str | Mapping[str, Any] = "uniform"
+    allocator: str | Mapping[str, Any] | Allocator = "uniform"
     ratios: Mapping[str, float] = field(default_factory=dict[str, float])
     exempt: Sequence[int] = ()
     round_to: int = 8
@@ -73,9 +83,8 @@ class Recipe:
         if self.round_to < 1:
             raise RecipeError(f"round_to {self.round_to} must be at least 1")
         Allocation(self.ratios)
-        for key, known in (("dtype", DTypeName), ("save_dtype", SaveDTypeName)):
-            if getattr(self, key) not in get_args(known):
-                raise RecipeError(f"{key} {getattr(self, key)!r} is unknown: use {', '.join(get_args(known))}")
+        check_name("dtype", self.dtype, DTYPES)
+        check_name("save_dtype", self.save_dtype, SAVE_DTYPES)
         if self.batch_tokens < 1 or self.memory_gb < 0:
             raise RecipeError("batch_tokens must be at least 1 and memory_gb at least 0")
 
@@ -110,7 +119,13 @@ class Recipe:
 
     def shape(self) -> Pattern:
         """The pattern object; where whole units go, that of one channel."""
-        return Columns() if self.unit() or self.whole_blocks() else parse_pattern(self._pattern())
+        if self.unit() or self.whole_blocks():
+            return Columns()
+        pattern = self._pattern()
+        if not isinstance(pattern, str):
+            return pattern
+        check_pattern(pattern)
+        return parse_pattern(pattern)
 
     def whole_blocks(self) -> bool:
         """Whether whole blocks go."""
@@ -118,7 +133,8 @@ class Recipe:
 
     def unit(self) -> str | None:
         """Which units of attention go (auto, kv_groups, heads, none), or None when weights are zeroed."""
-        return UNITS.get(self._pattern())
+        pattern = self._pattern()
+        return UNITS.get(pattern) if isinstance(pattern, str) else None
 
     def limit(self) -> Budget:
         """The budget object."""
@@ -126,34 +142,38 @@ class Recipe:
 
     def build_allocator(self) -> Allocator:
         """The allocator object. Raises RecipeError on an unknown name or field."""
-        made: Allocator = _named_part("allocator", self.allocator, ALLOCATORS)
-        return made
+        if not isinstance(self.allocator, str | Mapping):
+            return self.allocator
+        return _named_part(self.allocator, ALLOCATORS, Allocator)
 
-    def _pattern(self) -> str:
-        return self.pattern or str(self._method().pattern)
+    def _pattern(self) -> str | Pattern:
+        if self.pattern:
+            return self.pattern
+        return usual_pattern(self.method) if self._name() is None else self._method().pattern
 
     def solver(self) -> Solver:
         """The solver object. Raises RecipeError on an unknown name or field."""
+        if not isinstance(self.method, str | Mapping):
+            return self.method
         method = self._method()
         given = {} if isinstance(self.method, str) else {k: v for k, v in self.method.items() if k != "name"}
         settings = _with_score({**method.defaults, **given})
-        return _build(method.solver, settings, f"method {self._name()!r}")
+        make = SOLVERS.find(method.solver) if isinstance(method.solver, str) else method.solver
+        return _role(_build(make, settings, f"method {self._name()!r}"), Solver, f"method {self._name()!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: what YAML and result.json hold."""
-        data = asdict(self)
-        data["ratios"] = dict(self.ratios)
-        return data
+        """Plain data: what YAML and result.json hold. An object is its class and fields, which no recipe reads back."""
+        data = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+        return data | {"calibration": asdict(self.calibration)}
 
-    def _name(self) -> str:
-        name = self.method if isinstance(self.method, str) else self.method.get("name", "sparsegpt")
-        return str(name)
+    def _name(self) -> str | None:
+        """The method's name; None where an object stands."""
+        if isinstance(self.method, Mapping):
+            return str(self.method.get("name", "sparsegpt"))
+        return self.method if isinstance(self.method, str) else None
 
-    def _method(self) -> Any:
-        method = find_method(self._name())
-        if method is None:
-            raise RecipeError(f"method {self._name()!r} is unknown{nearest(self._name(), METHODS)}")
-        return method
+    def _method(self) -> Method:
+        return METHODS.find(str(self._name()))
 
 
 class _Plain(yaml.SafeLoader):
@@ -202,19 +222,37 @@ def parse_recipe(data: Any) -> Recipe:
     return _build(Recipe, settings, "recipe")
 
 
-def _named_part(kind: str, data: Any, table: Mapping[str, Callable[..., Any]]) -> Any:
+def _named_part(data: str | Mapping[str, Any], table: Table[Callable[..., Any]], role: type) -> Any:
     """One of a table's parts, from its name or a mapping of `name` and fields."""
     settings = {"name": data} if isinstance(data, str) else dict(data)
     name = str(settings.pop("name", None))
-    if name not in table:
-        raise RecipeError(f"{kind} {name!r} is unknown{nearest(name, table)}")
-    return _build(table[name], _with_score(settings), f"{kind} {name!r}")
+    what = f"{table.kind} {name!r}"
+    return _role(_build(table.find(name), _with_score(settings), what), role, what)
 
 
 def _with_score(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings with the score object for its name, or a mapping of `name` and fields."""
     score = settings.get("score")
-    return settings | ({"score": _named_part("score", score, SCORES)} if isinstance(score, str | dict) else {})
+    return settings | ({"score": _named_part(score, SCORES, Score)} if isinstance(score, str | dict) else {})
+
+
+def _role(made: Any, role: type, what: str) -> Any:
+    """What was made, if it has a role's members: a package's class may lack some. Raises RecipeError."""
+    if not isinstance(made, role):
+        raise RecipeError(f"{what} makes {type(made).__name__} objects, which have not all members of {role.__name__}")
+    return made
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON holds it; an object as its class and what it keeps."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    kept = {name: entry if isinstance(entry, str | int | float) else repr(entry) for name, entry in vars(value).items()}
+    return {"object": f"{type(value).__module__}:{type(value).__qualname__}", **kept}
 
 
 def _build(make: Callable[..., Any], settings: Any, what: str) -> Any:
@@ -226,10 +264,3 @@ def _build(make: Callable[..., Any], settings: Any, what: str) -> Any:
         if key not in known:
             raise RecipeError(f"{what} has no key {key!r}{nearest(str(key), known)}")
     return make(**{key: check_kind(what, key, value, known[key].annotation) for key, value in settings.items()})
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """What to add to a refusal of a word: the closest known one, or all of them."""
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f": did you mean {close[0]!r}?" if close else f": known are {', '.join(sorted(names))}"

@@ -44,7 +44,7 @@ def register() -> None:
     from transformers.models.auto import modeling_auto
 
     every = [auto for name, auto in vars(modeling_auto).items() if name.startswith("AutoModel")]
-    for name in known_kinds():
+    for name in (name for name in known_kinds() if name in CONFIG_MAPPING):  # a package may bring a class later
         config_class = CONFIG_MAPPING[name]
         for auto in every:
             stock: Any = auto._model_mapping.get(config_class, None)

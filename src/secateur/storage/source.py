@@ -176,7 +176,7 @@ def _check_prunable(config: PretrainedConfig) -> None:
         raise ModelError(
             f"architecture {config.model_type!r} is not in the table of families "
             f"({', '.join(sorted(known_kinds(causal=True)))}): add a row with its module names to "
-            "secateur/adapt/decoder_table.py, see docs/adapt.md"
+            "secateur/adapt/decoder_table.py, or install a package that has one, see docs/adapt.md"
         )
 
 

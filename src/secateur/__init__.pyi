@@ -1,0 +1,36 @@
+"""Public names for type checkers; tests/test_init.py keeps them equal to the table in __init__.py."""
+
+from secateur.calibrate.data import Calibration as Calibration
+from secateur.core.errors import SecateurError as SecateurError
+from secateur.core.mask import Masks as Masks
+from secateur.evaluate.agreement import verify_folders as verify_folders
+from secateur.evaluate.measure import measure as measure
+from secateur.export.convert import convert as convert
+from secateur.forest.pruner import BudgetPruner as BudgetPruner
+from secateur.heads.ablation import ablate as ablate
+from secateur.heads.ablation import keep_one as keep_one
+from secateur.heads.curve import head_curve as head_curve
+from secateur.heads.finetune import finetune as finetune
+from secateur.heads.prune import prune_heads as prune_heads
+from secateur.heads.removal import RemovalOptions as RemovalOptions
+from secateur.heads.removal import plan_removal as plan_removal
+from secateur.heads.scoring import Scoring as Scoring
+from secateur.heads.scoring import score_heads as score_heads
+from secateur.heads.task_model import DataOptions as DataOptions
+from secateur.heads.task_model import open_task_model as open_task_model
+from secateur.lottery.certificate import certify as certify
+from secateur.lottery.log_pruning import find_ticket as find_ticket
+from secateur.lottery.plan import Lottery as Lottery
+from secateur.lottery.plan import plan_target as plan_target
+from secateur.lottery.run import load_ticket as load_ticket
+from secateur.lottery.target import read_target as read_target
+from secateur.run.prune import prune as prune
+from secateur.run.recipe import Recipe as Recipe
+from secateur.run.recipe import load_recipe as load_recipe
+from secateur.run.recover import recover as recover
+from secateur.run.result import Result as Result
+from secateur.search.study import Search as Search
+from secateur.search.study import search_ratios as search_ratios
+from secateur.storage.source import load as load
+from secateur.train.classifier import Finetuning as Finetuning
+from secateur.train.recover import Training as Training

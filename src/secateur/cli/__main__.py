@@ -1,5 +1,0 @@
-"""`python -m secateur.cli` is the command line."""
-
-from secateur.cli.main import main
-
-main()

@@ -1,0 +1,233 @@
+"""Commands on models that are pruned: recover, evaluate, verify, bench, export."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from secateur.cli.choices import DType, Engines, Format
+from secateur.cli.console import (
+    DATA,
+    OUTPUT,
+    RESUME,
+    AsJson,
+    Model,
+    Resume,
+    Trust,
+    check_names,
+    err,
+    progress,
+    resumable,
+    say,
+    show,
+    whole_numbers,
+)
+from secateur.core.errors import DisagreementError
+
+__all__ = ["bench", "evaluate", "export", "recover", "verify"]
+
+_TRAINING = "Training"
+Column = Annotated[
+    str | None,
+    typer.Option(
+        help="Field of rows that holds the text; default is text, or messages by chat template.", rich_help_panel=DATA
+    ),
+]
+
+
+_RecoverText = Annotated[
+    str,
+    typer.Option(
+        help="A .txt, .jsonl, .json, .csv or .parquet file (also .gz), datasets:NAME, or bundled.",
+        rich_help_panel=DATA,
+    ),
+]
+_RecoverTeacher = Annotated[
+    str | None, typer.Option(help="The dense model, to learn from its outputs too.", rich_help_panel=_TRAINING)
+]
+_RecoverRank = Annotated[
+    int,
+    typer.Option(min=0, help="Rank of low-rank changes (LoRA); 0 trains all weights.", rich_help_panel=_TRAINING),
+]
+_RecoverLength = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        help="Tokens in a window; default is 512, or the model's positions if fewer.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+
+
+def recover(
+    model: Annotated[str, typer.Argument(help="A pruned model folder.")],
+    text: _RecoverText,
+    out: Annotated[str, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)],
+    teacher: _RecoverTeacher = None,
+    text_column: Column = None,
+    rank: _RecoverRank = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.", rich_help_panel=_TRAINING)] = 200,
+    batch: Annotated[int, typer.Option(min=1, help="Windows in a step.", rich_help_panel=_TRAINING)] = 4,
+    length: _RecoverLength = None,
+    rate: Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel=_TRAINING)] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes which windows are drawn.", rich_help_panel=_TRAINING)] = 0,
+    resume: Resume = False,
+    as_json: AsJson = False,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Train a pruned model on text. Zeros and sizes do not change."""
+    check_names(model, Path(out))
+    from secateur.run.recover import recover as run_recover
+    from secateur.train.recover import Training
+
+    sizes: Any = {"steps": steps, "batch": batch, "length": length, "rank": rank}
+    training = Training(**sizes, rate=rate, seed=seed, text_column=text_column)
+    with resumable(RESUME), progress("training steps") as bar:
+        result = run_recover(
+            model,
+            text,
+            out,
+            training,
+            teacher=teacher,
+            resume=resume,
+            trust_remote_code=trust_remote_code,
+            progress=bar,
+        )
+    show(result, as_json=as_json)
+    if not as_json:
+        say(f"{out}: trained; next: secateur evaluate {shlex.quote(out)} --perplexity FILE")
+
+
+def evaluate(
+    model: Model,
+    perplexity: Annotated[
+        str | None, typer.Option(help="Text to measure it on, or bundled.", rich_help_panel=DATA)
+    ] = None,
+    text_column: Column = None,
+    tasks: Annotated[
+        list[Path] | None, typer.Option(help="A .jsonl file of questions; may be repeated.", rich_help_panel=DATA)
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="First rows of each task only.", rich_help_panel=DATA)
+    ] = None,
+    length: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Tokens in a window; default is 1024, or the model's positions if fewer.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Tokens between windows; default is no overlap.", rich_help_panel=DATA)
+    ] = None,
+    windows: Annotated[
+        int | None, typer.Option(min=1, help="First perplexity windows only.", rich_help_panel=DATA)
+    ] = None,
+    dtype: DType = "auto",
+    trust_remote_code: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure perplexity and zero-shot accuracy."""
+    check_names(model)
+    from secateur.evaluate.measure import measure
+    from secateur.storage.source import resolve
+
+    with progress("evaluating") as bar:
+        results = measure(
+            resolve(model, trusted=trust_remote_code),
+            perplexity,
+            tasks or [],
+            limit=limit,
+            dtype=dtype,
+            window=(length, stride, windows),
+            text_column=text_column,
+            progress=bar,
+        )
+    show(results, as_json=as_json)
+
+
+def verify(
+    dense: Annotated[str, typer.Argument(help="The model that was pruned.")],
+    pruned: Annotated[str, typer.Argument(help="The folder `prune` wrote.")],
+    trust_remote_code: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check that a smaller model computes the same as the dense one with zeros. Exit code 1 if not."""
+    check_names(dense)
+    check_names(pruned)
+    from secateur.evaluate.agreement import verify_folders
+    from secateur.storage.source import resolve
+
+    try:
+        agreement = verify_folders(*(resolve(name, trusted=trust_remote_code) for name in (dense, pruned)))
+    except DisagreementError as error:
+        if as_json:
+            typer.echo(json.dumps({"same": False, "why": str(error)}))
+        err.print(f"not the same: {error}", soft_wrap=True)
+        raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(json.dumps({"same": True} | agreement._asdict()))
+        return
+    worst = max(agreement.blocks)
+    say(f"same: blocks differ by at most {worst:.1e} of their largest value, logits by {agreement.logits:.1e}")
+
+
+def export(
+    folder: Annotated[str, typer.Argument(help="A model folder, shrunk or not.")],
+    to: Format,
+    out: Annotated[
+        Path, typer.Option(help="File (gguf) or folder (others) to write; must not exist yet.", rich_help_panel=OUTPUT)
+    ],
+    quantize: Annotated[
+        str, typer.Option(help="Of gguf: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0.", rich_help_panel=OUTPUT)
+    ] = "f32",
+    as_json: AsJson = False,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Write a model in another format."""
+    check_names(folder, out)
+    from secateur.export.convert import convert
+    from secateur.storage.source import resolve
+
+    written = convert(resolve(folder, trusted=trust_remote_code), to, out, quantize=quantize)
+    if as_json:
+        typer.echo(json.dumps({"out": str(written), "format": to}))
+        return
+    say(written)
+
+
+def bench(
+    dense: Annotated[str, typer.Argument(help="The model that was pruned.")],
+    pruned: Annotated[str, typer.Argument(help="The smaller model.")],
+    engine: Engines = "torch",
+    batch: Annotated[str, typer.Option(help="Batch sizes, commas between.", rich_help_panel=DATA)] = "1",
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.", rich_help_panel=DATA)] = 512,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded after it.", rich_help_panel=DATA)] = 128,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Turns each model takes; medians are reported.", rich_help_panel=DATA)
+    ] = 3,
+    trust_remote_code: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Time both models side by side."""
+    check_names(dense)
+    check_names(pruned)
+    sizes = whole_numbers("batch", batch, "1,8")
+    from secateur.evaluate.bench import bench as run_bench
+    from secateur.storage.source import resolve
+
+    pair = [resolve(name, trusted=trust_remote_code) for name in (dense, pruned)]
+    with progress("timings") as bar:
+        results = run_bench(
+            *pair,
+            engines=engine.split(","),
+            batches=sizes,
+            prompt=prompt,
+            new_tokens=new_tokens,
+            rounds=rounds,
+            progress=bar,
+        )
+    show(results, as_json=as_json)
