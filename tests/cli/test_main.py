@@ -9,7 +9,6 @@ from typer.main import get_command
 from conftest import options, run
 from secateur.cli import main as module
 from secateur.cli.main import app
-from secateur.core.files import write_sealed
 
 OPTIONS = {
     "prune": "--allocator --budget --calibration --dtype --json --length --method --out --pattern --ratio --ratios "
@@ -130,16 +129,6 @@ def test_what_nobody_expected_is_one_sentence_too(monkeypatch, capsys, saved, tm
     monkeypatch.setenv("SECATEUR_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         run(monkeypatch, capsys, *args)
-
-
-def test_a_run_killed_while_it_tidied_up_is_tidied_up_by_the_next(monkeypatch, capsys, saved, text, tmp_path):
-    out = tmp_path / "out"
-    args = ("prune", saved("llama"), "--method", "magnitude", "--ratio", 0.5, "--out", out)
-    code, _, _ = run(monkeypatch, capsys, *args)
-    (tmp_path / "out.partial").mkdir()
-    write_sealed(tmp_path / "out.partial" / "finished.json", {"out": "out"})
-    code, _, err = run(monkeypatch, capsys, *args)
-    assert code == 2 and "already exists" in err and list(tmp_path.iterdir()) == [out]
 
 
 def every_option(command, words=()):

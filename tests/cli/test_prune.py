@@ -4,6 +4,7 @@ import shutil
 import pytest
 
 from conftest import run
+from secateur.core.files import write_sealed
 
 
 def test_a_recipe_runs(monkeypatch, capsys, saved, text, tmp_path):
@@ -103,6 +104,6 @@ def test_a_run_killed_while_it_tidied_up_is_tidied_up_by_the_next(monkeypatch, c
     args = ("prune", saved("llama"), "--method", "magnitude", "--ratio", 0.5, "--out", out)
     code, _, _ = run(monkeypatch, capsys, *args)
     (tmp_path / "out.partial").mkdir()
-    (tmp_path / "out.partial" / "finished").touch()
+    write_sealed(tmp_path / "out.partial" / "finished.json", {"out": "out"})
     code, _, err = run(monkeypatch, capsys, *args)
     assert code == 2 and "already exists" in err and list(tmp_path.iterdir()) == [out]
