@@ -6,7 +6,7 @@ from typer.main import get_command
 
 from conftest import run
 from secateur.cli.main import app
-from secateur.cli.recipes import as_arguments
+from secateur.cli.recipes import as_arguments, plain_recipe
 from secateur.core.errors import RecipeError
 from secateur.run.recipe import load_recipe
 
@@ -92,3 +92,24 @@ def test_a_recipes_command_keeps_its_exit_code(monkeypatch, capsys, saved, tmp_p
     (tmp_path / "v.yaml").write_text(f"command: verify\ndense: {saved('llama')}\npruned: {tmp_path / 'small'}\n")
     code, _, err = run(monkeypatch, capsys, "run", tmp_path / "v.yaml")
     assert code == 1 and "not the same" in err
+
+
+def test_a_recipe_whose_command_is_prune_takes_what_a_plain_one_takes(monkeypatch, capsys, saved, text, tmp_path):
+    common = f"model: {saved('llama')}\nmethod: {{name: sparsegpt, damp: 0.02}}\nratio: 0.3\nexempt: [0]\n"
+    plain = common + f"calibration: {{source: {text}, samples: 4, length: 16, seed: 3}}\n"
+    (tmp_path / "plain.yaml").write_text(plain + f"out: {tmp_path / 'a'}\n")
+    named = f"command: prune\n{common}calibration: {text}\nsamples: 4\nlength: 16\nseed: 3\njson: true\n"
+    (tmp_path / "named.yaml").write_text(named + f"out: {tmp_path / 'b'}\n")
+    for name in ("plain", "named"):
+        code, printed, err = run(monkeypatch, capsys, "run", tmp_path / f"{name}.yaml")
+        assert code == 0 and (json.loads(printed)["sparsity"] > 0 if name == "named" else "removed" in printed), err
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+def test_ratios_may_be_a_file_and_flags_are_true_or_false(tmp_path):
+    (tmp_path / "r.json").write_text(json.dumps({"model.layers.0": 0.25}))
+    fields, flags = plain_recipe({"command": "prune", "ratios": str(tmp_path / "r.json"), "resume": True})
+    assert fields == {"ratios": {"model.layers.0": 0.25}} and flags == {"resume": True}
+    with pytest.raises(RecipeError, match="key 'json' wants true or false, found 'yes'"):
+        plain_recipe({"command": "prune", "json": "yes"})

@@ -53,20 +53,33 @@ def run(
     from secateur.core.errors import RecipeError
     from secateur.run.recipe import load_recipe, read_settings
 
-    data = read_settings(recipe)
-    if isinstance(data, dict) and "command" in data:
+    data, flags = read_settings(recipe), dict[str, bool]()
+    if isinstance(data, dict) and str(data.get("command")).split() == ["prune"]:
+        from secateur.cli.recipes import plain_recipe
+
+        fields, flags = plain_recipe(data)
+        settings = load_recipe(recipe, fields)
+    elif isinstance(data, dict) and "command" in data:
         from secateur.cli.recipes import as_arguments
 
         given = {"out": out, "resume": resume or None, "json": as_json or None}  # they stand above the recipe's
         given["trust_remote_code"] = trust_remote_code or None
         words = as_arguments(get_command(app), data | {key: value for key, value in given.items() if value is not None})
         raise typer.Exit(app(words, standalone_mode=False) or 0)
-    settings = load_recipe(recipe)
+    else:
+        settings = load_recipe(recipe, data)
     target = out or settings.out
     if settings.model is None or target is None:
         raise RecipeError(f"recipe {recipe} needs a model and an out folder (out may also be given by --out)")
     check_names(settings.model, Path(target))
-    prune_by(settings, settings.model, target, resume=resume, trust=trust_remote_code, as_json=as_json)
+    prune_by(
+        settings,
+        settings.model,
+        target,
+        resume=resume or flags.get("resume", False),
+        trust=trust_remote_code or flags.get("trust_remote_code", False),
+        as_json=as_json or flags.get("json", False),
+    )
 
 
 _GROUPS: Mapping[str, Sequence[Callable[..., None]]] = {

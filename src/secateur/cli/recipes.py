@@ -1,12 +1,17 @@
 """A recipe of any command: its options, written as the keys of a YAML file."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from secateur.core.allocation import Allocation
 from secateur.core.errors import RecipeError
 from secateur.registry import nearest
 
-__all__ = ["as_arguments"]
+__all__ = ["as_arguments", "plain_recipe"]
+
+_DRAWN = ("samples", "length", "seed", "text_column")  # options that a plain recipe holds under `calibration`
+_FLAGS = ("resume", "json", "trust_remote_code")
 
 
 def as_arguments(group: Any, settings: Mapping[str, Any]) -> list[str]:
@@ -57,3 +62,23 @@ def _option(key: str, option: Any, value: Any) -> Iterator[str]:
         return
     for item in value if isinstance(value, list) else [value]:
         yield from (option.opts[0], str(item))
+
+
+def plain_recipe(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bool]]:
+    """A plain recipe's fields, and flags that are on, of a recipe whose `command` is prune.
+
+    It takes what a plain recipe takes (a method with its fields, exempt blocks, ...), and the options of the
+    command: how calibration is drawn, a file of ratios. Raises RecipeError on a flag that is neither true nor false.
+    """
+    fields = {key: value for key, value in settings.items() if key not in ("command", *_DRAWN, *_FLAGS)}
+    drawn = {key: settings[key] for key in _DRAWN if key in settings}
+    if drawn:
+        given = fields.get("calibration", {})
+        fields["calibration"] = drawn | (dict(given) if isinstance(given, Mapping) else {"source": given})
+    if isinstance(fields.get("ratios"), str):
+        fields["ratios"] = dict(Allocation.load(Path(fields["ratios"])).ratios)
+    flags = {key: settings[key] for key in _FLAGS if key in settings}
+    for key, value in flags.items():
+        if not isinstance(value, bool):
+            raise RecipeError(f"key {key!r} wants true or false, found {value!r}")
+    return fields, flags

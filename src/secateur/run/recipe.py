@@ -201,9 +201,9 @@ def read_settings(path: Path) -> Any:
         raise RecipeError(f"recipe {path} cannot be read: {why}") from error
 
 
-def load_recipe(path: Path) -> Recipe:
-    """A recipe from a YAML file. Raises RecipeError naming the file and the key."""
-    data = read_settings(path)
+def load_recipe(path: Path, data: Any = None) -> Recipe:
+    """A recipe from a YAML file, or from `data` that stands for it. Raises RecipeError naming the file and the key."""
+    data = read_settings(path) if data is None else data
     try:
         return parse_recipe(data)
     except RecipeError as error:
