@@ -10,6 +10,7 @@ import traceback
 import unicodedata
 import warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,12 @@ def run(folder, line):
     return code, out.getvalue(), err.getvalue()
 
 
+def named_output(line):
+    """What the command was asked to write; a mutated line may name another place than out."""
+    words = line.split(" ")
+    return next((value for word, value in pairwise(words) if word == "--out"), "out")
+
+
 def faults(code, printed, err, line, before, after):
     """Every law that was broken, in words."""
     yield from wrong_end(code, err, line, before, after)
@@ -133,8 +140,10 @@ def faults(code, printed, err, line, before, after):
     if strange:
         yield f"control characters {strange} printed: {err[:300]!r}"
     drawn = {f"small/{name}.png" for name in ("bills", "use", "frontier")} if "report" in line else ()
+    target = named_output(line)
     for name in before.keys() | after.keys():
         own = name == "out" or name.startswith(("out/", "out.partial", "out.search")) or name in drawn
+        own = own or (name not in before and (f"{name}/".startswith(f"{target}/") or target.startswith(f"{name}/")))
         if not own and before.get(name, "absent") != after.get(name, "absent"):
             yield f"{name} was changed" if name in before else f"{name} was written"
 
