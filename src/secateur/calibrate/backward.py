@@ -22,7 +22,6 @@ Read = Callable[[], Mapping[str, Tensor]]
 class BackwardSum(Statistic):
     """What backward passes of the language-model loss gave, summed over samples; no forward pass adds to it."""
 
-    backward: ClassVar[bool] = True
     reduction: ClassVar[Literal["mean", "sum"]] = "mean"  # of the loss over a sample's tokens
 
     def __init__(self, total: Tensor | None = None, samples: int = 0) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "Samples",
     "Seed",
     "check_names",
+    "column_option",
     "err",
     "hush",
     "interruptible",
@@ -49,6 +50,7 @@ __all__ = [
     "say",
     "screen",
     "show",
+    "text_option",
     "whole_numbers",
 ]
 
@@ -69,20 +71,22 @@ Trust = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
-Text = Annotated[
-    str,
-    typer.Option(
-        help="A .txt, .jsonl, .json, .csv or .parquet file (also .gz), datasets:NAME, or bundled.",
-        rich_help_panel=CALIBRATION,
-    ),
-]
-Column = Annotated[
-    str | None,
-    typer.Option(
-        help="Field of rows that holds the text; default is text, or messages by chat template.",
-        rich_help_panel=CALIBRATION,
-    ),
-]
+
+
+def text_option(panel: str) -> Any:
+    """The option of a text, in this panel of the help."""
+    known = "A .txt, .jsonl, .json, .csv or .parquet file (also .gz), datasets:NAME, or bundled."
+    return typer.Option(help=known, rich_help_panel=panel)
+
+
+def column_option(panel: str) -> Any:
+    """The option of the field that holds a row's text, in this panel of the help."""
+    field = "Field of rows that holds the text; default is text, or messages by chat template."
+    return typer.Option(help=field, rich_help_panel=panel)
+
+
+Text = Annotated[str, text_option(CALIBRATION)]
+Column = Annotated[str | None, column_option(CALIBRATION)]
 Length = Annotated[
     int | None,
     typer.Option(

@@ -17,11 +17,13 @@ from secateur.cli.console import (
     Resume,
     Trust,
     check_names,
+    column_option,
     err,
     progress,
     resumable,
     say,
     show,
+    text_option,
     whole_numbers,
 )
 from secateur.core.errors import DisagreementError
@@ -29,21 +31,8 @@ from secateur.core.errors import DisagreementError
 __all__ = ["bench", "evaluate", "export", "recover", "verify"]
 
 _TRAINING = "Training"
-Column = Annotated[
-    str | None,
-    typer.Option(
-        help="Field of rows that holds the text; default is text, or messages by chat template.", rich_help_panel=DATA
-    ),
-]
-
-
-_RecoverText = Annotated[
-    str,
-    typer.Option(
-        help="A .txt, .jsonl, .json, .csv or .parquet file (also .gz), datasets:NAME, or bundled.",
-        rich_help_panel=DATA,
-    ),
-]
+_Column = Annotated[str | None, column_option(DATA)]
+_RecoverText = Annotated[str, text_option(DATA)]
 _RecoverTeacher = Annotated[
     str | None, typer.Option(help="The dense model, to learn from its outputs too.", rich_help_panel=_TRAINING)
 ]
@@ -66,7 +55,7 @@ def recover(
     text: _RecoverText,
     out: Annotated[str, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)],
     teacher: _RecoverTeacher = None,
-    text_column: Column = None,
+    text_column: _Column = None,
     rank: _RecoverRank = 0,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.", rich_help_panel=_TRAINING)] = 200,
     batch: Annotated[int, typer.Option(min=1, help="Windows in a step.", rich_help_panel=_TRAINING)] = 4,
@@ -105,7 +94,7 @@ def evaluate(
     perplexity: Annotated[
         str | None, typer.Option(help="Text to measure it on, or bundled.", rich_help_panel=DATA)
     ] = None,
-    text_column: Column = None,
+    text_column: _Column = None,
     tasks: Annotated[
         list[Path] | None, typer.Option(help="A .jsonl file of questions; may be repeated.", rich_help_panel=DATA)
     ] = None,

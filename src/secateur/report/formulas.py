@@ -17,8 +17,8 @@ _HEAD = """# Formulas
 One formula stands in one place. If a paper changes one, change the file that its row names. This page is made from the
 `Formula:` lines of docstrings: `python -m secateur.report.formulas > docs/formulas.md`.
 
-W is `[out, in]`, W_ij the weight from input j to output i, X_j what input j holds over all calibration tokens,
-H the Gram matrix of the inputs, S a score (low goes first), r a ratio removed, L the loss.
+W is `[out, in]`, and W_ij the weight from input j to output i. X_j is what input j holds over all calibration tokens,
+and H the Gram matrix of the inputs. S is a score: low goes first. r is a ratio removed, and L the loss.
 
 | what | formula | from | file |
 |---|---|---|---|
