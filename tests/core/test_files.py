@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from secateur.core.files import (
     read_document,
     read_sealed,
     reserve,
+    room_beside,
     write_document,
     write_sealed,
 )
@@ -142,3 +144,22 @@ def test_reserved_bytes_are_there(tmp_path):
     assert (tmp_path / "a").stat().st_size == 5000
     with pytest.raises(OSError):
         reserve(tmp_path / "b", 1 << 60)
+
+
+def test_what_a_killed_process_left_is_cleared_up_and_what_a_live_one_holds_stays(tmp_path):
+    out = tmp_path / "out"
+    child = os.fork()
+    if not child:  # it dies while it writes, so that nothing of it is tidied
+        room = room_beside(out)
+        room.mkdir()
+        (room / "half").touch()
+        room_beside(out).touch()
+        os._exit(9)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 2
+    mine, other = room_beside(out), tmp_path / ".out.abc-1-2"
+    assert not list(tmp_path.iterdir())
+    for name in (mine, other, tmp_path / ".out2.txt"):
+        name.touch()
+    with new_folder(out) as folder:
+        assert {path.name for path in tmp_path.iterdir()} == {mine.name, other.name, ".out2.txt", folder.name}

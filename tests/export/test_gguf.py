@@ -156,7 +156,8 @@ def test_llama_cpp_gives_the_same_logits(tmp_path, made, quantize, far):
     ours = load(small, torch.float32)(torch.tensor([tokens])).logits[0].numpy()
     engine.close()
     distance = np.linalg.norm(theirs - ours) / np.linalg.norm(ours - ours.mean(1, keepdims=True))
-    assert distance < far and (theirs.argmax(1) == ours.argmax(1)).all()
+    same = (theirs.argmax(1) == ours.argmax(1)).mean()
+    assert distance < far and same >= (1 if quantize == "f32" else 0.8)  # a quantised model may decide a near tie
 
 
 def test_an_attention_without_heads_is_left_out_with_its_norm(shrunk, tmp_path):

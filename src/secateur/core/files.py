@@ -1,9 +1,11 @@
 """Files and folders: names checked before any work, written whole, JSON read with one clear refusal and sealed."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -35,7 +37,7 @@ _SEAL = "sha256"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _LONGEST = 255  # bytes of a file name
 _FREE = "free some space and rerun the command, with --resume where it has one"
-_SPARE = 20  # bytes that temporary names add
+_SPARE = 36  # bytes that temporary names add
 
 
 def check_output(out: Path, *, may_be_empty: bool = False) -> None:
@@ -98,8 +100,35 @@ def storage_errors(folder: Path) -> Iterator[None]:
 
 
 def room_beside(out: Path) -> Path:
-    """A name in the folder of `out` that nobody else has: nothing is created."""
-    return out.with_name(f".{out.name[:200]}.{secrets.token_hex(4)}")
+    """A name in the folder of `out` that nobody else has: nothing is created.
+
+    Names that processes of this machine left when they were killed are cleared up first.
+    """
+    stem = f".{out.name[:200]}.{_machine()}-"
+    with suppress(OSError):
+        for left in out.parent.glob(f"{glob.escape(stem)}*"):
+            process = left.name.removeprefix(stem).split("-")[0]
+            if process.isdecimal() and not _runs(int(process)):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return out.with_name(f"{stem}{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _machine() -> str:
+    """A name for this machine: a process is known by its number on one alone."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+
+
+def _runs(process: int) -> bool:
+    """Whether a process is there; where that cannot be told, it is."""
+    if os.name == "nt":  # a signal of 0 is no question there
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 @contextmanager
