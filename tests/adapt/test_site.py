@@ -39,7 +39,7 @@ def test_a_layer_cut_in_rows_and_in_columns_loses_both():
     both = Slice(rows=torch.tensor([0, 2, 5])).joined(Slice(columns=torch.tensor([1, 3])), "a")
     assert torch.equal(both.cut(weight), weight[[1, 3, 4]][:, [0, 2]]) and both.shape(6, 4) == (3, 2)
     assert torch.equal(both.cut(weight[:, 0]), weight[[1, 3, 4], 0])
-    with pytest.raises(InputError, match="two sites cut the rows of 'a'"):
+    with pytest.raises(InputError, match="two sites cut the same rows of 'a'"):
         both.joined(Slice(rows=torch.tensor([0])), "a")
     span = torch.arange(4)[:, None]
     square = site(rows={"q": span, "s": span}, columns={"s": span, "o": span})

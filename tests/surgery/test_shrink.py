@@ -52,5 +52,5 @@ def test_two_sites_may_cut_a_layer_in_rows_and_in_columns_but_not_twice_alike():
     assert torch.equal(sliced(weight, slices, "a.weight"), weight[[0, 1, 4, 5]][:, [2, 3]])
     assert sliced(torch.arange(6), slices, "a.bias").tolist() == [0, 1, 4, 5]
     third = Site("third", "channels", 5, 1, rows={"a": tail}, columns={"d": tail})
-    with pytest.raises(InputError, match="two sites cut the rows of 'a'"):
+    with pytest.raises(InputError, match="two sites cut the same rows of 'a'"):
         cut_slices([first, third], Cut({"first": (0,), "third": (1,)}))

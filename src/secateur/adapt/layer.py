@@ -13,7 +13,7 @@ from secateur.adapt.site import Slice
 from secateur.core.errors import ModelError
 from secateur.core.shapes import Weight
 
-__all__ = ["Layer"]
+__all__ = ["Layer", "cut_by_groups"]
 
 
 class _Storage(NamedTuple):
@@ -33,11 +33,23 @@ def _sizes(out: str, into: str) -> Callable[[Any, int, int], None]:
 
 
 def _settle_convolution(module: Any, rows: int, columns: int) -> None:
-    """Inputs are counted over all groups; a depthwise convolution has as many groups as it reads channels."""
+    """Inputs are counted over all groups; a convolution that is cut by whole groups has fewer of them."""
     each = columns // prod(module.kernel_size)
-    if module.groups > 1 and module.groups == module.in_channels:
+    if cut_by_groups(module):
         module.groups = rows // (module.out_channels // module.groups)
     module.in_channels, module.out_channels = each * module.groups, rows
+
+
+def cut_by_groups(module: Any) -> bool:
+    """Whether a grouped convolution is cut by whole groups, as a depthwise one is; others lose places of every group.
+
+    Whichever gives more units: its groups, or the channels that each of them reads.
+    """
+    return bool(module.groups > 1 and module.groups > module.in_channels // module.groups)
+
+
+def _settle_slopes(module: Any, rows: int, columns: int) -> None:
+    module.num_parameters = rows
 
 
 def _settle_norm(module: Any, rows: int, columns: int) -> None:
@@ -52,6 +64,11 @@ _CONVOLUTION = _Storage(
     lambda matrix, module: matrix.reshape(len(matrix), -1, *module.kernel_size),
     _settle_convolution,
 )
+_TRANSPOSED = _Storage(
+    lambda stored: stored.transpose(0, 1).flatten(1),
+    lambda matrix, module: matrix.reshape(len(matrix), -1, *module.kernel_size).transpose(0, 1),
+    _settle_convolution,
+)
 _NORM = _Storage(lambda stored: stored[:, None], lambda matrix, module: matrix[:, 0], _settle_norm)
 
 # The one place that knows how modules store weights.
@@ -61,9 +78,25 @@ _STORAGES: Mapping[type[nn.Module], _Storage] = {
     nn.Embedding: _EMBEDDING,
     nn.Conv1d: _CONVOLUTION,
     nn.Conv2d: _CONVOLUTION,
-    nn.BatchNorm1d: _NORM,
-    nn.BatchNorm2d: _NORM,
+    nn.Conv3d: _CONVOLUTION,
+    nn.ConvTranspose1d: _TRANSPOSED,
+    nn.ConvTranspose2d: _TRANSPOSED,
+    nn.ConvTranspose3d: _TRANSPOSED,
+    nn.modules.batchnorm._BatchNorm: _NORM,
+    nn.PReLU: _NORM._replace(settle=_settle_slopes),
 }
+
+
+def _bare(shape: torch.Size, axis: int) -> _Storage:
+    """A parameter or buffer that a model uses directly: rows along one of its dimensions."""
+    rest = [size for dim, size in enumerate(shape) if dim != axis]
+    return _Storage(
+        lambda stored: stored.movedim(axis, 0).reshape(shape[axis], -1),
+        lambda matrix, module: matrix.reshape(-1, *rest).movedim(0, axis),
+        lambda module, rows, columns: None,
+    )
+
+
 _STATISTICS = ("running_mean", "running_var")  # a batch norm's own, one a row
 
 
@@ -73,6 +106,7 @@ class Layer:
 
     A convolution is `[out, in / groups * kernel]`, a batch norm `[channels, 1]`, an embedding `[hidden, vocab]`.
     index: which matrix of a 3-D `parameter` (an expert's) this is; turned: it is stored as `[in, out]`.
+    axis: the dimension of a bare parameter or buffer, of a module of any kind, that holds the rows.
     Raises ModelError on modules of other kinds.
     """
 
@@ -81,11 +115,14 @@ class Layer:
     parameter: str = "weight"
     index: int | None = None
     turned: bool = False
+    axis: int | None = None
 
     @property
     def _storage(self) -> _Storage:
         if self.index is not None:
             return _TURNED if self.turned else _LINEAR
+        if self.axis is not None:
+            return _bare(self._held().shape, self.axis)
         for kind in type(self.module).__mro__:
             if kind in _STORAGES:
                 return _STORAGES[kind]
@@ -99,15 +136,24 @@ class Layer:
         """Whether the module stores `[in, out]` (GPT-2's Conv1D, embeddings)."""
         return self._storage.matrix is _TURNED.matrix
 
+    @property
+    def is_matrix(self) -> bool:
+        """Whether rows are made from columns: no norm, no slope, and no bare parameter."""
+        return self.axis is None and self._storage.matrix is not _NORM.matrix
+
     def _held(self) -> Tensor:
         """The weight as it is stored."""
-        held = self.module.get_parameter(self.parameter).detach()
+        held = getattr(self.module, self.parameter).detach()
         return held if self.index is None else held[self.index]
 
     @property
     def weight(self) -> Weight:
         """The weight as `[out, in]`."""
         return self._storage.matrix(self._held())
+
+    def seen(self, stored: Tensor) -> Tensor:
+        """A tensor of the weight's stored shape, such as its gradient, as `[out, in]`."""
+        return self._storage.matrix(stored if self.index is None else stored[self.index])
 
     def set_weight(self, weight: Weight) -> None:
         """Overwrite the module's weight from `[out, in]`, in its own dtype and layout."""
@@ -116,7 +162,8 @@ class Layer:
     @property
     def bias(self) -> Tensor | None:
         """The bias `[out]`, where there is one."""
-        bias = None if self.index is not None else getattr(self.module, "bias", None)
+        bare = self.index is not None or self.axis is not None
+        bias = None if bare else getattr(self.module, "bias", None)
         return None if bias is None else bias.detach()
 
     def set_bias(self, bias: Tensor) -> None:
@@ -137,11 +184,14 @@ class Layer:
         if self.index is not None:
             raise ModelError(f"{self.name} shares a parameter with other matrices, which all have one shape")
         module: Any = self.module
+        held = getattr(module, self.parameter)
         stored = self._storage.stored(weight, module).contiguous()
-        setattr(module, self.parameter, nn.Parameter(stored, requires_grad=False))
+        if isinstance(held, nn.Parameter):
+            stored = nn.Parameter(stored, requires_grad=held.requires_grad)
+        self._storage.settle(module, *weight.shape)  # reads the storage, which has the old shape till here
+        setattr(module, self.parameter, stored)
         if bias is not None:
-            module.bias = nn.Parameter(bias, requires_grad=False)
-        self._storage.settle(module, *weight.shape)
+            module.bias = nn.Parameter(bias, requires_grad=held.requires_grad)
 
     def reshape_(self, rows: int, columns: int) -> None:
         """Take another shape `[out, in]`, without values."""
@@ -150,8 +200,12 @@ class Layer:
 
     def cut_(self, gone: Slice) -> None:
         """Take these rows and columns off the weight, and the rows off whatever else the module has one of a row."""
-        bias = self.bias
-        self.replace_(gone.cut(self.weight), None if bias is None else gone.cut(bias))
+        if getattr(self.module, self.parameter) is None:  # a norm without a weight of its own
+            module: Any = self.module
+            self._storage.settle(module, len(gone.kept(module.num_features, 1)[0]), 1)
+        else:
+            bias = self.bias
+            self.replace_(gone.cut(self.weight), None if bias is None else gone.cut(bias))
         for name in _STATISTICS:
             values = getattr(self.module, name, None)
             if isinstance(values, torch.Tensor):

@@ -65,13 +65,10 @@ class Slice(NamedTuple):
     columns: Int[Tensor, " gone"] | None = None
 
     def joined(self, other: "Slice", layer: str) -> "Slice":
-        """Both cuts of one layer. Raises InputError where both cut the same dimension: one would be lost."""
-        for name, mine, its in zip(self._fields, self, other, strict=True):
-            if mine is not None and its is not None:
-                raise InputError(f"two sites cut the {name} of {layer!r}: one site should name all that go together")
+        """Both cuts of one layer. Raises InputError where both remove the same row or column."""
         return Slice(
-            self.rows if other.rows is None else other.rows,
-            self.columns if other.columns is None else other.columns,
+            _joined(self.rows, other.rows, f"rows of {layer!r}"),
+            _joined(self.columns, other.columns, f"columns of {layer!r}"),
         )
 
     def shape(self, rows: int, columns: int) -> tuple[int, int]:
@@ -94,6 +91,15 @@ class Slice(NamedTuple):
         return tensor
 
 
+def _joined(mine: Tensor | None, its: Tensor | None, what: str) -> Tensor | None:
+    if mine is None or its is None:
+        return its if mine is None else mine
+    both = torch.cat([mine, its]).unique()
+    if len(both) < len(mine) + len(its):
+        raise InputError(f"two sites cut the same {what}: one site should name all that go together")
+    return both
+
+
 def _others(gone: Tensor | None, size: int) -> Tensor:
     stays = torch.ones(size, dtype=torch.bool)
     if gone is not None:
@@ -108,8 +114,9 @@ def site_slices(site: Site, kept: tuple[int, ...]) -> dict[str, Slice]:
     """
     if kept and kept[-1] >= site.count:
         raise InputError(f"cut of site {site.name!r} keeps units up to {kept[-1]}, but it has {site.count}")
-    if not kept and site.kind == "ffn":
-        raise InputError(f"cut of site {site.name!r} keeps no channel: remove the block instead")
+    if not kept and site.kind in ("ffn", "channels"):
+        remedy = "remove the block instead" if site.kind == "ffn" else "keep one at least"
+        raise InputError(f"cut of site {site.name!r} keeps no channel: {remedy}")
     gone = _others(torch.tensor(kept, dtype=torch.long), site.count)
     parts = {name: Slice(rows=index[gone].flatten().sort().values) for name, index in site.rows.items()}
     for name, index in site.columns.items():

@@ -10,7 +10,7 @@ from typing import NamedTuple
 __all__ = ["Formula", "formula_page", "formulas"]
 
 _ROOT = Path(__file__).parents[1]
-_FOLDERS = ("score", "solve", "train", "allocate")
+_FOLDERS = ("convnet", "score", "solve", "train", "allocate", "images")
 _LINE = re.compile(r"Formula: (.+) \[(.+)\]$", re.MULTILINE)
 _HEAD = """# Formulas
 

@@ -1,0 +1,1 @@
+"""Networks that read pictures: from a name to a pruned network that loads anywhere."""

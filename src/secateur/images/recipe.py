@@ -1,0 +1,99 @@
+"""NetworkRecipe: what is removed from a network, by which score, and what is repaired."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from secateur.core.budget import Budget, parse_budget
+from secateur.core.errors import InputError
+from secateur.images.repair import Repair
+from secateur.registry import Row, Table, check_name
+from secateur.score.filters import ChannelScore
+
+__all__ = ["CHANNEL_METHODS", "NetworkRecipe"]
+
+CHANNEL_METHODS: "Table[Callable[..., ChannelScore]]" = Table(
+    "method",
+    {
+        "l1": Row("secateur.score.filters:FilterNorm", "Filters of the smallest absolute sum (Li et al. 2017)."),
+        "l2": Row("secateur.score.filters:L2", "Filters of the smallest norm."),
+        "group-l2": Row("secateur.score.filters:GroupNorm", "Channels whose weights, read and made, are smallest."),
+        "bn-scale": Row("secateur.score.filters:BNScale", "The smallest batch-norm scales (Liu et al. 2017)."),
+        "fpgm": Row("secateur.score.filters:FPGM", "Filters nearest to all others (He et al. 2019)."),
+        "lamp": Row("secateur.score.filters:LAMP", "Squared norm relative to what is larger (Lee et al. 2021)."),
+        "taylor": Row(
+            "secateur.score.filters:TaylorChannels", "The loss's first-order change (Molchanov et al. 2019)."
+        ),
+        "refit": Row("secateur.score.filters:GroupNorm", "As group-l2; then least squares on what is kept."),
+        "random": Row("secateur.score.filters:RandomChannels", "Channels at random: what any score must beat."),
+    },
+    group="secateur.channel_scores",
+)
+_REPAIRS = ("auto", "none", "norms", "refit")
+_ALLOCATORS = ("uniform", "global")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRecipe:
+    """How to prune a network.
+
+    method: which score chooses the channels. budget: what may be left, such as 0.5-macs (half of
+    the dense network's), 300M-macs, 2M-params or 8M-bytes. allocator: uniform removes the same
+    share at every site, global the lowest scores of all. repair: none, norms (batch norms), refit
+    (batch norms and the layers that read removed channels), or auto: refit for method refit, else
+    norms where there are pictures. sites: all, or inner: not those that residual additions tie
+    together. exempt: names of sites that stay. multiple: widths are rounded down to it.
+    least: share of its channels that every site keeps. samples: pictures that calibrate.
+    """
+
+    method: str = "refit"
+    budget: str = "0.5-macs"
+    allocator: str = "uniform"
+    repair: str = "auto"
+    sites: str = "all"
+    exempt: tuple[str, ...] = ()
+    multiple: int = 1
+    least: float = 0.1
+    samples: int = 128
+    seed: int = 0
+    damp: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse fields outside their range."""
+        check_name("method", self.method, list(CHANNEL_METHODS))
+        _ = self.limit
+        for name, value, known in (
+            ("repair", self.repair, _REPAIRS),
+            ("allocator", self.allocator, _ALLOCATORS),
+            ("sites", self.sites, ("all", "inner")),
+        ):
+            if value not in known:
+                raise InputError(f"{name} {value!r} is unknown; known are {', '.join(known)}")
+        if self.multiple < 1 or not 0 <= self.least <= 1 or self.samples < 1 or not self.damp >= 0:
+            raise InputError("pruning needs multiple and samples of at least 1, least in 0..1 and damp of at least 0")
+
+    @property
+    def limit(self) -> Budget:
+        """The budget; a limit up to 1 is a share of the dense network's."""
+        budget = parse_budget(self.budget)
+        if budget.unit == "ms":
+            raise InputError(f"budget {self.budget!r}: networks are pruned to macs, params or bytes")
+        return budget
+
+    @property
+    def score(self) -> ChannelScore:
+        """The score that chooses channels."""
+        return CHANNEL_METHODS[self.method]()
+
+    def repaired(self, *, pictures: bool) -> Repair | None:
+        """What is repaired; None where nothing is. Raises InputError where that needs pictures and there are none."""
+        kind = self.repair
+        if kind == "auto":
+            kind = "refit" if self.method == "refit" else "norms" if pictures else "none"
+        if kind != "none" and not pictures:
+            raise InputError(f"repair {kind} needs pictures: give --images DIR or .zip, or --repair none")
+        return None if kind == "none" else Repair(refit=kind == "refit", damp=self.damp)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self) | {"exempt": list(self.exempt)}
