@@ -11,21 +11,22 @@ from secateur.cli import main as module
 from secateur.cli.main import app
 
 OPTIONS = {
-    "prune": "--allocator --budget --calibration --dtype --json --length --method --out --pattern --ratio --ratios "
-    "--resume --round-to --samples --save-dtype --seed --text-column --trust-remote-code model",
+    "prune": "--allocator --budget --calibration --dtype --exempt --factory --images --json --length --method --out "
+    "--pattern --ratio --ratios --repair --resume --round-to --samples --save-dtype --seed --sites --test "
+    "--text-column --trust-remote-code --weights model",
     "allocate": "--allocator --budget --calibration --figures --json --length --out --ratio --samples --seed "
     "--text-column --trust-remote-code model",
     "search": "--calibration --eval-samples --figures --json --length --out --population --ratio --samples --seed "
     "--space --storage --text-column --trials --trust-remote-code --workers model",
     "run": "--json --out --resume --trust-remote-code recipe",
-    "evaluate": "--dtype --json --length --limit --perplexity --stride --tasks --text-column --trust-remote-code "
-    "--windows model",
+    "evaluate": "--dtype --factory --images --json --length --limit --perplexity --stride --tasks --text-column "
+    "--trust-remote-code --weights --windows model",
     "methods": "--json",
     "recover": "--batch --json --length --out --rank --rate --resume --seed --steps --teacher --text "
     "--text-column --trust-remote-code model",
-    "verify": "--json --trust-remote-code dense pruned",
-    "bench": "--batch --engine --json --new-tokens --prompt --rounds --trust-remote-code dense pruned",
-    "export": "--json --out --quantize --to --trust-remote-code folder",
+    "verify": "--factory --json --trust-remote-code dense pruned",
+    "bench": "--batch --engine --factory --json --new-tokens --prompt --rounds --trust-remote-code dense pruned",
+    "export": "--factory --json --out --quantize --to --trust-remote-code folder",
 }
 
 

@@ -1,7 +1,8 @@
 import pytest
 
 from secateur.core.errors import InputError, RecipeError
-from secateur.images.recipe import CHANNEL_METHODS, NetworkRecipe
+from secateur.images.recipe import NetworkRecipe
+from secateur.run.methods import CHANNEL_METHODS
 from secateur.score.filters import ChannelScore
 
 
@@ -17,7 +18,7 @@ def test_every_method_makes_a_score(name):
         ({"budget": "half"}, "should look like"),
         ({"budget": "5-ms"}, "macs, params or bytes"),
         ({"repair": "all"}, "repair 'all' is unknown"),
-        ({"allocator": "owl"}, "known are uniform, global"),
+        ({"allocator": "owl"}, "allocator 'owl' is unknown"),
         ({"multiple": 0}, "at least 1"),
         ({"least": 1.5}, r"in 0\.\.1"),
     ],

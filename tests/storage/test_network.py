@@ -9,7 +9,7 @@ from convnet.networks import EXAMPLE, NETWORKS, made
 from secateur.convnet.structure import describe_channels
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError, ModelError
-from secateur.storage.network import Network, Preprocessing, Removal, is_network, open_network, save_network
+from secateur.storage.network import Network, Preprocessing, Removal, open_network, save_network
 
 
 def cut(kind):
@@ -102,11 +102,6 @@ def test_weights_come_from_a_file_that_holds_tensors_alone(tmp_path):
 def test_names_that_make_no_network_are_refused(name, words):
     with pytest.raises(ModelError, match=words):
         open_network(name, weights="none")
-
-
-def test_names_of_networks_are_told_from_those_of_language_models(tmp_path):
-    assert all(map(is_network, ("timm:resnet18", "torchvision:resnet18", "bundled:efficientnet-lite0", "a.b:net")))
-    assert not any(map(is_network, ("bundled:smollm2", "org/name", "model.gguf", str(tmp_path), "C:/x:y/z")))
 
 
 @pytest.mark.parametrize("fields", [{"size": 0}, {"crop": 0.0}, {"mean": (0.5, 0.5)}, {"std": (1.0, 1.0, 0.0)}])

@@ -9,7 +9,15 @@ from secateur.cli.console import AMOUNT, MACHINE, OUTPUT, WHAT
 from secateur.evaluate.choices import DTYPES, ENGINES
 from secateur.export.formats import FORMATS
 from secateur.registry import check_name
-from secateur.run.methods import ALLOCATORS, METHODS, PATTERNS, SAVE_DTYPES, check_pattern
+from secateur.run.methods import (
+    ALLOCATORS,
+    CHANNEL_ALLOCATORS,
+    CHANNEL_METHODS,
+    METHODS,
+    PATTERNS,
+    SAVE_DTYPES,
+    check_pattern,
+)
 
 __all__ = ["AllocatorName", "DType", "Engines", "Format", "Method", "Pattern", "SaveDType", "one_of"]
 
@@ -38,7 +46,15 @@ def _check_engines(names: str) -> None:
         check_name("engine", name, ENGINES)
 
 
-Method = Annotated[str, one_of("method", METHODS.lines, "Pruning method; `secateur methods` lists them.", WHAT)]
+Method = Annotated[
+    str | None,
+    one_of(
+        "method",
+        lambda: {**CHANNEL_METHODS.lines(), **METHODS.lines()},
+        "Pruning method; `secateur methods` lists them. Default is sparsegpt, or refit for networks.",
+        WHAT,
+    ),
+]
 Pattern = Annotated[
     str | None,
     one_of(
@@ -50,7 +66,13 @@ Pattern = Annotated[
     ),
 ]
 AllocatorName = Annotated[
-    str, one_of("allocator", ALLOCATORS.lines, "How ratios differ between layers: uniform, owl, knapsack, ...", AMOUNT)
+    str,
+    one_of(
+        "allocator",
+        lambda: {**CHANNEL_ALLOCATORS, **ALLOCATORS.lines()},
+        "How ratios differ between layers: uniform, owl, knapsack, ...; uniform or global for networks.",
+        AMOUNT,
+    ),
 ]
 DType = Annotated[
     str, one_of("dtype", lambda: DTYPES, "Compute in auto (float32 on a CPU), float32 or bfloat16.", MACHINE)

@@ -26,7 +26,17 @@ from secateur.cli.console import (
     text_option,
     whole_numbers,
 )
-from secateur.core.errors import DisagreementError
+from secateur.cli.images import (
+    Factory,
+    Weights,
+    bench_network,
+    evaluate_network,
+    export_network,
+    refuse,
+    verify_network,
+)
+from secateur.core.errors import DisagreementError, InputError
+from secateur.images.names import is_network
 
 __all__ = ["bench", "evaluate", "export", "recover", "verify"]
 
@@ -47,6 +57,24 @@ _RecoverLength = Annotated[
         help="Tokens in a window; default is 512, or the model's positions if fewer.",
         rich_help_panel=_TRAINING,
     ),
+]
+_Perplexity = Annotated[str | None, typer.Option(help="Text to measure it on, or bundled.", rich_help_panel=DATA)]
+_Tasks = Annotated[
+    list[Path] | None, typer.Option(help="A .jsonl file of questions; may be repeated.", rich_help_panel=DATA)
+]
+_Limit = Annotated[int | None, typer.Option(min=1, help="First rows of each task only.", rich_help_panel=DATA)]
+_Window = Annotated[
+    int | None,
+    typer.Option(
+        min=2, help="Tokens in a window; default is 1024, or the model's positions if fewer.", rich_help_panel=DATA
+    ),
+]
+_Stride = Annotated[
+    int | None, typer.Option(min=1, help="Tokens between windows; default is no overlap.", rich_help_panel=DATA)
+]
+_Windows = Annotated[int | None, typer.Option(min=1, help="First perplexity windows only.", rich_help_panel=DATA)]
+_Pictures = Annotated[
+    str | None, typer.Option(help="Pictures with classes, for a network's top-1.", rich_help_panel=DATA)
 ]
 
 
@@ -91,35 +119,26 @@ def recover(
 
 def evaluate(
     model: Model,
-    perplexity: Annotated[
-        str | None, typer.Option(help="Text to measure it on, or bundled.", rich_help_panel=DATA)
-    ] = None,
+    perplexity: _Perplexity = None,
     text_column: _Column = None,
-    tasks: Annotated[
-        list[Path] | None, typer.Option(help="A .jsonl file of questions; may be repeated.", rich_help_panel=DATA)
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="First rows of each task only.", rich_help_panel=DATA)
-    ] = None,
-    length: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            help="Tokens in a window; default is 1024, or the model's positions if fewer.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
-    stride: Annotated[
-        int | None, typer.Option(min=1, help="Tokens between windows; default is no overlap.", rich_help_panel=DATA)
-    ] = None,
-    windows: Annotated[
-        int | None, typer.Option(min=1, help="First perplexity windows only.", rich_help_panel=DATA)
-    ] = None,
+    tasks: _Tasks = None,
+    limit: _Limit = None,
+    length: _Window = None,
+    stride: _Stride = None,
+    windows: _Windows = None,
+    images: _Pictures = None,
+    weights: Weights = "auto",
+    factory: Factory = None,
     dtype: DType = "auto",
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure perplexity and zero-shot accuracy."""
+    """Measure perplexity and zero-shot accuracy, or the top-1 accuracy of a network that reads pictures."""
+    if is_network(model):
+        refuse(model, {"perplexity": perplexity, "tasks": tasks}, "is for language models")
+        evaluate_network(model, images, weights=weights, factory=factory, as_json=as_json)
+        return
+    refuse(model, {"images": images}, "is for networks that read pictures")
     check_names(model)
     from secateur.evaluate.measure import measure
     from secateur.storage.source import resolve
@@ -141,10 +160,14 @@ def evaluate(
 def verify(
     dense: Annotated[str, typer.Argument(help="The model that was pruned.")],
     pruned: Annotated[str, typer.Argument(help="The folder `prune` wrote.")],
+    factory: Factory = None,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Check that a smaller model computes the same as the dense one with zeros. Exit code 1 if not."""
+    if is_network(dense):
+        verify_network(dense, pruned, factory=factory, as_json=as_json)
+        return
     check_names(dense)
     check_names(pruned)
     from secateur.evaluate.agreement import verify_folders
@@ -173,10 +196,14 @@ def export(
     quantize: Annotated[
         str, typer.Option(help="Of gguf: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0.", rich_help_panel=OUTPUT)
     ] = "f32",
+    factory: Factory = None,
     as_json: AsJson = False,
     trust_remote_code: Trust = False,
 ) -> None:
     """Write a model in another format."""
+    if is_network(folder):
+        export_network(folder, to, out, factory=factory, as_json=as_json)
+        return
     check_names(folder, out)
     from secateur.export.convert import convert
     from secateur.storage.source import resolve
@@ -198,13 +225,27 @@ def bench(
     rounds: Annotated[
         int, typer.Option(min=1, help="Turns each model takes; medians are reported.", rich_help_panel=DATA)
     ] = 3,
+    factory: Factory = None,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Time both models side by side."""
+    sizes = whole_numbers("batch", batch, "1,8")
+    if is_network(dense):
+        bench_network(
+            dense,
+            pruned,
+            engines=engine.split(","),
+            batches=sizes,
+            rounds=max(rounds, 10),
+            factory=factory,
+            as_json=as_json,
+        )
+        return
+    if "openvino" in engine.split(","):
+        raise InputError(f"openvino times networks that read pictures, and {dense} is none")
     check_names(dense)
     check_names(pruned)
-    sizes = whole_numbers("batch", batch, "1,8")
     from secateur.evaluate.bench import bench as run_bench
     from secateur.storage.source import resolve
 

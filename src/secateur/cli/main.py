@@ -33,6 +33,7 @@ from secateur.cli.heads import heads
 from secateur.cli.lottery import lottery
 from secateur.cli.prune import methods, prune, prune_by
 from secateur.core.errors import SecateurError
+from secateur.images.names import is_network
 
 __all__ = ["app", "main", "run"]
 
@@ -54,7 +55,8 @@ def run(
     from secateur.run.recipe import load_recipe, read_settings
 
     data, flags = read_settings(recipe), dict[str, bool]()
-    if isinstance(data, dict) and str(data.get("command")).split() == ["prune"]:
+    plain = isinstance(data, dict) and str(data.get("command")).split() == ["prune"]
+    if plain and not is_network(str(data.get("model"))):
         from secateur.cli.recipes import plain_recipe
 
         fields, flags = plain_recipe(data)

@@ -11,6 +11,7 @@ from rich.table import Table
 from secateur.cli.choices import AllocatorName, DType, Method, Pattern, SaveDType
 from secateur.cli.console import (
     AMOUNT,
+    CALIBRATION,
     OUTPUT,
     RESUME,
     WHAT,
@@ -19,7 +20,6 @@ from secateur.cli.console import (
     Length,
     Model,
     Resume,
-    Samples,
     Seed,
     Text,
     Trust,
@@ -29,20 +29,31 @@ from secateur.cli.console import (
     say,
     screen,
 )
+from secateur.cli.images import Exempt, Factory, Images, Repair, Sites, Test, Weights, open_by, prune_network, refuse
+from secateur.images.names import is_network
 
 __all__ = ["methods", "prune", "prune_by"]
 
 
 _RoundTo = Annotated[
-    int, typer.Option(min=1, help="Keep FFN channels in multiples of this number.", rich_help_panel=WHAT)
+    int | None,
+    typer.Option(
+        min=1, help="Keep channels in multiples of this number. Default is 8, or 1 for networks.", rich_help_panel=WHAT
+    ),
+]
+_Samples = Annotated[
+    int | None,
+    typer.Option(min=1, help="Calibration texts or pictures. Default is 16, or 128.", rich_help_panel=CALIBRATION),
 ]
 _Ratio = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="Share of the weights to remove; n:m patterns fix it.", rich_help_panel=AMOUNT),
 ]
 _Budget = Annotated[
-    str | None, typer.Option(help="Size to reach instead of a ratio: 100M-params, ...", rich_help_panel=AMOUNT)
+    str | None,
+    typer.Option(help="Size to reach instead of a ratio: 100M-params, 0.5-macs, ...", rich_help_panel=AMOUNT),
 ]
+_Out = Annotated[str, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)]
 _Ratios = Annotated[
     Path | None,
     typer.Option(help="A file that `secateur allocate` wrote; overrides --allocator.", rich_help_panel=AMOUNT),
@@ -52,57 +63,75 @@ _Ratios = Annotated[
 def prune(
     model: Model,
     *,
-    method: Method = "sparsegpt",
+    method: Method = None,
     pattern: Pattern = None,
-    round_to: _RoundTo = 8,
+    sites: Sites = "all",
+    exempt: Exempt = None,
+    repair: Repair = "auto",
+    round_to: _RoundTo = None,
     ratio: _Ratio = None,
     budget: _Budget = None,
     allocator: AllocatorName = "uniform",
     ratios: _Ratios = None,
     calibration: Text = "bundled",
     text_column: Column = None,
-    samples: Samples = 16,
+    samples: _Samples = None,
     length: Length = None,
     seed: Seed = 0,
-    out: Annotated[str, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)],
+    images: Images = None,
+    test: Test = None,
+    out: _Out,
     save_dtype: SaveDType = "auto",
     resume: Resume = False,
     as_json: AsJson = False,
+    weights: Weights = "auto",
+    factory: Factory = None,
     dtype: DType = "auto",
     trust_remote_code: Trust = False,
 ) -> None:
-    """Prune MODEL and save it as a transformers folder. Blocks of different sizes load after `import secateur`."""
+    """Prune MODEL and save it as a folder. What transformers cannot load by itself loads after `import secateur`.
+
+    MODEL may also be a network that reads pictures: timm:NAME, torchvision:NAME, bundled:efficientnet-lite0,
+    package.module:factory or a folder that prune wrote.
+    """
+    if is_network(model):
+        kept = {"pattern": pattern, "ratio": ratio, "ratios": ratios, "text-column": text_column, "length": length}
+        refuse(model, kept | {"resume": resume}, "is for language models")
+        chosen: dict[str, Any] = {"method": method, "budget": budget, "multiple": round_to, "samples": samples}
+        chosen |= {"allocator": allocator, "repair": repair, "sites": sites, "exempt": tuple(exempt or ())}
+        chosen |= {"seed": seed}
+        prune_network(open_by(model, weights, factory), out, chosen, images=images, test=test, as_json=as_json)
+        return
+    refuse(model, {"images": images, "test": test, "exempt": exempt}, "is for networks that read pictures")
     check_names(model, Path(out))
     from secateur.run.recipe import parse_recipe  # torch takes seconds to import: not for --help
 
-    settings = {
-        "method": method,
-        "ratio": ratio,
-        "pattern": pattern,
-        "budget": budget,
-        "allocator": allocator,
-        "ratios": _ratios(ratios),
-        "round_to": round_to,
-        "calibration": {
-            "source": calibration,
-            "samples": samples,
-            "length": length,
-            "seed": seed,
-            "text_column": text_column,
-        },
-        "dtype": dtype,
-        "save_dtype": save_dtype,
-    }
+    drawn = {"samples": samples or 16, "length": length, "seed": seed, "text_column": text_column}
+    settings: dict[str, Any] = {"method": method or "sparsegpt", "pattern": pattern, "round_to": round_to or 8}
+    settings |= {"ratio": ratio, "budget": budget, "allocator": allocator, "ratios": _ratios(ratios)}
+    settings |= {"calibration": {"source": calibration, **drawn}, "dtype": dtype, "save_dtype": save_dtype}
     prune_by(parse_recipe(settings), model, out, resume=resume, trust=trust_remote_code, as_json=as_json)
 
 
 def methods(as_json: AsJson = False) -> None:
     """List methods, scores, solvers and patterns with one line each."""
-    from secateur.run.methods import ALLOCATORS, METHODS, PATTERNS, SCORES, SOLVERS
+    from secateur.run.methods import (
+        ALLOCATORS,
+        CHANNEL_ALLOCATORS,
+        CHANNEL_METHODS,
+        METHODS,
+        PATTERNS,
+        REPAIRS,
+        SCORES,
+        SOLVERS,
+    )
 
     rows = {
         **{table.kind: table.lines() for table in (METHODS, SCORES, SOLVERS, ALLOCATORS)},
         "pattern": dict(PATTERNS),
+        "network method": CHANNEL_METHODS.lines(),
+        "network allocator": dict(CHANNEL_ALLOCATORS),
+        "network repair": dict(REPAIRS),
     }
     if as_json:
         typer.echo(json.dumps(rows, indent=2))

@@ -13,5 +13,6 @@ ENGINES: Mapping[str, str] = {
     "torch": "transformers in float32",
     "torch-bfloat16": "transformers in bfloat16",
     "onnxruntime": "an ONNX export; needs secateur[onnx]",
+    "openvino": "an ONNX export, of networks that read pictures",
     "llama.cpp": "a GGUF export, one sequence at a time; needs secateur[llamacpp]",
 }

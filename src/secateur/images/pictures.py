@@ -92,8 +92,11 @@ def _classes(names: Sequence[str]) -> Tensor | None:
 def _decoded(data: bytes, name: str, preprocessing: Preprocessing) -> Tensor:
     """One picture as `[channels, size, size]`, normalised."""
     import numpy
-    from PIL import Image
 
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise InputError("reading pictures needs Pillow: pip install 'secateur[images]'") from error
     size = preprocessing.size
     try:
         with Image.open(io.BytesIO(data)) as picture:

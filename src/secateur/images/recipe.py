@@ -1,36 +1,16 @@
 """NetworkRecipe: what is removed from a network, by which score, and what is repaired."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from secateur.core.budget import Budget, parse_budget
 from secateur.core.errors import InputError
 from secateur.images.repair import Repair
-from secateur.registry import Row, Table, check_name
+from secateur.registry import check_name
+from secateur.run.methods import CHANNEL_ALLOCATORS, CHANNEL_METHODS, CHANNEL_SITES, REPAIRS
 from secateur.score.filters import ChannelScore
 
-__all__ = ["CHANNEL_METHODS", "NetworkRecipe"]
-
-CHANNEL_METHODS: "Table[Callable[..., ChannelScore]]" = Table(
-    "method",
-    {
-        "l1": Row("secateur.score.filters:FilterNorm", "Filters of the smallest absolute sum (Li et al. 2017)."),
-        "l2": Row("secateur.score.filters:L2", "Filters of the smallest norm."),
-        "group-l2": Row("secateur.score.filters:GroupNorm", "Channels whose weights, read and made, are smallest."),
-        "bn-scale": Row("secateur.score.filters:BNScale", "The smallest batch-norm scales (Liu et al. 2017)."),
-        "fpgm": Row("secateur.score.filters:FPGM", "Filters nearest to all others (He et al. 2019)."),
-        "lamp": Row("secateur.score.filters:LAMP", "Squared norm relative to what is larger (Lee et al. 2021)."),
-        "taylor": Row(
-            "secateur.score.filters:TaylorChannels", "The loss's first-order change (Molchanov et al. 2019)."
-        ),
-        "refit": Row("secateur.score.filters:GroupNorm", "As group-l2; then least squares on what is kept."),
-        "random": Row("secateur.score.filters:RandomChannels", "Channels at random: what any score must beat."),
-    },
-    group="secateur.channel_scores",
-)
-_REPAIRS = ("auto", "none", "norms", "refit")
-_ALLOCATORS = ("uniform", "global")
+__all__ = ["NetworkRecipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +43,11 @@ class NetworkRecipe:
         check_name("method", self.method, list(CHANNEL_METHODS))
         _ = self.limit
         for name, value, known in (
-            ("repair", self.repair, _REPAIRS),
-            ("allocator", self.allocator, _ALLOCATORS),
-            ("sites", self.sites, ("all", "inner")),
+            ("repair", self.repair, REPAIRS),
+            ("allocator", self.allocator, CHANNEL_ALLOCATORS),
+            ("sites", self.sites, CHANNEL_SITES),
         ):
-            if value not in known:
-                raise InputError(f"{name} {value!r} is unknown; known are {', '.join(known)}")
+            check_name(name, value, known)
         if self.multiple < 1 or not 0 <= self.least <= 1 or self.samples < 1 or not self.damp >= 0:
             raise InputError("pruning needs multiple and samples of at least 1, least in 0..1 and damp of at least 0")
 

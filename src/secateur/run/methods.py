@@ -10,11 +10,16 @@ from secateur.registry import Row, Table, nearest
 if TYPE_CHECKING:  # these import torch
     from secateur.allocate.problem import Allocator
     from secateur.core.protocols import Score, Solver
+    from secateur.score.filters import ChannelScore
 
 __all__ = [
     "ALLOCATORS",
+    "CHANNEL_ALLOCATORS",
+    "CHANNEL_METHODS",
+    "CHANNEL_SITES",
     "METHODS",
     "PATTERNS",
+    "REPAIRS",
     "SAVE_DTYPES",
     "SCORES",
     "SOLVERS",
@@ -96,6 +101,37 @@ ALLOCATORS: "Table[Callable[..., Allocator]]" = Table(
     },
     group="secateur.allocators",
 )
+CHANNEL_METHODS: "Table[Callable[..., ChannelScore]]" = Table(
+    "method",
+    {
+        "l1": Row("secateur.score.filters:FilterNorm", "Filters of the smallest absolute sum (Li et al. 2017)."),
+        "l2": Row("secateur.score.filters:L2", "Filters of the smallest norm."),
+        "group-l2": Row("secateur.score.filters:GroupNorm", "Channels whose weights, read and made, are smallest."),
+        "bn-scale": Row("secateur.score.filters:BNScale", "The smallest batch-norm scales (Liu et al. 2017)."),
+        "fpgm": Row("secateur.score.filters:FPGM", "Filters nearest to all others (He et al. 2019)."),
+        "lamp": Row("secateur.score.filters:LAMP", "Squared norm relative to what is larger (Lee et al. 2021)."),
+        "taylor": Row(
+            "secateur.score.filters:TaylorChannels", "The loss's first-order change (Molchanov et al. 2019)."
+        ),
+        "refit": Row("secateur.score.filters:GroupNorm", "As group-l2; then least squares on what is kept."),
+        "random": Row("secateur.score.filters:RandomChannels", "Channels at random: what any score must beat."),
+    },
+    group="secateur.channel_scores",
+)
+CHANNEL_ALLOCATORS: Mapping[str, str] = {
+    "uniform": "the same share at every site",
+    "global": "the lowest scores of all sites",
+}
+CHANNEL_SITES: Mapping[str, str] = {
+    "all": "every site",
+    "inner": "not channels that residual additions tie together",
+}
+REPAIRS: Mapping[str, str] = {
+    "auto": "refit for method refit; else norms where there are pictures",
+    "none": "weights stay as they are",
+    "norms": "batch norms are corrected",
+    "refit": "batch norms are corrected, and what reads removed channels is solved by least squares",
+}
 PATTERNS: Mapping[str, str] = {
     "unstructured": "a share of each matrix, anywhere",
     "row": "the same share of every output row",

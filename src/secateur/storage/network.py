@@ -17,7 +17,7 @@ from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document, write_document
 from secateur.storage.sealed import load_sealed, save_sealed
 
-__all__ = ["Network", "Preprocessing", "Removal", "is_network", "open_network", "save_network"]
+__all__ = ["Network", "Preprocessing", "Removal", "open_network", "save_network"]
 
 _DOCUMENT, _WEIGHTS = "network.json", "model.safetensors"
 _IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -78,16 +78,6 @@ class Network:
         """One picture of noise, in the shape that the network reads."""
         shape = (1, len(self.preprocessing.mean), self.preprocessing.size, self.preprocessing.size)
         return torch.rand(shape, generator=torch.Generator().manual_seed(0))
-
-
-def is_network(name: str | Path) -> bool:
-    """Whether a name is that of a network rather than of a language model or an encoder."""
-    text = str(name)
-    if text.startswith(("timm:", "torchvision:")) or text == "bundled:efficientnet-lite0":
-        return True
-    if (Path(text) / _DOCUMENT).is_file():
-        return True
-    return bool(_IMPORT.fullmatch(text)) and not text.startswith(("bundled:", "datasets:")) and not Path(text).exists()
 
 
 def open_network(

@@ -1,12 +1,14 @@
 """MODEL as users write it (folder, hub name, .gguf, bundled:smollm2) to a folder, and models and tokenizers from it."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -23,6 +25,7 @@ from secateur.core.errors import ModelError
 from secateur.core.files import read_document
 from secateur.storage.gguf import convert_gguf
 from secateur.storage.loading import HEADLESS, check_report, check_sizes, first_line, quiet
+from secateur.storage.network import open_network
 from secateur.storage.resize import shrinkable
 
 __all__ = [
@@ -185,13 +188,22 @@ def _described(model: PreTrainedModel) -> Structure:
 
 
 def load(
-    model: str | Path | Source, dtype: torch.dtype | None = None, *, trust_remote_code: bool = False
-) -> PreTrainedModel:
+    model: str | Path | Source,
+    dtype: torch.dtype | None = None,
+    *,
+    trust_remote_code: bool = False,
+    factory: str | Callable[..., nn.Module] | None = None,
+) -> Any:
     """A model folder, hub name, .gguf file or bundled:smollm2, whatever sizes its blocks have.
 
     It gets the class its config names in `architectures`, task head included; a decoder whose config names none
-    is a language model. dtype None keeps the checkpoint's own. Raises ModelError when it cannot be loaded.
+    is a language model. dtype None keeps the checkpoint's own. A folder of a pruned network that reads pictures
+    gives that network; factory is what made it, where that is code of yours. Raises ModelError when it cannot be
+    loaded.
     """
+    if not isinstance(model, Source) and (Path(model) / "network.json").is_file():
+        network = open_network(model, factory=factory).model
+        return network if dtype is None else network.to(dtype)
     source = resolve(model, trusted=trust_remote_code)
     config = read_config(source)
     return load_as_saved(source, dtype) if config.architectures else load_with_head(source, dtype)

@@ -1,0 +1,22 @@
+"""Which names are those of networks: told without importing torch."""
+
+import re
+from pathlib import Path
+
+__all__ = ["is_network"]
+
+_IMPORT = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
+
+
+def is_network(name: str | Path) -> bool:
+    """Whether a name is that of a network rather than of a language model or an encoder.
+
+    timm:NAME, torchvision:NAME, bundled:efficientnet-lite0, an import path such as
+    package.module:factory, or a folder that holds network.json.
+    """
+    text = str(name)
+    if text.startswith(("timm:", "torchvision:")) or text == "bundled:efficientnet-lite0":
+        return True
+    if (Path(text) / "network.json").is_file():
+        return True
+    return bool(_IMPORT.fullmatch(text)) and not text.startswith(("bundled:", "datasets:")) and not Path(text).exists()

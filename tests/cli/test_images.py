@@ -1,0 +1,97 @@
+import json
+import zipfile
+
+import pytest
+import torch
+
+import secateur
+from conftest import run as in_process
+from convnet.networks import EXAMPLE, made
+from images.test_pictures import picture
+
+FACTORY = "cli.test_images:factory"
+
+
+def factory():
+    """What a user has: a network, and how it wants its pictures."""
+    model = made("Gated")
+    model.default_cfg = {"input_size": (3, 8, 8)}
+    return model
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    return lambda *args: in_process(monkeypatch, capsys, *args)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        for number in range(10):
+            archive.writestr(f"{number % 5}/{number}.png", picture(number * 20, 10, 8))
+    return str(tmp_path / "pictures.zip")
+
+
+def test_a_network_is_pruned_verified_evaluated_timed_and_loaded(run, pictures, tmp_path):
+    out = str(tmp_path / "out")
+    code, said, _ = run(
+        "prune", FACTORY, "--budget", "0.6-params", "--images", pictures, "--test", pictures, "--out", out
+    )
+    assert code == 0 and "parameters before" in said and "top-1 on 10 pictures" in said
+    assert f"next: secateur verify {FACTORY} {out}" in said
+    code, said, _ = run("verify", FACTORY, out, "--factory", FACTORY, "--json")
+    assert code == 0 and json.loads(said)["same"]
+    code, said, _ = run("evaluate", out, "--factory", FACTORY, "--images", pictures, "--json")
+    assert code == 0 and json.loads(said)["pictures"] == 10
+    code, said, _ = run("bench", FACTORY, out, "--factory", FACTORY, "--json")
+    assert code == 0 and json.loads(said)["torch batch 1"]["times_faster"] > 0
+    small = secateur.load(out, factory=factory)
+    assert (
+        small(EXAMPLE).shape == (2, 5)
+        and secateur.load(out, torch.float64, factory=factory).head.weight.dtype == torch.float64
+    )
+    code, _, said = run("evaluate", out, "--images", pictures)
+    assert code == 2 and f"--factory {FACTORY}" in said
+
+
+def test_a_recipe_prunes_a_network(run, pictures, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"command: prune\nmodel: {FACTORY}\nmethod: l1\nbudget: 0.7-macs\nround_to: 2\nout: {tmp_path}/out\n"
+    )
+    code, _, said = run("run", str(recipe))
+    assert code == 0, said
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["recipe"]["multiple"] == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (("prune", FACTORY, "--ratio", "0.5", "--out", "x"), "--ratio is for language models"),
+        (("prune", FACTORY, "--method", "wanda", "--out", "x"), "method 'wanda' is unknown"),
+        (("prune", FACTORY, "--out", "x"), "needs pictures"),
+        (("prune", FACTORY, "--method", "l1", "--allocator", "owl", "--out", "x"), "allocator 'owl' is unknown"),
+        (("prune", FACTORY, "--method", "l1", "--budget", "1k-macs", "--out", "x"), "out of reach"),
+        (("prune", "no.such:thing", "--method", "l1", "--out", "x"), "not installed"),
+        (("prune", "bundled:smollm2", "--images", "x", "--out", "x"), "--images is for networks"),
+        (("evaluate", FACTORY), "give --images"),
+        (("evaluate", FACTORY, "--perplexity", "bundled"), "--perplexity is for language models"),
+        (("export", FACTORY, "--to", "gguf", "--out", "x"), "written as onnx"),
+        (("bench", "bundled:smollm2", "bundled:smollm2", "--engine", "openvino"), "openvino times networks"),
+    ],
+)
+def test_what_does_not_fit_is_refused(run, line, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, said = run(*line)
+    assert code == 2 and words in said and not list(tmp_path.iterdir()), said
+
+
+def test_folders_that_are_no_pair_differ(run, pictures, tmp_path):
+    out = tmp_path / "out"
+    run("prune", FACTORY, "--method", "l1", "--budget", "0.6-params", "--out", str(out))
+    cut = json.loads((out / "cut.json").read_text())
+    name = max(cut, key=lambda site: len(cut[site]))
+    cut[name] = cut[name][1:]
+    (out / "cut.json").write_text(json.dumps(cut))
+    code, _, said = run("verify", FACTORY, str(out), "--factory", FACTORY)
+    assert code == 2 and "come from another network" in said

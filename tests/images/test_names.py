@@ -1,0 +1,6 @@
+from secateur.images.names import is_network
+
+
+def test_names_of_networks_are_told_from_those_of_language_models(tmp_path):
+    assert all(map(is_network, ("timm:resnet18", "torchvision:resnet18", "bundled:efficientnet-lite0", "a.b:net")))
+    assert not any(map(is_network, ("bundled:smollm2", "org/name", "model.gguf", str(tmp_path), "C:/x:y/z")))
