@@ -20,7 +20,7 @@ LAYERS = {
     "calibrate": 3,
     "score": 4,
     "solve": 4,
-    "train": 4,
+    "train": 4.5,
     "surgery": 4,
     "evaluate": 6,
     "export": 5,

@@ -95,3 +95,20 @@ def test_folders_that_are_no_pair_differ(run, pictures, tmp_path):
     (out / "cut.json").write_text(json.dumps(cut))
     code, _, said = run("verify", FACTORY, str(out), "--factory", FACTORY)
     assert code == 2 and "come from another network" in said
+
+
+def test_a_network_learns_widths_and_is_finetuned(run, pictures, tmp_path):
+    out, again = str(tmp_path / "out"), str(tmp_path / "again")
+    drawn = ("--images", pictures, "--test", pictures, "--epochs", 2, "--batch", 4)
+    code, said, err = run("train", FACTORY, *drawn, "--target", "0.7-macs", "--round-to", 1, "--out", out)
+    assert code == 0 and "MACs before" in said and "soft network" in said and "top-1 on 10 pictures" in said, err
+    code, said, _ = run("train", out, "--factory", FACTORY, "--method", "finetune", *drawn, "--out", again, "--json")
+    assert code == 0 and json.loads(said)["tested"] == 10
+    for line, words in (
+        (("train", FACTORY, *drawn, "--target", "5M-params", "--out", "x"), "share of the MACs"),
+        (("train", FACTORY, *drawn, "--method", "wheel", "--out", "x"), "trains nothing"),
+        (("train", "bundled:smollm2", *drawn, "--out", "x"), "no network that reads pictures"),
+        (("train", FACTORY, *drawn, "--out", out), "already exists"),
+    ):
+        code, _, said = run(*line)
+        assert code == 2 and words in said

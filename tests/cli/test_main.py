@@ -24,6 +24,8 @@ OPTIONS = {
     "methods": "--json",
     "recover": "--batch --json --length --out --rank --rate --resume --seed --steps --teacher --text "
     "--text-column --trust-remote-code model",
+    "train": "--batch --classes --distill --epochs --factory --images --json --method --out --rate --resume "
+    "--round-to --seed --target --teacher --test --weights model",
     "verify": "--factory --json --trust-remote-code dense pruned",
     "bench": "--batch --engine --factory --json --new-tokens --prompt --rounds --trust-remote-code dense pruned",
     "export": "--factory --json --out --quantize --to --trust-remote-code folder",
@@ -176,7 +178,7 @@ def test_commands_stand_in_groups_and_prune_is_first():
     assert groups == {
         "Prune language models": ["prune", "allocate", "search", "run", "methods"],
         "Use a pruned model": ["evaluate", "verify", "bench", "recover", "export"],
-        "Other models": ["lottery", "heads", "forest"],
+        "Other models": ["train", "lottery", "heads", "forest"],
     }
 
 

@@ -3,14 +3,15 @@ import torch
 from torch import nn
 
 from secateur.core.errors import NumericalError
-from secateur.train.loop import Loop, Schedule
+from secateur.train.loop import Loop, Schedule, adamw
 
 BATCHES = [torch.full((1, 2), number) for number in range(6)]
 
 
 def loop(start=3.0, steps=6):
     weight = nn.Parameter(torch.tensor([start]), requires_grad=False)
-    return Loop([weight], lambda ids: (weight * (1 + ids.float().mean())).square().sum(), Schedule(steps, 0.1))
+    objective = lambda ids: (weight * (1 + ids.float().mean())).square().sum()  # noqa: E731
+    return Loop(objective, adamw([weight], Schedule(steps, 0.1)))
 
 
 def run(made, saved=None, batches=BATCHES):
@@ -38,6 +39,6 @@ def test_what_was_stopped_anywhere_goes_on_with_the_same_bits():
 
 def test_a_loss_that_is_no_number_names_its_step():
     weight = nn.Parameter(torch.ones(1))
-    broken = Loop([weight], lambda ids: weight.sum() * float("nan"), Schedule(2, 0.1))
+    broken = Loop(lambda ids: weight.sum() * float("nan"), adamw([weight], Schedule(2, 0.1)))
     with pytest.raises(NumericalError, match="the loss is nan at step 0"):
         broken.step(BATCHES[0])

@@ -7,8 +7,26 @@ from typing import Annotated, Any
 
 import typer
 
-from secateur.cli.console import CALIBRATION, MACHINE, WHAT, err, say, show
+from secateur.cli.console import (
+    AMOUNT,
+    CALIBRATION,
+    DATA,
+    MACHINE,
+    OUTPUT,
+    RESUME,
+    WHAT,
+    AsJson,
+    Resume,
+    err,
+    progress,
+    resumable,
+    say,
+    show,
+)
+from secateur.core.budget import parse_budget
 from secateur.core.errors import DisagreementError, InputError
+from secateur.core.files import check_output
+from secateur.images.names import is_network
 
 __all__ = [
     "Exempt",
@@ -24,9 +42,11 @@ __all__ = [
     "open_by",
     "prune_network",
     "refuse",
+    "train",
     "verify_network",
 ]
 
+_TRAINING = "Training"
 Images = Annotated[
     str | None, typer.Option(help="Folder or .zip of pictures that calibrate.", rich_help_panel=CALIBRATION)
 ]
@@ -59,11 +79,17 @@ def refuse(model: str, given: dict[str, Any], why: str) -> None:
             raise InputError(f"--{option} {why}, and {model} is none")
 
 
-def open_by(model: str, weights: str, factory: str | None) -> Any:
+def open_by(model: str, weights: str, factory: str | None, classes: int | None = None) -> Any:
     """Open a network by what the command line says of it."""
     from secateur.storage.network import open_network
 
-    return open_network(model, weights=weights, factory=factory)
+    if not is_network(model):
+        raise InputError(
+            f"{model!r} is no network that reads pictures: give timm:NAME, torchvision:NAME, "
+            "bundled:efficientnet-lite0, package.module:factory or a folder that prune wrote"
+        )
+    arguments = None if classes is None else {"num_classes": classes}
+    return open_network(model, weights=weights, factory=factory, arguments=arguments)
 
 
 def prune_network(
@@ -88,6 +114,89 @@ def prune_network(
     if kept := result["not_refitted"]:
         say(f"{len(kept)} layers were not refitted, such as {next(iter(kept))}: {next(iter(kept.values()))}")
     say(f"next: secateur verify {shlex.join([network.source, out])}")
+
+
+_Trained = Annotated[str, typer.Argument(help="timm:NAME, torchvision:NAME, package.module:factory or a folder.")]
+_Pictures = Annotated[
+    str, typer.Option(help="Folder or .zip of pictures, a folder for each class.", rich_help_panel=DATA)
+]
+_Tested = Annotated[str | None, typer.Option(help="Other pictures, to measure top-1.", rich_help_panel=DATA)]
+_Out = Annotated[str, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)]
+_Training = Annotated[
+    str, typer.Option(help="s2h learns widths and weights, finetune weights alone.", rich_help_panel=WHAT)
+]
+_Target = Annotated[str, typer.Option(help="What s2h leaves of the network, such as 0.3-macs.", rich_help_panel=AMOUNT)]
+_Multiple = Annotated[int, typer.Option(min=1, help="Widths are multiples of this number.", rich_help_panel=AMOUNT)]
+_Distill = Annotated[str, typer.Option(help="Of s2h: both, weights or none.", rich_help_panel=_TRAINING)]
+_Epochs = Annotated[int, typer.Option(min=1, help="Rounds through the pictures.", rich_help_panel=_TRAINING)]
+_Batch = Annotated[int, typer.Option(min=2, help="Pictures in a step.", rich_help_panel=_TRAINING)]
+_Rate = Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=_TRAINING)]
+_Teacher = Annotated[
+    str | None, typer.Option(help="Of finetune: a network to learn from too.", rich_help_panel=_TRAINING)
+]
+_Seed = Annotated[int, typer.Option(min=0, help="Fixes order, shifts and mirrors.", rich_help_panel=_TRAINING)]
+_Classes = Annotated[
+    int | None, typer.Option(min=2, help="Classes of a network that is made anew.", rich_help_panel=MACHINE)
+]
+
+
+def train(
+    model: _Trained,
+    *,
+    method: _Training = "s2h",
+    target: _Target = "0.5-macs",
+    round_to: _Multiple = 4,
+    images: _Pictures,
+    test: _Tested = None,
+    distill: _Distill = "both",
+    epochs: _Epochs = 20,
+    batch: _Batch = 64,
+    rate: _Rate = 0.1,
+    teacher: _Teacher = None,
+    seed: _Seed = 0,
+    out: _Out,
+    resume: Resume = False,
+    as_json: AsJson = False,
+    weights: Weights = "auto",
+    factory: Factory = None,
+    classes: _Classes = None,
+) -> None:
+    """Train a network that reads pictures: prune it while it learns (s2h), or recover a pruned one (finetune)."""
+    check_output(Path(out), may_be_empty=True)
+    from secateur.images.train import NetworkTraining, train_network
+    from secateur.train.s2h import SoftToHardSettings
+
+    widths = SoftToHardSettings(target=_share(target), divisor=round_to, distill=distill)
+    settings: Any = {"method": method, "epochs": epochs, "batch": batch, "rate": rate, "seed": seed}
+    network = open_by(model, weights, factory, classes)
+    guide = None if teacher is None else open_by(teacher, "auto", factory, classes)
+    training: Any = NetworkTraining(**settings, widths=widths)
+    data: Any = {"images": images, "test": test}
+    with resumable(RESUME), progress("training steps") as bar:
+        result = train_network(network, out, training, **data, teacher=guide, resume=resume, progress=bar)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        _tell_training(result, out)
+
+
+def _tell_training(result: dict[str, Any], out: str) -> None:
+    last = result["history"][-1]
+    if "macs" in result:
+        say("{}: {:,.1f}M MACs before, {:,.1f}M after".format(out, *(value / 1e6 for value in result["macs"])))
+        say("held-out accuracy: soft network {soft:.3f}, hard network {hard:.3f}".format(**last))
+    else:
+        say(f"{out}: trained; held-out accuracy {last['hard']:.3f}")
+    if result["top1"] is not None:
+        say(f"top-1 on {result['tested']:,} pictures: {result['top1']:.3f}")
+
+
+def _share(target: str) -> float:
+    """The share of MACs that a target such as 0.3-macs names."""
+    budget = parse_budget(target)
+    if budget.unit != "macs" or budget.limit > 1:
+        raise InputError(f"target {target!r} should be a share of the MACs, such as 0.3-macs")
+    return budget.limit
 
 
 def evaluate_network(model: str, images: str | None, *, weights: str, factory: str | None, as_json: bool) -> None:

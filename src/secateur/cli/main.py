@@ -30,6 +30,7 @@ from secateur.cli.console import (
 from secateur.cli.finished import bench, evaluate, export, recover, verify
 from secateur.cli.forest import forest
 from secateur.cli.heads import heads
+from secateur.cli.images import train
 from secateur.cli.lottery import lottery
 from secateur.cli.prune import methods, prune, prune_by
 from secateur.core.errors import SecateurError
@@ -87,7 +88,7 @@ def run(
 _GROUPS: Mapping[str, Sequence[Callable[..., None]]] = {
     "Prune language models": (prune, allocate, search, run, methods),
     "Use a pruned model": (evaluate, verify, bench, recover, export),
-    "Other models": (lottery,),
+    "Other models": (train, lottery),
 }
 app = typer.Typer(
     cls=Commands,

@@ -20,7 +20,7 @@ __all__ = ["FinishedBlock", "RunFolder"]
 _PLAN, _FINISHED, _MODEL = "plan.json", "finished.json", "model"
 _FILES = re.compile(r"(plan|finished|gradients|allocation)\.json|(hidden-\d{5,}|training)\.safetensors")
 _INSIDE = {"blocks": re.compile(r"\d{5,}\.safetensors"), "gradients": re.compile(r".+\.safetensors")}
-_UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(json|safetensors)")  # a file under the name it is written by
+_UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{6}-\d+-[0-9a-f]{8}\.(json|safetensors)")  # as it is written
 
 
 class FinishedBlock(NamedTuple):
@@ -102,6 +102,13 @@ class RunFolder:
             parts = [part for part in self.path.iterdir() if part.name not in (_PLAN, _MODEL) and part.name[0] != "."]
             if not any(part.is_file() or any(part.iterdir()) for part in parts):
                 self._remove()
+        self._opened = False
+        self._lock.release()
+
+    def discard(self) -> None:
+        """Remove a run that another process finishes."""
+        with storage_errors(self.path):
+            self._remove()
         self._opened = False
         self._lock.release()
 

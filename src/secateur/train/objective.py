@@ -1,14 +1,17 @@
-"""Objectives: the next token, and what a teacher says of it."""
+"""Objectives: the next token or the class of a picture, and what a teacher says of it."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from transformers import PreTrainedModel
 
 from secateur.core.errors import InputError
 from secateur.core.shapes import TokenIds
 
-__all__ = ["NextToken"]
+__all__ = ["Classes", "NextToken"]
 
 
 class NextToken:
@@ -41,3 +44,38 @@ class NextToken:
             log_target=True,
         )
         return (1 - self.teaching) * loss + self.teaching * guided
+
+
+class Classes:
+    """Cross-entropy of pictures' classes, mixed with the divergence from a teacher's distribution.
+
+    Formula: L = (1 - t) CE(p, y) + t KL(q || p), q the teacher's [Hinton et al. 2015]
+    """
+
+    def __init__(self, model: nn.Module, teacher: nn.Module | None = None, teaching: float = 0.5) -> None:
+        """teaching: the teacher's share of the loss."""
+        self.model, self.teacher, self.teaching = model, teacher, teaching
+
+    def __call__(self, batch: Any) -> Tensor:
+        """The loss of `(pixels, classes)`, nats a picture."""
+        pixels, classes = batch
+        logits = self.model.train()(pixels)
+        loss = cross_entropy(logits, classes)
+        if self.teacher is None or self.teaching == 0:
+            return loss
+        with torch.no_grad():
+            taught = log_softmax(self.teacher.eval()(pixels), dim=-1)
+        guided = kl_div(log_softmax(logits, dim=-1), taught, reduction="batchmean", log_target=True)
+        return (1 - self.teaching) * loss + self.teaching * guided
+
+    def after(self, step: int) -> None:
+        """Nothing follows a step."""
+
+    def state(self) -> dict[str, Tensor]:
+        """The network's buffers: statistics of batch norms change as it trains."""
+        return {name: value.clone() for name, value in self.model.named_buffers()}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `state` gave."""
+        for name, value in self.model.named_buffers():
+            value.copy_(tensors[name])

@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 from secateur.adapt.structure import Structure
 from secateur.core.errors import InputError
-from secateur.train.loop import Loop, Schedule
+from secateur.train.loop import Loop, Schedule, adamw
 from secateur.train.objective import NextToken
 from secateur.train.parametrizations import Changes
 
@@ -52,4 +52,4 @@ class Trainer:
         self.model, self.training = structure.model, training
         objective = NextToken(self.model, teacher, training.teaching)
         self.changes = Changes(structure.layers, training.rank)
-        self.loop = Loop(self.changes.parameters, objective, Schedule(training.steps, training.peak))
+        self.loop = Loop(objective, adamw(self.changes.parameters, Schedule(training.steps, training.peak)))
