@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 TORCHVISION = (
     "alexnet vgg11 vgg16_bn resnet18 resnet34 resnet50 resnext50_32x4d wide_resnet50_2 squeezenet1_0 squeezenet1_1 "
@@ -33,7 +34,7 @@ TIMM = (
 SECONDS = 300
 
 
-def build(name):
+def build(name: str) -> tuple[Any, Any]:
     """A network with random weights, and one input of its size."""
     import torch
 
@@ -44,11 +45,12 @@ def build(name):
     return network.model, network.example
 
 
-def params_of(model):
+def params_of(model: Any) -> int:
+    """Parameters of a network."""
     return sum(value.numel() for value in model.parameters())
 
 
-def ours(name):
+def ours(name: str) -> dict[str, Any]:
     """Cut half of every site's channels; the cut itself raises where masked and shrunk differ."""
     import torch
 
@@ -82,7 +84,7 @@ def ours(name):
     }
 
 
-def theirs(name):
+def theirs(name: str) -> dict[str, Any]:
     """Torch-Pruning at the same ratio with its magnitude pruner, and its own counts."""
     import torch
     import torch_pruning
@@ -104,7 +106,7 @@ def theirs(name):
     return {"macs": after / before, "params": params_of(model) / params, "seconds": seconds}
 
 
-def in_child(tool, name):
+def in_child(tool: str, name: str) -> dict[str, Any]:
     """One network by one tool in a process of its own: what hangs is ended."""
     command = [sys.executable, __file__, "--one", tool, name]
     try:
@@ -113,11 +115,12 @@ def in_child(tool, name):
         return {"failed": f"no end after {SECONDS} s"}
     lines = done.stdout.strip().splitlines()
     if done.returncode == 0 and lines:
-        return json.loads(lines[-1])
+        result: dict[str, Any] = json.loads(lines[-1])
+        return result
     return {"failed": (done.stderr.strip().splitlines() or ["killed"])[-1][:200]}
 
 
-def main():
+def main() -> None:
     """Every network by both tools; the table is written after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", nargs=2)

@@ -1,6 +1,7 @@
 """Public names for type checkers; tests/test_init.py keeps them equal to the table in __init__.py."""
 
 from secateur.calibrate.data import Calibration as Calibration
+from secateur.convnet.structure import describe_channels as describe_channels
 from secateur.core.errors import SecateurError as SecateurError
 from secateur.core.mask import Masks as Masks
 from secateur.evaluate.agreement import verify_folders as verify_folders
@@ -18,6 +19,11 @@ from secateur.heads.scoring import Scoring as Scoring
 from secateur.heads.scoring import score_heads as score_heads
 from secateur.heads.task_model import DataOptions as DataOptions
 from secateur.heads.task_model import open_task_model as open_task_model
+from secateur.images.prune import prune_channels_ as prune_channels_
+from secateur.images.prune import prune_network as prune_network
+from secateur.images.recipe import NetworkRecipe as NetworkRecipe
+from secateur.images.train import NetworkTraining as NetworkTraining
+from secateur.images.train import train_network as train_network
 from secateur.lottery.certificate import certify as certify
 from secateur.lottery.log_pruning import find_ticket as find_ticket
 from secateur.lottery.plan import Lottery as Lottery
@@ -31,6 +37,9 @@ from secateur.run.recover import recover as recover
 from secateur.run.result import Result as Result
 from secateur.search.study import Search as Search
 from secateur.search.study import search_ratios as search_ratios
+from secateur.storage.network import open_network as open_network
 from secateur.storage.source import load as load
 from secateur.train.classifier import Finetuning as Finetuning
 from secateur.train.recover import Training as Training
+from secateur.train.s2h import SoftToHard as SoftToHard
+from secateur.train.s2h import SoftToHardSettings as SoftToHardSettings

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from secateur.adapt.layer import Layer
@@ -14,6 +17,9 @@ from secateur.convnet.labels import NOTHING, varying
 from secateur.convnet.trace import Trace
 
 __all__ = ["Grouped", "channel_layers", "channel_sites"]
+
+
+_Numbers = Int64[np.ndarray, "..."]
 
 
 class _Slot(NamedTuple):
@@ -51,22 +57,33 @@ def channel_sites(layers: Mapping[str, Layer], traced: Trace) -> list[Grouped]:
     and what stands alone in its site, is left out: it could never be removed.
     """
     slots = list(_slots(layers, traced))
-    places: dict[int, dict[int, list[int]]] = {}
-    for number, slot in enumerate(slots):
-        for place, group in enumerate(slot.groups.tolist()):
-            if group != NOTHING:
-                places.setdefault(group, {}).setdefault(number, []).append(place)
-    families: dict[tuple[tuple[int, int], ...], list[int]] = {}
-    for group, unit in places.items():
-        families.setdefault(tuple((number, len(unit[number])) for number in sorted(unit)), []).append(group)
-    sites: list[Grouped] = []
-    for signature, groups in families.items():
-        used = [number for number, _ in signature]
-        if len(groups) > 1 and _makes(slots, layers, used) and any(not slots[number].rows for number in used):
-            groups.sort(key=lambda group: places[group][used[0]])
-            site = _site(slots, used, [places[group] for group in groups], layers)
-            sites.append(Grouped(site, torch.tensor(groups)))
+    group = np.concatenate([slot.groups.numpy() for slot in slots])
+    number = np.repeat(np.arange(len(slots)), [len(slot.groups) for slot in slots])
+    place = np.concatenate([np.arange(len(slot.groups)) for slot in slots])
+    order = np.lexsort((place, number, group))  # unit after unit, each in the order of layers
+    order = order[group[order] != NOTHING]
+    group, number, place = group[order], number[order], place[order]
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    families: dict[bytes, list[tuple[int, int]]] = {}
+    for start, end in pairwise([*starts.tolist(), len(group)]):
+        families.setdefault(number[start:end].tobytes(), []).append((start, end))
+    units = [_Units(group, number, place, spans) for spans in families.values()]
+    sites = [
+        Grouped(_site(slots, own, layers), torch.from_numpy(own.groups))
+        for own in sorted(units, key=lambda own: (own.numbers[0], own.places[0, 0]))
+        if len(own.groups) > 1 and _can_go(slots, layers, set(own.numbers.tolist()))
+    ]
     return _named(sites)
+
+
+class _Units:
+    """Units that take equally many places of the same slots: `places` `[count, entries]`, `numbers` `[entries]`."""
+
+    def __init__(self, group: _Numbers, number: _Numbers, place: _Numbers, spans: list[tuple[int, int]]) -> None:
+        first, end = spans[0]
+        index = np.array([start for start, _ in spans])[:, None] + np.arange(end - first)
+        index = index[np.argsort(place[index[:, 0]], kind="stable")]
+        self.numbers, self.groups, self.places = number[first:end], group[index[:, 0]], place[index]
 
 
 def _slots(layers: Mapping[str, Layer], traced: Trace) -> Iterator[_Slot]:
@@ -81,23 +98,24 @@ def _slots(layers: Mapping[str, Layer], traced: Trace) -> Iterator[_Slot]:
             yield _Slot(name, True, groups.reshape(len(groups), -1)[:, 0], 1)
 
 
-def _makes(slots: list[_Slot], layers: Mapping[str, Layer], used: list[int]) -> bool:
-    """Whether some convolution or linear layer makes the channels."""
-    return any(slots[number].rows and layers[slots[number].layer].is_matrix for number in used)
+def _can_go(slots: list[_Slot], layers: Mapping[str, Layer], used: set[int]) -> bool:
+    """Whether some convolution or linear layer makes the channels, and something reads them."""
+    made = any(slots[number].rows and layers[slots[number].layer].is_matrix for number in used)
+    return made and any(not slots[number].rows for number in used)
 
 
-def _site(slots: list[_Slot], used: list[int], units: list[dict[int, list[int]]], layers: Mapping[str, Layer]) -> Site:
+def _site(slots: list[_Slot], units: _Units, layers: Mapping[str, Layer]) -> Site:
     rows: dict[str, Tensor] = {}
     columns: dict[str, Tensor] = {}
-    for number in used:
+    for number in dict.fromkeys(units.numbers.tolist()):
         slot = slots[number]
-        index = torch.tensor([unit[number] for unit in units])
+        index = torch.from_numpy(units.places[:, units.numbers == number])
         index = (index[:, :, None] * slot.each + torch.arange(slot.each)).flatten(1)
         (rows if slot.rows else columns)[slot.layer] = index
     maker = next(name for name in rows if layers[name].is_matrix)
     weights = sum(index.shape[1] * _width(layers[name], 1) for name, index in rows.items())
     weights += sum(index.shape[1] * _width(layers[name], 0) for name, index in columns.items())
-    return Site(maker, "channels", len(units), weights, rows, columns)
+    return Site(maker, "channels", len(units.groups), weights, rows, columns)
 
 
 def _width(layer: Layer, dim: int) -> int:
