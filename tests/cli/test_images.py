@@ -67,9 +67,15 @@ def test_a_recipe_prunes_a_network(run, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (("prune", FACTORY, "--ratio", "0.5", "--out", "x"), "--ratio is for language models"),
+        (("prune", FACTORY, "--ratio", "0.5", "--out", "x"), "--ratio goes with --pattern"),
         (("prune", FACTORY, "--method", "wanda", "--out", "x"), "method 'wanda' is unknown"),
         (("prune", FACTORY, "--out", "x"), "needs pictures"),
+        (("prune", FACTORY, "--pattern", "2:4", "--out", "x"), "needs pictures"),
+        (
+            ("prune", FACTORY, "--pattern", "channels", "--method", "magnitude", "--ratio", 0.5, "--out", "x"),
+            "language",
+        ),
+        (("prune", FACTORY, "--pattern", "row", "--method", "magnitude", "--out", "x"), "no ratio given"),
         (("prune", FACTORY, "--method", "l1", "--allocator", "owl", "--out", "x"), "allocator 'owl' is unknown"),
         (("prune", FACTORY, "--method", "l1", "--budget", "1k-macs", "--out", "x"), "out of reach"),
         (("prune", "no.such:thing", "--method", "l1", "--out", "x"), "not installed"),
@@ -112,3 +118,11 @@ def test_a_network_learns_widths_and_is_finetuned(run, pictures, tmp_path):
     ):
         code, _, said = run(*line)
         assert code == 2 and words in said
+
+
+def test_zeros_go_into_a_network(run, pictures, tmp_path):
+    drawn = ("--images", pictures, "--test", pictures)
+    code, said, err = run("prune", FACTORY, "--pattern", "row", "--ratio", 0.5, *drawn, "--out", tmp_path / "out")
+    assert code == 0 and "zeros in" in said and "top-1 on 10" in said and "1 layers were left" in said, err
+    small = secateur.load(tmp_path / "out", factory=factory)
+    assert float((small.project.weight == 0).float().mean()) == 0.5

@@ -42,6 +42,7 @@ __all__ = [
     "open_by",
     "prune_network",
     "refuse",
+    "sparsify_network",
     "train",
     "verify_network",
 ]
@@ -76,7 +77,7 @@ def refuse(model: str, given: dict[str, Any], why: str) -> None:
     """Refuse options that this kind of model does not take."""
     for option, value in given.items():
         if value not in (None, False, [], ()):
-            raise InputError(f"--{option} {why}, and {model} is none")
+            raise InputError(f"--{option} {why}: {model} takes no --{option}")
 
 
 def open_by(model: str, weights: str, factory: str | None, classes: int | None = None) -> Any:
@@ -114,6 +115,24 @@ def prune_network(
     if kept := result["not_refitted"]:
         say(f"{len(kept)} layers were not refitted, such as {next(iter(kept))}: {next(iter(kept.values()))}")
     say(f"next: secateur verify {shlex.join([network.source, out])}")
+
+
+def sparsify_network(
+    network: Any, out: str, settings: dict[str, Any], *, images: str | None, test: str | None, as_json: bool
+) -> None:
+    """Put zeros into a network and print how many."""
+    from secateur.images.prune import sparsify_network as run_sparsify
+    from secateur.run.recipe import parse_recipe
+
+    result = run_sparsify(network, out, parse_recipe(settings), images=images, test=test)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    say(f"{out}: {result['sparsity']:.2%} zeros in {len(result['layers'])} layers; {result['seconds']:.1f} s")
+    if skipped := result["skipped"]:
+        say(f"{len(skipped)} layers were left, such as {next(iter(skipped))}: {next(iter(skipped.values()))}")
+    if "top1" in result:
+        say("top-1 on {} pictures: {:.3f} before, {:.3f} after".format(result["tested"], *result["top1"]))
 
 
 _Trained = Annotated[str, typer.Argument(help="timm:NAME, torchvision:NAME, package.module:factory or a folder.")]

@@ -29,7 +29,19 @@ from secateur.cli.console import (
     say,
     screen,
 )
-from secateur.cli.images import Exempt, Factory, Images, Repair, Sites, Test, Weights, open_by, prune_network, refuse
+from secateur.cli.images import (
+    Exempt,
+    Factory,
+    Images,
+    Repair,
+    Sites,
+    Test,
+    Weights,
+    open_by,
+    prune_network,
+    refuse,
+    sparsify_network,
+)
 from secateur.images.names import is_network
 
 __all__ = ["methods", "prune", "prune_by"]
@@ -89,18 +101,27 @@ def prune(
     dtype: DType = "auto",
     trust_remote_code: Trust = False,
 ) -> None:
-    """Prune MODEL and save it as a folder. What transformers cannot load by itself loads after `import secateur`.
+    """Prune MODEL, a language model or a network that reads pictures, and save it as a folder.
 
-    MODEL may also be a network that reads pictures: timm:NAME, torchvision:NAME, bundled:efficientnet-lite0,
-    package.module:factory or a folder that prune wrote.
+    What transformers cannot load by itself loads after `import secateur`.
     """
     if is_network(model):
-        kept = {"pattern": pattern, "ratio": ratio, "ratios": ratios, "text-column": text_column, "length": length}
-        refuse(model, kept | {"resume": resume}, "is for language models")
+        refuse(model, {"ratios": ratios, "length": length, "resume": resume}, "is for language models")
+        network, data = open_by(model, weights, factory), dict[str, Any](images=images, test=test, as_json=as_json)
+        if pattern is not None:
+            zeros = {"method": method or "sparsegpt", "pattern": pattern, "ratio": ratio}
+            sparsify_network(network, out, zeros | {"calibration": {"samples": samples or 128, "seed": seed}}, **data)
+            return
+        refuse(model, {"ratio": ratio}, "goes with --pattern (zeros); channels go by --budget")
         chosen: dict[str, Any] = {"method": method, "budget": budget, "multiple": round_to, "samples": samples}
-        chosen |= {"allocator": allocator, "repair": repair, "sites": sites, "exempt": tuple(exempt or ())}
-        chosen |= {"seed": seed}
-        prune_network(open_by(model, weights, factory), out, chosen, images=images, test=test, as_json=as_json)
+        chosen |= {
+            "allocator": allocator,
+            "repair": repair,
+            "sites": sites,
+            "exempt": tuple(exempt or ()),
+            "seed": seed,
+        }
+        prune_network(network, out, chosen, **data)
         return
     refuse(model, {"images": images, "test": test, "exempt": exempt}, "is for networks that read pictures")
     check_names(model, Path(out))

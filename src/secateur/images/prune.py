@@ -17,11 +17,13 @@ from secateur.core.files import new_folder, write_document
 from secateur.images.pictures import Pictures, read_pictures
 from secateur.images.recipe import NetworkRecipe
 from secateur.images.repair import Repaired, repair_
+from secateur.images.sparse import sparsify_
 from secateur.images.widths import choose_widths, global_widths, uniform_widths
+from secateur.run.recipe import Recipe
 from secateur.score.filters import ChannelScore
 from secateur.storage.network import Network, Removal, open_network, save_network
 
-__all__ = ["PrunedNetwork", "gradients", "prune_channels_", "prune_network"]
+__all__ = ["PrunedNetwork", "gradients", "prune_channels_", "prune_network", "sparsify_network", "top1"]
 
 _TOLERANCE = 1e-4  # of the largest output, between the masked and the shrunk network
 _BATCH = 32
@@ -113,6 +115,46 @@ def prune_network(
         if tested is not None:
             result["top1"] = [accuracy, top1(network.model, tested)]
             result["tested"] = len(tested.pixels)
+        result["seconds"] = time.perf_counter() - started
+        write_document(folder / "result.json", result)
+    return result
+
+
+def sparsify_network(
+    network: Network,
+    out: str | Path,
+    recipe: Recipe,
+    *,
+    images: str | Path | None = None,
+    test: str | Path | None = None,
+) -> dict[str, Any]:
+    """Put zeros into a network's weights and write the folder `out`; shapes stay. Returns what result.json holds.
+
+    recipe: of a method, a ratio and a pattern of zeros, as language models take them; its calibration says how
+    many pictures are drawn. Raises a SecateurError with one sentence on anything that cannot be done.
+    """
+    started = time.perf_counter()
+    with new_folder(Path(out)) as folder:
+        usual, drawn = network.preprocessing, recipe.calibration
+        if images is None and recipe.solver().needs:
+            raise InputError(f"method {recipe.method!r} needs pictures: give --images DIR or .zip")
+        pixels = network.example
+        if images is not None:
+            pixels = read_pictures(images, usual, limit=drawn.samples, seed=drawn.seed).pixels
+        tested = None if test is None else read_pictures(test, usual)
+        accuracy = None if tested is None else top1(network.model, tested)
+        done = sparsify_(network.model, recipe, pixels)
+        save_network(network, folder)
+        result: dict[str, Any] = {
+            "out": str(out),
+            "network": network.source,
+            "recipe": recipe.to_dict(),
+            "sparsity": done.sparsity,
+            "layers": done.layers,
+            "skipped": done.skipped,
+        }
+        if tested is not None:
+            result |= {"top1": [accuracy, top1(network.model, tested)], "tested": len(tested.pixels)}
         result["seconds"] = time.perf_counter() - started
         write_document(folder / "result.json", result)
     return result

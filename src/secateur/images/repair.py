@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import unfold
 
 from secateur.adapt.layer import Layer
 from secateur.adapt.site import Site
@@ -16,6 +15,7 @@ from secateur.convnet.structure import ChannelStructure
 from secateur.convnet.trace import evaluating
 from secateur.core.cut import Cut
 from secateur.core.linalg import damped
+from secateur.images.tokens import tokens_of, understood
 from secateur.solve.slimgpt import SlimGPT
 
 __all__ = ["Repair", "Repaired", "repair_"]
@@ -108,8 +108,8 @@ class _Pass:
         if self.repair.refit and (why := self._unfit(module, weight)):
             self.skipped[name] = why
         elif self.repair.refit:
-            dense, now = (_tokens(module, part, self.repair.tokens) for part in (x[:half], x[half:]))
-            if not self._understood(layer, dense, out[:half]):
+            dense, now = (tokens_of(module, part, self.repair.tokens) for part in (x[:half], x[half:]))
+            if not understood(layer, dense, out[:half], self.repair.tokens):
                 self.skipped[name] = f"a {type(module).__name__} computes otherwise than a plain layer"
             else:
                 if name in self.alone:
@@ -131,16 +131,6 @@ class _Pass:
         kept = torch.empty_like(solved.keep[0])
         kept[order] = solved.keep[0]
         return kept
-
-    def _understood(self, layer: Layer, tokens: Tensor, out: Tensor) -> bool:
-        """Whether the tokens times the weight are what the layer computed: some pad by themselves."""
-        expected = _answers(layer.module, out, self.repair.tokens)
-        bias = 0 if layer.bias is None else layer.bias
-        if len(tokens) != len(expected):
-            return False
-        few = slice(None, None, max(1, len(tokens) // 500))
-        far = (tokens[few] @ layer.weight.T + bias - expected[few]).abs().max()
-        return bool(far <= 1e-3 * expected[few].abs().max() + 1e-6)
 
     def _unfit(self, module: Any, weight: Tensor) -> str:
         if getattr(module, "groups", 1) > 1:
@@ -174,39 +164,6 @@ def _least_squares(weight: Tensor, kept: Tensor, dense: Tensor, now: Tensor, dam
     right = weight @ (dense.T @ now[:, kept]) + weight[:, kept] @ pull
     solved[:, kept] = torch.linalg.solve(small.double(), right.T.double()).T.to(weight.dtype)
     return solved
-
-
-def _tokens(module: Any, x: Tensor, most: int) -> Tensor:
-    """What a layer reads, `[tokens, in]`: patches of a convolution, at evenly spread positions of every picture."""
-    if isinstance(module, nn.Linear):
-        return _spread(x.reshape(len(x), -1, x.shape[-1]), most)
-    if module.kernel_size == (1, 1):
-        rows = x[:, :, :: module.stride[0], :: module.stride[1]]
-        return _spread(rows.flatten(2).transpose(1, 2), most)
-    padding = module.padding if isinstance(module.padding, tuple) else (0, 0)
-    if module.padding == "same":
-        padding = tuple(
-            dilation * (size - 1) // 2 for size, dilation in zip(module.kernel_size, module.dilation, strict=True)
-        )
-    settings = {"dilation": module.dilation, "padding": padding, "stride": module.stride}
-    parts = [unfold(one, module.kernel_size, **settings).transpose(1, 2) for one in x.split(8)]
-    return torch.cat([_spread(part, most * len(part) // len(x)) for part in parts])
-
-
-def _answers(module: Any, out: Tensor, most: int) -> Tensor:
-    """What a layer computes from `_tokens`, `[tokens, out]`."""
-    if isinstance(module, nn.Linear):
-        return _spread(out.reshape(len(out), -1, out.shape[-1]), most)
-    rows = out.flatten(2).transpose(1, 2)
-    if module.kernel_size == (1, 1):
-        return _spread(rows, most)
-    return torch.cat([_spread(part, most * len(part) // len(out)) for part in rows.split(8)])
-
-
-def _spread(rows: Tensor, most: int) -> Tensor:
-    """Evenly spread places of `[count, places, width]`, about `most` in all, as `[tokens, width]`."""
-    step = max(1, len(rows) * rows.shape[1] // max(most, 1))
-    return rows[:, ::step].flatten(0, 1)
 
 
 def _corrected(module: Any, x: Tensor, out: Tensor) -> Tensor | None:
