@@ -113,14 +113,8 @@ def prune(
             sparsify_network(network, out, zeros | {"calibration": {"samples": samples or 128, "seed": seed}}, **data)
             return
         refuse(model, {"ratio": ratio}, "goes with --pattern (zeros); channels go by --budget")
-        chosen: dict[str, Any] = {"method": method, "budget": budget, "multiple": round_to, "samples": samples}
-        chosen |= {
-            "allocator": allocator,
-            "repair": repair,
-            "sites": sites,
-            "exempt": tuple(exempt or ()),
-            "seed": seed,
-        }
+        chosen = dict[str, Any](method=method, budget=budget, multiple=round_to, samples=samples, seed=seed)
+        chosen |= {"allocator": allocator, "repair": repair, "sites": sites, "exempt": tuple(exempt or ())}
         prune_network(network, out, chosen, **data)
         return
     refuse(model, {"images": images, "test": test, "exempt": exempt}, "is for networks that read pictures")
