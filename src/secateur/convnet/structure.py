@@ -156,7 +156,8 @@ class _Trial:
 
     def __init__(self, structure: ChannelStructure, example: Tensor) -> None:
         self.model = copy.deepcopy(structure.model).float()
-        self.structure, self.example = structure.of(self.model), example.float()
+        self.structure = structure.of(self.model)
+        self.example = example.float() if example.is_floating_point() else example
         stream = generator(0, "channel trial")
         with torch.no_grad():
             for value in (*self.model.parameters(), *self.model.buffers()):
