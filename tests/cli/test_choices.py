@@ -2,9 +2,13 @@ import pytest
 import typer
 from typer.main import get_command
 
-from secateur.cli.choices import one_of
+from secateur.cli.choices import FOREST_SOLVERS, LAWS, SAMPLINGS, one_of
 from secateur.cli.main import app
 from secateur.core.errors import RecipeError
+from secateur.evaluate.choices import HEAD_SCORES
+from secateur.forest.pruner import SOLVERS
+from secateur.heads.scoring import SCORES
+from secateur.lottery.plan import _DISTRIBUTIONS, _SAMPLINGS
 
 CHOICES = {
     ("prune", "method"): "wanda",
@@ -16,12 +20,19 @@ CHOICES = {
     ("evaluate", "dtype"): "float32",
     ("bench", "engine"): "onnxruntime",
     ("export", "to"): "decilm",
+    ("export", "quantize"): "q8_0",
+    ("heads prune", "score"): "ablation",
+    ("forest prune", "solver"): "primal_dual",
+    ("lottery", "law"): "uniform",
+    ("lottery", "sampling"): "per-input",
 }
 
 
 @pytest.mark.parametrize(("place", "name"), CHOICES.items())
 def test_shells_complete_names_and_show_their_lines(place, name):
-    command = get_command(app).commands[place[0]]
+    command = get_command(app)
+    for word in place[0].split():
+        command = command.commands[word]
     option = next(option for option in command.params if option.name == place[1])
     items = option.shell_complete(typer.Context(command), name[:3])
     assert name in [item.value for item in items] and all(item.help for item in items)
@@ -32,3 +43,9 @@ def test_names_outside_the_table_are_refused():
     assert check("red") == "red" and check(None) is None
     with pytest.raises(RecipeError, match="colour 'rad' is unknown: did you mean 'red'"):
         check("rad")
+
+
+def test_names_of_the_islands_are_those_of_their_own_tables():
+    assert list(FOREST_SOLVERS) == list(SOLVERS)
+    assert list(LAWS) == list(_DISTRIBUTIONS) and list(SAMPLINGS) == list(_SAMPLINGS)
+    assert tuple(HEAD_SCORES) == SCORES

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from secateur.cli.console import AMOUNT, MACHINE, OUTPUT, WHAT
-from secateur.evaluate.choices import DTYPES, ENGINES
-from secateur.export.formats import FORMATS
+from secateur.evaluate.choices import DTYPES, ENGINES, HEAD_SCORES
+from secateur.export.formats import FORMATS, QUANTIZATIONS
 from secateur.registry import check_name
 from secateur.run.methods import (
     ALLOCATORS,
@@ -19,7 +19,41 @@ from secateur.run.methods import (
     check_pattern,
 )
 
-__all__ = ["AllocatorName", "DType", "Engines", "Format", "Method", "Pattern", "SaveDType", "one_of"]
+__all__ = [
+    "FOREST_SOLVERS",
+    "LAWS",
+    "SAMPLINGS",
+    "AllocatorName",
+    "DType",
+    "Engines",
+    "ForestSolver",
+    "Format",
+    "HeadScore",
+    "Law",
+    "Method",
+    "Pattern",
+    "Quantize",
+    "Sampling",
+    "SaveDType",
+    "one_of",
+]
+
+# Names of the two islands, whose own tables import numba and torch; a test keeps them equal.
+FOREST_SOLVERS: Mapping[str, str] = {
+    "auto": "min_cut",
+    "min_cut": "the exact optimum, by one minimum cut",
+    "primal_dual": "the paper's own way, to the same optimum",
+    "lp": "a linear program",
+}
+LAWS: Mapping[str, str] = {
+    "hyperbolic": "products of weights fall into every interval equally often",
+    "uniform": "plain weights, and sums of subsets of them",
+}
+SAMPLINGS: Mapping[str, str] = {
+    "per-weight": "every weight has neurons of its own",
+    "per-input": "the weights of an input share theirs",
+    "batch": "a layer's weights share all",
+}
 
 Lines = Callable[[], Mapping[str, str]]
 
@@ -97,3 +131,16 @@ Engines = Annotated[
     ),
 ]
 Format = Annotated[str, one_of("format", lambda: FORMATS, "gguf, onnx, decilm (vLLM) or standalone.", OUTPUT)]
+Quantize = Annotated[
+    str,
+    one_of("quantization", lambda: QUANTIZATIONS, "Of gguf: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0.", OUTPUT),
+]
+HeadScore = Annotated[str, one_of("score", lambda: HEAD_SCORES, "importance, magnitude, random or ablation.", WHAT)]
+ForestSolver = Annotated[str, one_of("solver", lambda: FOREST_SOLVERS, "min_cut (auto), primal_dual or lp.", WHAT)]
+Law = Annotated[
+    str, one_of("law", lambda: LAWS, "Random weights: hyperbolic, or uniform with subset sums.", "Random network")
+]
+Sampling = Annotated[
+    str,
+    one_of("sampling", lambda: SAMPLINGS, "Whose neurons are whose: per-weight, per-input, batch.", "Random network"),
+]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from secateur.cli.choices import DType, Engines, Format
+from secateur.cli.choices import DType, Engines, Format, Quantize
 from secateur.cli.console import (
     DATA,
     OUTPUT,
@@ -193,9 +193,7 @@ def export(
     out: Annotated[
         Path, typer.Option(help="File (gguf) or folder (others) to write; must not exist yet.", rich_help_panel=OUTPUT)
     ],
-    quantize: Annotated[
-        str, typer.Option(help="Of gguf: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0.", rich_help_panel=OUTPUT)
-    ] = "f32",
+    quantize: Quantize = "f32",
     factory: Factory = None,
     as_json: AsJson = False,
     trust_remote_code: Trust = False,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from secateur.cli.choices import ForestSolver
 from secateur.cli.console import AMOUNT, DATA, MACHINE, OUTPUT, WHAT, AsJson, say, screen, show
 
 __all__ = ["forest"]
@@ -63,7 +64,7 @@ def prune(
     test: Annotated[
         Path | None, typer.Option(help="Rows to measure on; default: those of --data.", rich_help_panel=DATA)
     ] = None,
-    solver: Annotated[str, typer.Option(help="min_cut (auto), primal_dual or lp.", rich_help_panel=WHAT)] = "auto",
+    solver: ForestSolver = "auto",
     peers: Annotated[
         bool,
         typer.Option(

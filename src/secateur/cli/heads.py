@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from secateur.cli.choices import HeadScore
 from secateur.cli.console import AMOUNT, DATA, OUTPUT, WHAT, AsJson, Trust, progress, say, screen, show
 from secateur.core.files import check_output
 
@@ -32,7 +33,6 @@ Samples = Annotated[
 ]
 Batch = Annotated[int | None, typer.Option(min=1, help="Samples in a forward pass.", rich_help_panel=DATA)]
 Length = Annotated[int | None, typer.Option(min=2, help="Tokens a sample is cut at.", rich_help_panel=DATA)]
-Score = Annotated[str, typer.Option(help="importance, magnitude, random or ablation.", rich_help_panel=WHAT)]
 Level = Annotated[str, typer.Option(help="Absolute values at every token, or once an example.", rich_help_panel=WHAT)]
 Normalise = Annotated[bool, typer.Option(help="Divide every layer's importances by their norm.", rich_help_panel=WHAT)]
 Kinds = Annotated[
@@ -54,7 +54,7 @@ def importance(
     data: Data,
     out: Out,
     task: Task = None,
-    score: Score = "importance",
+    score: HeadScore = "importance",
     level: Level = "token",
     normalise: Normalise = True,
     samples: Samples = None,
@@ -165,7 +165,7 @@ def prune(
     out: Out,
     test: Test = None,
     task: Task = None,
-    score: Score = "importance",
+    score: HeadScore = "importance",
     level: Level = "token",
     normalise: Normalise = True,
     reestimate: Again = False,

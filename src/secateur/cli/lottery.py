@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from secateur.cli.choices import Law, Sampling
 from secateur.cli.console import DATA, OUTPUT, AsJson, err, progress, say, screen
 from secateur.core.files import check_output
 
@@ -19,12 +20,6 @@ _Target = Annotated[str | None, typer.Argument(help="A .safetensors of linear la
 _Out = Annotated[Path | None, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)]
 _Delta = Annotated[
     float, typer.Option(help="Chance that the random network does not hold the target.", rich_help_panel=_PROMISE)
-]
-_Law = Annotated[
-    str, typer.Option(help="Random weights: hyperbolic, or uniform with subset sums.", rich_help_panel=_RANDOM)
-]
-_Sampling = Annotated[
-    str, typer.Option(help="Whose neurons are whose: per-weight, per-input, batch.", rich_help_panel=_RANDOM)
 ]
 _Norm = Annotated[str, typer.Option(help="spectral (of errors and inputs, too) or row-sum.", rich_help_panel=_PROMISE)]
 _Base = Annotated[
@@ -49,8 +44,8 @@ def lottery(
     out: _Out = None,
     eps: Annotated[float, typer.Option(help="Largest error of the output.", rich_help_panel=_PROMISE)] = 0.01,
     delta: _Delta = 0.05,
-    law: _Law = "hyperbolic",
-    sampling: _Sampling = "batch",
+    law: Law = "hyperbolic",
+    sampling: Sampling = "batch",
     radius: Annotated[float, typer.Option(help="Inputs have this norm or less.", rich_help_panel=_PROMISE)] = 1.0,
     norm: _Norm = "spectral",
     base: _Base = None,

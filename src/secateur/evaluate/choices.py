@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-__all__ = ["DTYPES", "ENGINES"]
+__all__ = ["DTYPES", "ENGINES", "HEAD_SCORES"]
 
 DTYPES: Mapping[str, str] = {
     "auto": "float32 on a CPU",
@@ -15,4 +15,10 @@ ENGINES: Mapping[str, str] = {
     "onnxruntime": "an ONNX export; needs secateur[onnx]",
     "openvino": "an ONNX export, of networks that read pictures",
     "llama.cpp": "a GGUF export, one sequence at a time; needs secateur[llamacpp]",
+}
+HEAD_SCORES: Mapping[str, str] = {
+    "importance": "how much the loss notices a gate on the head (Michel et al. 2019)",
+    "magnitude": "the size of the head's output columns",
+    "random": "chance, by a seed",
+    "ablation": "the score lost without the head; a forward pass each",
 }

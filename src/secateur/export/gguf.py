@@ -13,12 +13,11 @@ from secateur.adapt.pretokenizer import pretokenizer_name
 from secateur.adapt.structure import Structure
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document
+from secateur.export.formats import QUANTIZATIONS
 from secateur.storage.shards import Checkpoint
 from secateur.storage.source import Source, skeleton
 
-__all__ = ["QUANTIZATIONS", "write_gguf"]
-
-QUANTIZATIONS = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+__all__ = ["write_gguf"]
 
 _log = logging.getLogger(__name__)
 _NAMES = {

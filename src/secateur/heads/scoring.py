@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from secateur.core.errors import InputError
+from secateur.evaluate.choices import HEAD_SCORES
 from secateur.evaluate.task import Task, score
 from secateur.heads.task_model import TaskModel
 from secateur.score.gates import LEVELS, Batch, gate_gradients, gated
@@ -14,7 +15,7 @@ from secateur.score.heads import head_magnitude, head_noise, normalise_heads
 
 __all__ = ["SCORES", "Progress", "Scoring", "score_heads"]
 
-SCORES = ("importance", "magnitude", "random", "ablation")
+SCORES = tuple(HEAD_SCORES)
 Progress = Callable[[int, int], None]
 
 
