@@ -196,6 +196,15 @@ def test_prunes_panels_stand_in_the_order_of_the_work():
     assert list(dict.fromkeys(panels)) == ["What to prune", "How much", "Calibration", "Output", "Machine"]
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_every_command_says_what_first_and_where_to_last(name):
+    options = [option for option in EVERY[name].params if option.param_type_name == "option"]
+    panels = list(dict.fromkeys(option.rich_help_panel for option in options))
+    last = [panel for panel in panels if panel in ("Output", "Machine")]
+    assert panels[len(panels) - len(last) :] == sorted(last, reverse=True)
+    assert "What to prune" not in panels[1:]
+
+
 def test_quiet_prints_nothing_but_results_and_errors(monkeypatch, capsys, saved, text, tmp_path):
     args = (
         "prune",

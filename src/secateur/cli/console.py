@@ -60,6 +60,7 @@ screen = Console(markup=False, emoji=False, highlight=False)
 # Panels of options in the help.
 WHAT, AMOUNT, CALIBRATION, DATA = "What to prune", "How much", "Calibration", "Data"
 OUTPUT, MACHINE = "Output", "Machine"
+_PANELS = {"None": -1, WHAT: 0, AMOUNT: 1, CALIBRATION: 2, DATA: 2, OUTPUT: 8, MACHINE: 9}  # others stand between
 RESUME = "finished work is kept: rerun the command with --resume to go on"
 Model = Annotated[str, typer.Argument(help="A folder, a hub name, a .gguf file, or bundled:smollm2.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
@@ -106,8 +107,14 @@ _EVERY = 10.0  # seconds between progress lines where there is no terminal
 class Commands(TyperGroup):
     """Commands none of whose options is empty: what names nothing would be taken for the default, or for this folder.
 
-    `--out` has a sentence of its own.
+    `--out` has a sentence of its own. Panels of options stand in the order of the work in every command's help.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Sort every command's options by their panels; within one they keep their order."""
+        super().__init__(*args, **kwargs)
+        for command in self.commands.values():
+            command.params.sort(key=lambda option: _PANELS.get(str(getattr(option, "rich_help_panel", None)), 3))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Raise InputError on an option that stands there with an empty value."""

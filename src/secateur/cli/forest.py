@@ -8,11 +8,13 @@ import typer
 from rich.table import Table
 
 from secateur.cli.choices import ForestSolver
-from secateur.cli.console import AMOUNT, DATA, MACHINE, OUTPUT, WHAT, AsJson, say, screen, show
+from secateur.cli.console import AMOUNT, DATA, MACHINE, OUTPUT, WHAT, AsJson, Commands, say, screen, show
 
 __all__ = ["forest"]
 
-forest = typer.Typer(no_args_is_help=True, help="Fit, prune and report random forests under feature costs.")
+forest = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Fit, prune and report random forests under feature costs."
+)
 
 Target = Annotated[str, typer.Option(help="The column to predict.", rich_help_panel=DATA)]
 Costs = Annotated[

@@ -7,12 +7,12 @@ import typer
 from rich.table import Table
 
 from secateur.cli.choices import HeadScore
-from secateur.cli.console import AMOUNT, DATA, OUTPUT, WHAT, AsJson, Trust, progress, say, screen, show
+from secateur.cli.console import AMOUNT, DATA, OUTPUT, WHAT, AsJson, Commands, Trust, progress, say, screen, show
 from secateur.core.files import check_output
 
 __all__ = ["heads"]
 
-heads = typer.Typer(no_args_is_help=True, help="Score, ablate and prune attention heads.")
+heads = typer.Typer(cls=Commands, no_args_is_help=True, help="Score, ablate and prune attention heads.")
 
 Model = Annotated[str, typer.Argument(help="A folder or hub name, saved with its task head.")]
 Data = Annotated[
