@@ -65,6 +65,7 @@ class _Run(TorchDispatchMode):
         self.known: dict[int, tuple[Tensor, LabelTensor]] = {}  # tensors are kept, so that no id is used twice
         self.bare: dict[str, LabelTensor] = {}
         self.literals: list[Literal] = []
+        self.shared: set[str] = set()  # modules whose weights are used outside them
         self.owned, self.named = _named_tensors(self.model)
 
     def labels_of(self, value: Any) -> LabelTensor | None:
@@ -107,11 +108,6 @@ class _Run(TorchDispatchMode):
         for leaf in tree_leaves(args):
             if isinstance(leaf, Tensor) and id(leaf) in self.owned:
                 self.shared.add(self.owned[id(leaf)])
-
-    @property
-    def shared(self) -> set[str]:
-        """Modules whose weights are used outside them."""
-        return self.__dict__.setdefault("_shared", set())
 
     def _literals(self, call: Call, parts: list[Any]) -> None:
         """Attributes of the modules that are running which say the sizes of a split."""

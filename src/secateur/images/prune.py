@@ -225,7 +225,12 @@ def _shrink_(structure: ChannelStructure, cut: Cut, example: Tensor) -> dict[str
     structure.mask_(cut)
     expected = model(example)
     structure.shrink_(cut)
-    got = model(example)
+    try:
+        got = model(example)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise DisagreementError(
+            f"the shrunk network does not run: {error}; leave sites out with --exempt, and please report it"
+        ) from error
     far = float((expected - got).abs().max()) / max(float(expected.abs().max()), 1e-12)
     if not far <= _TOLERANCE:
         raise DisagreementError(
