@@ -6,7 +6,21 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from secateur.cli.console import AMOUNT, DATA, OUTPUT, WHAT, AsJson, Trust, progress, say, screen, show
+from secateur.cli.console import (
+    AMOUNT,
+    DATA,
+    OUTPUT,
+    RESUME,
+    WHAT,
+    AsJson,
+    Resume,
+    Trust,
+    progress,
+    resumable,
+    say,
+    screen,
+    show,
+)
 from secateur.core.files import check_output
 
 __all__ = ["heads"]
@@ -225,6 +239,7 @@ def finetune(
         ),
     ] = None,
     seed: Seed = 0,
+    resume: Resume = False,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -235,8 +250,9 @@ def finetune(
     from secateur.train.classifier import Finetuning
 
     plan = Finetuning(epochs=epochs, batch=batch, rate=rate, length=length, seed=seed)
-    with progress("training steps") as bar:
-        result = run_finetune(resolve(model, trusted=trust_remote_code), data, out, plan, test=test, progress=bar)
+    source = resolve(model, trusted=trust_remote_code)
+    with resumable(RESUME), progress("training steps") as bar:
+        result = run_finetune(source, data, out, plan, test=test, resume=resume, progress=bar)
     show({"out": str(out), **result}, as_json=as_json)
 
 

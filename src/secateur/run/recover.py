@@ -54,8 +54,8 @@ def recover(
     """Train the layers of a pruned model's blocks on a text; zeros and shapes stay as they are.
 
     Computes in float32 and stores each tensor's own dtype. `resume` goes on from the last
-    saved state with the same bits. Returns what recover.json holds: mean loss of the first
-    and last tenth of the steps, seconds, peak memory. Raises a SecateurError with one
+    saved state with the same bits. Returns what recover.json holds: loss on held-out windows
+    before and after, seconds, peak memory. Raises a SecateurError with one
     sentence on anything that cannot be done; `out` then does not exist.
     """
     folder = RunFolder(Path(out))
@@ -92,13 +92,7 @@ def _run(
     trainer = Trainer(open_whole(source, torch.float32), training, guide)
     folder.open(_plan(sources, drawn, training), resume=resume)
     before = _loss(trainer, held)
-    trainer.loop.run(
-        drawn.split(training.batch),
-        saved=folder.load_state(),
-        save=folder.save_state,
-        every=_EVERY,
-        progress=progress,
-    )
+    trainer.loop.run(drawn.split(training.batch), store=folder, every=_EVERY, progress=progress)
     found = {
         **named,
         "trust_remote_code": source.trusted,

@@ -158,11 +158,11 @@ class RunFolder:
         """Read what backward passes gave one layer. Raises InputError when the file is damaged."""
         return load_sealed(self._gradient(layer), self.path)
 
-    def save_state(self, tensors: dict[str, Tensor], losses: list[float]) -> None:
-        """Write a training state and the losses so far."""
-        self._save(self._state, tensors, losses)
+    def save_state(self, tensors: dict[str, Tensor], log: dict[str, list[float]]) -> None:
+        """Write a training state and the named numbers of every step so far."""
+        self._save(self._state, tensors, log)
 
-    def load_state(self) -> tuple[dict[str, Tensor], list[float]] | None:
+    def load_state(self) -> tuple[dict[str, Tensor], dict[str, list[float]]] | None:
         """The last training state, or None before the first. Raises InputError when it is damaged."""
         return load_sealed(self._state, self.path) if self._state.exists() else None
 

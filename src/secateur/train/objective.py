@@ -1,4 +1,6 @@
-"""Objectives: the next token, and what a teacher says of it."""
+"""Objectives: the next token and what a teacher says of it; the loss that a model computes itself."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -8,7 +10,7 @@ from transformers import PreTrainedModel
 from secateur.core.errors import InputError
 from secateur.core.shapes import TokenIds
 
-__all__ = ["NextToken"]
+__all__ = ["NextToken", "OwnLoss"]
 
 
 class NextToken:
@@ -26,7 +28,7 @@ class NextToken:
             )
         self.model, self.teacher, self.teaching = model, teacher, teaching
 
-    def __call__(self, ids: TokenIds) -> Tensor:
+    def __call__(self, ids: TokenIds, step: int = 0) -> Tensor:
         """The loss of `[batch, length]` ids, nats a token."""
         logits = self.model(ids, use_cache=False).logits[:, :-1].float()
         loss = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
@@ -41,3 +43,19 @@ class NextToken:
             log_target=True,
         )
         return (1 - self.teaching) * loss + self.teaching * guided
+
+
+class OwnLoss:
+    """The loss that a model computes of its labels: cross-entropy of the classes for a classifier.
+
+    Formula: L = -1/n sum_i ln p(y_i | x_i) [cross-entropy]
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """The model is called with a batch's tensors by name, `labels` among them."""
+        self.model = model
+
+    def __call__(self, batch: Mapping[str, Tensor], step: int = 0) -> Tensor:
+        """The mean over the batch's examples."""
+        loss: Tensor = self.model(**batch).loss
+        return loss
