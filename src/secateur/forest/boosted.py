@@ -50,6 +50,8 @@ def check_names(model: Any, names: Sequence[str] | None) -> None:
 def read_boosted(model: Any) -> Forest:
     """All trees of all stages in a row; an inner node's value is the mean of its leaves', by training weight.
 
+    Formula: v_h = (m_l v_l + m_r v_r) / (m_l + m_r), l and r the children of h [the mean of its leaves]
+
     Raises InputError on splits by category, whose sides are sets and no thresholds.
     """
     package = _package(model)
@@ -97,7 +99,10 @@ def _mean_upwards(value: Any, weight: Any, left: Any, right: Any) -> None:  # pr
 def distance_errors(
     forest: Forest, leaves: Int[np.ndarray, "trees examples"], weight: Float[np.ndarray, " examples"]
 ) -> Float[np.ndarray, " nodes"]:
-    """Squared distance between a node's value and what its tree adds to the examples there, summed by weight."""
+    """Squared distance between a node's value and what its tree adds to the examples there, summed by weight.
+
+    Formula: e_h = sum_{i at h} m_i (v_leaf(i) - v_h)^2 [ours, for trees that add up]
+    """
     sums = np.zeros((len(forest.parent), 3))
     for row in leaves:
         np.add.at(sums[:, 0], row, weight)

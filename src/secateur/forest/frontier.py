@@ -96,6 +96,8 @@ def _search(program: IntegerProgram, visit: Callable[[Point, Point], bool]) -> l
 def frontier(program: IntegerProgram, *, points: int | None = None, budget: float | None = None) -> list[Point]:
     """All corners of the lower hull of (cost, error), dearest last; with `points`, about that many.
 
+    Formula: lambda = (E_cheap - E_dear) / (C_dear - C_cheap), between neighbouring corners [parametric search; ours]
+
     budget: a cost whose two nearest corners are among them, whatever `points` says. Each
     corner's trade_off is the one it takes over from its cheaper neighbour at; the
     cheapest has inf.

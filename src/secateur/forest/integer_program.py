@@ -25,6 +25,8 @@ class Value:
 class IntegerProgram:
     """Which splits to keep, so that lost gains and paid costs are least.
 
+    Formula: min_y (E - sum_u g_u y_u) / (N T) + lambda / N sum_p c_p w_p, y_u <= y_parent, y_u <= w_p [Nan et al. 2016]
+
     node: of every split its node. parent: the split above, -1 at a root. gain: the error
     a split saves, summed over examples. edges, by split (`start`): the pairs of feature
     group and example that the split needs first on the example's path. pair_cost: what
@@ -68,7 +70,10 @@ def class_errors(
     y: Int[np.ndarray, " examples"],
     weight: Float[np.ndarray, " examples"],
 ) -> Float[np.ndarray, " nodes"]:
-    """Weight of the examples at every node whose class, a column of `value`, is not the node's largest."""
+    """Weight of the examples at every node whose class, a column of `value`, is not the node's largest.
+
+    Formula: e_h = sum_{i at h} m_i [y_i != class of h] [Nan et al. 2016]
+    """
     shares = np.zeros((len(y), forest.value.shape[1]))
     shares[np.arange(len(y)), y] = weight
     sums = sum_at_nodes(forest.parent, _sum_at_leaves(leaves, shares, len(forest.parent)))
@@ -81,7 +86,10 @@ def square_errors(
     y: Float[np.ndarray, " examples"],
     weight: Float[np.ndarray, " examples"],
 ) -> Float[np.ndarray, " nodes"]:
-    """Squared distance of the examples at every node from its value, summed by weight."""
+    """Squared distance of the examples at every node from its value, summed by weight.
+
+    Formula: e_h = sum_{i at h} m_i (y_i - v_h)^2 [squared error, as in regression trees]
+    """
     shift = float(np.average(y, weights=weight))  # squares of large numbers would cancel
     centred = y - shift
     amounts = np.stack([weight, weight * centred, weight * centred**2], axis=1)
@@ -117,6 +125,8 @@ def build_program(
     weight: Float[np.ndarray, " examples"],
 ) -> IntegerProgram:
     """The program of a forest on examples. error: what every node would add as a leaf, summed over examples.
+
+    Formula: g_u = e_u - e_left(u) - e_right(u) [what a split saves; ours, from Nan et al. 2016]
 
     Raises InputError on costs below 0.
     """

@@ -12,7 +12,10 @@ __all__ = ["linear_program", "relaxed"]
 
 
 def relaxed(program: IntegerProgram, trade_off: float) -> Float[np.ndarray, " splits"]:
-    """A vertex of the relaxation: how much of every split is kept. Raises NumericalError when HiGHS finds none."""
+    """A vertex of the relaxation: how much of every split is kept. Raises NumericalError when HiGHS finds none.
+
+    Formula: max g^T y - lambda T c^T w, y_u <= y_parent, y_u <= w_p, 0 <= y, w <= 1 [Nan et al. 2016, relaxation]
+    """
     splits, pairs = len(program.gain), len(program.pair_cost)
     owner = np.repeat(np.arange(splits), np.diff(program.start))
     lower = np.flatnonzero(program.parent >= 0)

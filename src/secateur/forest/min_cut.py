@@ -42,7 +42,10 @@ class _Work(NamedTuple):
 
 
 def min_cut(program: IntegerProgram, trade_off: float) -> Bool[np.ndarray, " splits"]:
-    """The splits to keep: least mean error + trade_off x mean cost; of equal choices, few splits."""
+    """The splits to keep: least mean error + trade_off x mean cost; of equal choices, few splits.
+
+    Formula: max_{closed Y} sum_{u in Y} g_u - lambda T sum_{p needed by Y} c_p [Picard 1976]
+    """
     splits = len(program.gain)
     if splits == 0:
         return np.zeros(0, bool)

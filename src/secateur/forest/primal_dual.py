@@ -33,7 +33,11 @@ class Solved(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PrimalDual:
-    """Stops at a relative gap, or after `rounds`."""
+    """Stops at a relative gap, or after `rounds`.
+
+    Formula: max_b (E - sum_t max_Y sum_{u in Y} (g_u - b_u)) / (N T), sum_t b_pt = lambda T c_p [Nan et al. 2016]
+    Formula: b += s (best - bound) N T / ||d||^2 d, d_pt = y_pt - mean_t y_pt, projected [Polyak; Duchi et al. 2008]
+    """
 
     gap: float = 1e-6
     rounds: int = 500

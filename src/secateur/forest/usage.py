@@ -38,7 +38,10 @@ class Prices:
     cost: Float[np.ndarray, " groups"]
 
     def bill(self, used: Bool[np.ndarray, "examples features"]) -> Float[np.ndarray, " examples"]:
-        """What every example pays for the features it uses."""
+        """What every example pays for the features it uses.
+
+        Formula: C_i = sum_k c_k max_{f in k} used_if, a group k is paid once [Nan et al. 2016]
+        """
         bought = np.zeros((len(used), len(self.cost)), bool)
         np.logical_or.at(bought.T, self.group, used.T)
         return bought @ self.cost

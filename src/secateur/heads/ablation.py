@@ -32,12 +32,18 @@ class Ablation(NamedTuple):
 
 
 def ablate(task_model: TaskModel, task: Task, *, seed: int = 0, progress: Progress | None = None) -> Ablation:
-    """Remove one head at a time: the change of score, its bootstrap interval and p (Michel et al. 2019, 3.2)."""
+    """Remove one head at a time: the change of score, its bootstrap interval and p (Michel et al. 2019, 3.2).
+
+    Formula: d_h = s(gate_h = 0) - s(all gates 1) [Michel et al. 2019, section 3.2]
+    """
     return _changes(task_model, task, _without, seed, progress)
 
 
 def keep_one(task_model: TaskModel, task: Task, *, seed: int = 0, progress: Progress | None = None) -> Ablation:
-    """Keep one head alone in its layer, all other layers whole (Michel et al. 2019, 3.3)."""
+    """Keep one head alone in its layer, all other layers whole (Michel et al. 2019, 3.3).
+
+    Formula: d_h = s(gate_h' = 0 for every other h' of the layer) - s(all gates 1) [Michel et al. 2019, section 3.3]
+    """
     return _changes(task_model, task, _alone, seed, progress)
 
 

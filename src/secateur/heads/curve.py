@@ -28,6 +28,8 @@ class Curve:
     def free(self, loss: float = 0.01) -> dict[str, float]:
         """The largest share of every line before its score is worse than the dense one by more than `loss`.
 
+        Formula: max r with s(r') >= s(0) - loss for every r' <= r [ours]
+
         loss is in the metric's own unit where more is better, else a share of the dense score.
         """
         bound = self.dense - loss if self.higher else self.dense * (1 + loss)

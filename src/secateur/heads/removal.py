@@ -47,6 +47,8 @@ def plan_removal(
 ) -> list[list[Tensor]]:
     """Masks of the heads that stay, `[heads]` of every attention, at each ratio of the chosen kinds' heads; nested.
 
+    Formula: remove floor(r H) heads, the lowest normalised S_h first [Michel et al. 2019, section 4]
+
     Raises RatioError on ratios outside 0..1 or falling, InputError when `min_heads` forbids one.
     """
     if not all(0 <= ratio <= 1 for ratio in ratios) or list(ratios) != sorted(ratios):
@@ -83,6 +85,8 @@ def exact_removal(
     task_model: TaskModel, task: Task, count: int, *, kinds: Sequence[str] = (), progress: Progress | None = None
 ) -> list[Tensor]:
     """The `count` heads whose removal raises the loss least, by judging every choice; for small models.
+
+    Formula: min_{|R| = count} L(gate_h = 0 for h in R) [exhaustive search]
 
     Raises InputError when there are too many choices.
     """

@@ -46,7 +46,10 @@ def score_heads(
     *,
     progress: Progress | None = None,
 ) -> list[Tensor]:
-    """Scores `[heads]` of every attention, with heads that are not in `keep` gone."""
+    """Scores `[heads]` of every attention, with heads that are not in `keep` gone.
+
+    Formula: S_h = s(gates) - s(gates with gate_h = 0), by --score ablation [Michel et al. 2019, section 3.2]
+    """
     keep = task_model.keep if keep is None else keep
     if scoring.score == "random":
         return head_noise(task_model.layouts, scoring.seed)

@@ -16,6 +16,8 @@ _NEVER = 1e-9  # waits less likely than that are summed in closed form
 def interval_chances(count: int) -> Float[np.ndarray, " count"]:
     """The chance of each interval (base^-(k+1), base^-k], k = 1..count, for |u v| of the hyperbolic law.
 
+    Formula: q_k = F((k + 1 - m) / K) - F((k - m) / K), m = (K + 2) / 2, F triangular on [-1, 1] [ours]
+
     log|u| and log|v| are uniform on stretches of count log(base), so log|u v| is triangular; its middle half is the
     intervals, each of which has a chance between 1 / (2 count) and 1 / count.
     """
@@ -28,6 +30,8 @@ def interval_chances(count: int) -> Float[np.ndarray, " count"]:
 def pool_size(misses: Float[np.ndarray, " kinds"], copies: int, delta: float) -> int:
     """Draws that hit every kind for every copy with probability 1 - delta: least m with copies sum misses^m <= delta.
 
+    Formula: least M with copies sum_k p_k^M <= delta [union bound]
+
     misses: the chance that one draw does not hit a kind. Each copy looks at its own products of the same
     draws; the union bound needs no independence between copies.
     """
@@ -38,6 +42,8 @@ def pool_size(misses: Float[np.ndarray, " kinds"], copies: int, delta: float) ->
 
 def batch_size(misses: Float[np.ndarray, " kinds"], outputs: Int[np.ndarray, " inputs"], delta: float) -> int:
     """Draws of one pool handed from input to input, each taking what it needs for all its outputs.
+
+    Formula: M = min_s (sum_i ln E[e^(s T_i)] - ln delta) / s - 1 [Chernoff bound; ours]
 
     An output waits longer than m draws with probability p <= sum misses^m; given the weights into the neurons,
     outputs are alike and independent, so that c of them wait with P(T > m) <= 1 - (1 - p)^c (Jensen). Every draw is
@@ -63,12 +69,17 @@ def batch_size(misses: Float[np.ndarray, " kinds"], outputs: Int[np.ndarray, " i
 
 
 def once_size(chance: float, kinds: int, copies: int, delta: float) -> int:
-    """Draws that hit each of `kinds` kinds `copies` times, when a draw serves one weight only: the binomial tail."""
+    """Draws that hit each of `kinds` kinds `copies` times, when a draw serves one weight only: the binomial tail.
+
+    Formula: least M with kinds P(Bin(M, q) < copies) <= delta [binomial tail]
+    """
     return least(lambda count: kinds * float(binom.cdf(copies - 1, count, chance)) <= delta)
 
 
 def malach_size(accuracy: float, weights: int, delta: float) -> int:
     """Neurons a weight needs when one pair must do: u within accuracy / 2 of 1, v within accuracy / 2 of the weight.
+
+    Formula: M = ln(2 n / delta) / -ln(1 - a^2 / 8) [after Malach et al. 2020]
 
     Both uniform on [-1, 1], as in Malach et al. 2020: a chance of accuracy^2 / 8, for either sign of the input.
     """

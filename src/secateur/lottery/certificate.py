@@ -40,6 +40,8 @@ class Certificate(NamedTuple):
 def certify(target: Target, ticket: Ticket, *, rows: int = 16) -> Certificate:
     """Bound and measure a ticket's error. rows: inputs that run through the pruned network itself.
 
+    Formula: bound = e_L for d_l = |(E+, E-)|, E+ = W+ - W, E- = W- - W [ours]
+
     The bound puts the errors of both sides of zero next to each other: |E+ x+ + E- x-| <= |(E+, E-)| |x|.
     """
     lottery, norm = ticket.plan.lottery, norm_of(ticket.plan.lottery.norm)
@@ -57,6 +59,8 @@ def certify(target: Target, ticket: Ticket, *, rows: int = 16) -> Certificate:
 
 def worst_found(target: Target, product: Target, ticket: Ticket) -> float:
     """The largest error of the output that gradient ascent finds in the ball, from random inputs and the axes.
+
+    Formula: max_x |F(x) - G(x)|, x += s R (slope + noise), put back into the ball [projected gradient ascent]
 
     Steps go up and a little aside, ever shorter, from the worst inputs of those drawn, and are taken back where the
     error falls: it has ridges, since ReLU bends the target and its copy in slightly different places.

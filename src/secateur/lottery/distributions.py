@@ -73,6 +73,8 @@ class Distribution(Protocol):
 class Hyperbolic:
     """Density proportional to 1/|w|: log|w| is uniform, so that |u v| falls into every golden interval alike.
 
+    Formula: p(w) ~ 1 / |w|, ln |w| within K/2 ln g of (ln W - (K + 2) / 2 ln g) / 2 [Orseau et al. 2020]
+
     largest: of the target's weights. The intervals are largest (base^-(k+1), base^-k], k = 1..intervals.
     """
 
@@ -128,6 +130,8 @@ class Hyperbolic:
 class Uniform:
     """Uniform weights and subset sums (Lueker 1998, Pensia et al. 2020): |u v| is at most twice the largest weight.
 
+    Formula: |w - sum_{j in J} u_j v_j| <= a, |u| and |v| uniform on [0, sqrt(2 W)] [Lueker 1998; Pensia et al. 2020]
+
     A draw is a round of neurons, from which the closest subset is taken; miss is the chance that it is farther than
     `accuracy` from a weight, measured by simulation (`best_round`) and not proved; bounds take outputs for alike.
     """
@@ -164,7 +168,10 @@ class Round(NamedTuple):
 
 
 def measured_miss(neurons: int, accuracy: float, trials: int) -> float:
-    """How often a round misses the largest weight, 1, by more than `accuracy`: Clopper-Pearson's upper end at 1e-4."""
+    """How often a round misses the largest weight, 1, by more than `accuracy`: Clopper-Pearson's upper end at 1e-4.
+
+    Formula: p <= BetaInv(1 - 1e-4; missed + 1, trials - missed) [Clopper & Pearson 1934]
+    """
     law = Uniform(largest=1.0, accuracy=accuracy, neurons=neurons, miss=1.0)
     into, out = streams(neurons, 0, (1, trials))
     starts = np.arange(trials, dtype=np.int64) * neurons
@@ -174,6 +181,8 @@ def measured_miss(neurons: int, accuracy: float, trials: int) -> float:
 
 def best_round(accuracy: float, wanted: float) -> Round:
     """The round with fewest neurons in all for a miss of `wanted`; accuracy relative to the largest weight.
+
+    Formula: min_n n ceil(ln wanted / ln p_n) [ours]
 
     Raises InputError below an accuracy of 2^-34, where 40 numbers rarely hold a close enough sum.
     """

@@ -19,7 +19,10 @@ _30, _27, _31, _11, _1 = (np.uint64(shift) for shift in (30, 27, 31, 11, 1))
 
 @compiled
 def word(key: Any, place: Any) -> Any:
-    """64 random bits: SplitMix64's output number `place` from the state `key` (Steele et al. 2014)."""
+    """64 random bits: SplitMix64's output number `place` from the state `key` (Steele et al. 2014).
+
+    Formula: z ^ (z >> 31), z = (y ^ (y >> 27)) c2, y = (x ^ (x >> 30)) c1, x = key + (n + 1) c [Steele et al. 2014]
+    """
     mixed = key + (np.uint64(place) + _1) * _STEP
     mixed = (mixed ^ (mixed >> _30)) * _FIRST
     mixed = (mixed ^ (mixed >> _27)) * _SECOND

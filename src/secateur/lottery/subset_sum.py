@@ -24,6 +24,8 @@ class Subset(NamedTuple):
 def closest_subset(values: Float[np.ndarray, " count"], target: float) -> Subset:
     """The exact best of 2^count subsets, by meeting in the middle: O(2^(count/2)) time and memory.
 
+    Formula: min_J |t - sum_{j in J} x_j| [Horowitz & Sahni 1974]
+
     Raises InputError for more than 40 numbers; `closest_on_grid` takes more.
     """
     if len(values) > MOST:
@@ -35,6 +37,8 @@ def closest_subset(values: Float[np.ndarray, " count"], target: float) -> Subset
 
 def closest_on_grid(values: Float[np.ndarray, " count"], target: float, step: float) -> Subset:
     """The subset whose sum, numbers rounded to multiples of `step`, is closest to the target.
+
+    Formula: min_J |t - d sum_{j in J} round(x_j / d)| [dynamic program]
 
     Its sum is at most count * step farther from the target than the best one's. A dynamic program over the sums a
     subset can have: O(count * sum |values| / step) time. Raises InputError when the step is no positive number or

@@ -38,6 +38,8 @@ class LayerMask(NamedTuple):
 class Ticket(NamedTuple):
     """A plan, a seed and masks: a network that exists without a stored weight.
 
+    Formula: w x ~ sum_j v_j relu(u_j x), one sum for x > 0 and one for x < 0 [Malach et al. 2020; Orseau et al. 2020]
+
     reached: how many neurons of each intermediate layer were looked at. missing: what each layer's pool did not hold.
     """
 
@@ -72,7 +74,10 @@ class Ticket(NamedTuple):
         return x
 
     def slopes(self, layer: int) -> Iterator[Float[np.ndarray, "out in_"]]:
-        """What positive inputs are multiplied with, and negative ones where there are any; the bias stands last."""
+        """What positive inputs are multiplied with, and negative ones where there are any; the bias stands last.
+
+        Formula: W+ = sum_{j: u_j > 0} v_j u_j, W- = sum_{j: u_j < 0} v_j u_j [ours]
+        """
         mask, plan = self.masks[layer], self.plan.layers[layer]
         inward, outward = self.weights(layer)
         counts = np.diff(mask.starts)
