@@ -34,6 +34,13 @@ LAYERS = {
     "__main__": 11,
 }
 WORDS_ONLY = {"core/errors.py", "core/protocols.py", "core/shapes.py", "__main__.py", "testing.py"}
+MANY = {  # verbs of the public face, whose every keyword a user meets: what, on what, where to, and how to go about it
+    ("run/prune.py", "prune"): 7,  # ids, resume, trust_remote_code and progress are transformers' and ours everywhere
+    ("run/recover.py", "recover"): 8,  # the same, and a text and a teacher
+    ("heads/finetune.py", "finetune"): 7,  # the same, and texts to train and test on
+    ("heads/prune.py", "prune_heads"): 8,  # files, a share, and how to read, choose and write
+    ("forest/pruner.py", "__init__"): 8,  # scikit-learn's contract: every setting is an argument of its own
+}
 FORBIDDEN = {"utils", "helpers", "base", "common", "misc", "helper", "manager"}
 
 
@@ -118,7 +125,8 @@ def test_size_names_and_documents(file):
         assert node.returns is not None, f"{where} has no return annotation"
         assert all(argument.annotation for argument in [*positional, *keywords]), f"{where} has a bare argument"
         if not name(file).startswith("cli/"):  # there the arguments are the options of a command
-            assert len(positional) + len(keywords) <= 8, f"{where} takes {len(positional) + len(keywords)} arguments"
+            count = len(positional) + len(keywords)
+            assert count <= MANY.get((name(file), node.name), 6), f"{where} takes {count} arguments"
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)

@@ -12,6 +12,7 @@ _MODULES = {  # public names and where they are; __init__.pyi says the same to t
     "Finetuning": "secateur.train.classifier",
     "Lottery": "secateur.lottery.plan",
     "Masks": "secateur.core.mask",
+    "Perplexity": "secateur.evaluate.perplexity",
     "Recipe": "secateur.run.recipe",
     "RemovalOptions": "secateur.heads.removal",
     "Result": "secateur.run.result",

@@ -44,7 +44,7 @@ class Forest:
         """The leaf every example ends in; `jobs` share the trees, by joblib's backend of the moment."""
         x = x.astype(np.float32 if self.single else np.float64)
         parts = np.array_split(self.roots, min(effective_n_jobs(jobs), len(self.roots)))
-        leaves = Parallel(n_jobs=jobs, prefer="threads")(delayed(_walk)(*self.steps, part, x) for part in parts)
+        leaves = Parallel(n_jobs=jobs, prefer="threads")(delayed(_walk)(self.steps, part, x) for part in parts)
         return np.concatenate(leaves)
 
 
@@ -105,9 +105,8 @@ def _check_tree(number: int, steps: Steps, value: Any, weight: Any, features: in
 
 
 @compiled
-def _walk(
-    feature: Any, threshold: Any, missing_left: Any, left: Any, right: Any, roots: Any, x: Any
-) -> Any:  # pragma: no cover - compiled
+def _walk(steps: Any, roots: Any, x: Any) -> Any:  # pragma: no cover - compiled
+    feature, threshold, missing_left, left, right = steps
     leaves = np.empty((len(roots), len(x)), np.int32)
     for tree in range(len(roots)):
         for row in range(len(x)):

@@ -46,6 +46,14 @@ class Choice(NamedTuple):
     missing: int
 
 
+class _Search(NamedTuple):
+    """Of subsets: neurons of a round, the largest |u v|, and how near to a weight is near enough."""
+
+    size: int
+    widest: float
+    accuracy: float
+
+
 @runtime_checkable
 class Distribution(Protocol):
     """A distribution of single weights, with the draws a weight needs under it."""
@@ -155,8 +163,8 @@ class Uniform:
         chosen = np.full((places.sides, len(weights), MOST), -1, dtype=np.int64)
         reach = np.zeros(len(weights), dtype=np.int64)
         keys = (into.key, out.key)
-        limits = (2 * self.largest, self.accuracy)
-        missing = _subsets(keys, into.columns, weights, places, self.neurons, limits, chosen, reach)
+        search = _Search(self.neurons, 2 * self.largest, self.accuracy)
+        missing = _subsets(keys, into.columns, weights, places, search, (chosen, reach))
         return Choice(chosen, reach, missing)
 
 
@@ -260,13 +268,12 @@ def _first_subset(values: Any, names: Any, target: Any, accuracy: Any, chosen: A
 
 
 @compiled
-def _subsets(
-    keys: Any, columns: Any, weights: Any, places: Any, size: Any, limits: Any, chosen: Any, reach: Any
-) -> int:
-    """Fill in the neurons of a close enough subset for every side and output; how many found none."""
+def _subsets(keys: Any, columns: Any, weights: Any, places: Any, search: Any, found: Any) -> int:
+    """Fill in the neurons of a close enough subset for every side and output, and the reach; how many found none."""
     source, starts, neurons, sides = places
     into, out = keys
-    widest, accuracy = limits
+    size, widest, accuracy = search
+    chosen, reach = found
     outputs, most, missing = len(weights), chosen.shape[2], 0
     values, names = np.empty(most), np.empty(most, dtype=np.int64)
     for output in range(outputs):

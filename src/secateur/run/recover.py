@@ -17,7 +17,7 @@ from secateur.core.files import storage_errors, write_document
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.perplexity import token_losses
 from secateur.run.result import versions
-from secateur.storage.folder import copy_companions, write_pruned
+from secateur.storage.folder import Edits, copy_companions, write_pruned
 from secateur.storage.memory import peak_memory_mb
 from secateur.storage.open_model import OpenModel, open_model
 from secateur.storage.run_folder import RunFolder
@@ -137,6 +137,6 @@ def _write(opened: OpenModel, folder: RunFolder, trained: Mapping[str, Tensor], 
         for name in _KEPT:
             if (opened.source.folder / name).exists():
                 shutil.copyfile(opened.source.folder / name, target / name)
-        write_pruned(checkpoint, target, changed)
+        write_pruned(checkpoint, target, Edits(tensor=changed))
         write_document(target / "recover.json", found)
     folder.finish()

@@ -12,7 +12,7 @@ from secateur.adapt.layer import Layer
 from secateur.allocate.expression import Expression
 from secateur.allocate.problem import Problem
 from secateur.calibrate.statistic import InputRMS
-from secateur.calibrate.survey import survey
+from secateur.calibrate.survey import BlockReader, survey
 from secateur.core.files import read_sealed, storage_errors, write_sealed
 from secateur.core.protocols import BlockView
 from secateur.core.shapes import TokenIds, Weight
@@ -58,7 +58,7 @@ def prepare(
 
     with storage_errors(folder), open_stream(opened.structure, stream_settings(recipe), ids) as stream:
         folder.mkdir(parents=True, exist_ok=True)
-        survey(stream, opened, (InputRMS,), lambda: None, read, progress or (lambda done, total: None))
+        survey(stream, opened, BlockReader((InputRMS,), read), progress or (lambda done, total: None))
 
 
 class Trials:
