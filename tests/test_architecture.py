@@ -1,7 +1,9 @@
 """The house rules, read from the source with nothing but ast."""
 
 import ast
+import io
 import statistics
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,27 @@ def test_functions_are_short_and_files_few():
     for room in {file.parent for file in FILES}:
         assert len(list(room.glob("*.py"))) <= 14, f"{room.name} holds too many files"
         assert len(room.relative_to(SOURCE).parts) <= 1
+
+
+def code_and_comments(file):
+    """Numbers of the lines that hold code, docstrings aside, and of those that hold a comment with words for people."""
+    code, comments = set(), set()
+    for token in tokenize.generate_tokens(io.StringIO(file.read_text()).readline):
+        if token.type == tokenize.COMMENT:
+            if not token.string.startswith(("# noqa", "# type:", "# pragma")):
+                comments.add(token.start[0])
+        elif token.string.strip():
+            code |= set(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            code -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return code, comments
+
+
+def test_comments_say_why_now_and_then():
+    lines = [code_and_comments(file) for file in FILES]
+    code, comments = (sum(len(part[side]) for part in lines) for side in (0, 1))
+    assert 3 <= 100 * comments / code <= 15, f"{comments} comments in {code} lines of code"
 
 
 def test_every_file_has_a_test_of_the_same_name():

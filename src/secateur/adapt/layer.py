@@ -36,7 +36,7 @@ def _settle_convolution(module: Any, rows: int, columns: int) -> None:
     """Inputs are counted over all groups; a depthwise convolution has as many groups as it reads channels."""
     each = columns // prod(module.kernel_size)
     if module.groups > 1 and module.groups == module.in_channels:
-        module.groups = rows // (module.out_channels // module.groups)
+        module.groups = rows // (module.out_channels // module.groups)  # depthwise: as many groups as channels stay
     module.in_channels, module.out_channels = each * module.groups, rows
 
 
@@ -86,7 +86,7 @@ class Layer:
     def _storage(self) -> _Storage:
         if self.index is not None:
             return _TURNED if self.turned else _LINEAR
-        for kind in type(self.module).__mro__:
+        for kind in type(self.module).__mro__:  # subclasses store as their parent does
             if kind in _STORAGES:
                 return _STORAGES[kind]
         raise ModelError(
@@ -122,6 +122,7 @@ class Layer:
     def set_bias(self, bias: Tensor) -> None:
         """Overwrite the bias `[out]`, or give the module one, in its weight's dtype."""
         module: Any = self.module
+        # Training asks for gradients itself.
         module.bias = nn.Parameter(bias.to(module.weight.dtype), requires_grad=False)
 
     @property
@@ -137,7 +138,7 @@ class Layer:
         if self.index is not None:
             raise ModelError(f"{self.name} shares a parameter with other matrices, which all have one shape")
         module: Any = self.module
-        stored = self._storage.stored(weight, module).contiguous()
+        stored = self._storage.stored(weight, module).contiguous()  # a transposed view cannot be saved
         setattr(module, self.parameter, nn.Parameter(stored, requires_grad=False))
         if bias is not None:
             module.bias = nn.Parameter(bias, requires_grad=False)

@@ -53,7 +53,7 @@ def survey(
             with ExitStack() as stack:
                 stats = _gathering(block, reader.needs, stack)
                 for index in range(len(stream.batches)):
-                    before = stream.hidden[index]
+                    before = stream.hidden[index]  # [samples, length, hidden]
                     after = stream.call(block, index)
                     if watcher is not None:
                         watcher.update(before, after)
@@ -73,8 +73,9 @@ def _gathering(block: Block, needs: Sequence[type[Statistic]], stack: ExitStack)
         gathered = gather(needs)
         stats |= dict.fromkeys((layer.name for layer in stage.layers), gathered)
 
+        # `into` is bound as a default: a closure would see the last stage's.
         def seen(module: Any, args: tuple[Any, ...], into: Gathered = gathered) -> None:
-            into.update(args[0].reshape(-1, args[0].shape[-1]))
+            into.update(args[0].reshape(-1, args[0].shape[-1]))  # [tokens, in]
 
         if needs:
             stack.callback(stage.layers[0].module.register_forward_pre_hook(seen).remove)

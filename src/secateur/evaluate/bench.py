@@ -100,7 +100,7 @@ def _runner(engine: str, source: Source, model: PreTrainedModel, place: Path, wo
 
 
 def _compare(pair: Sequence[Run], batch: int, rounds: int) -> dict[str, Any]:
-    turns = [[run(batch) for run in pair] for _ in range(rounds)]
+    turns = [[run(batch) for run in pair] for _ in range(rounds)]  # in turns: a slow moment of the machine hits both
     sides = [Speed(*(statistics.median(turn[side][part] for turn in turns) for part in (0, 1))) for side in (0, 1)]
     return {
         "dense": sides[0]._asdict(),

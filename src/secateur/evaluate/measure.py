@@ -40,7 +40,7 @@ def measure(
         raise InputError(f"perplexity {text.source!r} names no text: give a file, datasets:NAME or bundled")
     check_name("dtype", dtype, DTYPES)
     for path in tasks:
-        read_questions(path, limit)
+        read_questions(path, limit)  # read for its errors alone, before minutes of loading
     source = resolve(model)
     config = read_config(source)
     if text is not None:

@@ -22,7 +22,7 @@ def relaxed(program: IntegerProgram, trade_off: float) -> Float[np.ndarray, " sp
     small = np.concatenate([lower, owner])  # y[small] <= z[large]
     large = np.concatenate([program.parent[lower], splits + program.pair])
     rows = np.arange(len(small))
-    signs = np.concatenate([np.ones(len(rows)), -np.ones(len(rows))])
+    signs = np.concatenate([np.ones(len(rows)), -np.ones(len(rows))])  # rows y[small] - z[large] <= 0
     places = (np.concatenate([rows, rows]), np.concatenate([small, large]))
     matrix = coo_array((signs, places), shape=(len(rows), splits + pairs)).tocsr()
     price = np.concatenate([-program.gain, program.prices(trade_off)])
@@ -37,4 +37,4 @@ def linear_program(program: IntegerProgram, trade_off: float) -> Bool[np.ndarray
     """The splits to keep. Raises NumericalError when HiGHS finds no optimum."""
     if len(program.gain) == 0:
         return np.zeros(0, bool)
-    return relaxed(program, trade_off) > 0.5
+    return relaxed(program, trade_off) > 0.5  # vertices are whole numbers up to HiGHS's tolerance

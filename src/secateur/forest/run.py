@@ -92,6 +92,7 @@ def fit_forest(
     table = read_table(data, target, "numbers" if growth.regression else None)
     _check_target(table.y, f"column {target!r} of {data}", regression=growth.regression)
     settings = _settings(costs, table.columns)
+    # An error on rows that grew the trees would be near 0.
     grow, rest = train_test_split(np.arange(len(table.y)), test_size=0.2, random_state=seed)
     with new_folder(out) as folder:
         kind = RandomForestRegressor if growth.regression else RandomForestClassifier

@@ -48,7 +48,7 @@ def keep_one(task_model: TaskModel, task: Task, *, seed: int = 0, progress: Prog
 
 
 def _without(gate: Tensor, head: int) -> Tensor:
-    return gate.scatter(0, torch.tensor([head]), 0.0)
+    return gate.scatter(0, torch.tensor([head]), 0.0)  # [heads]
 
 
 def _alone(gate: Tensor, head: int) -> Tensor:
@@ -59,7 +59,7 @@ def _changes(
     task_model: TaskModel, task: Task, gate_of: Callable[[Tensor, int], Tensor], seed: int, progress: Progress | None
 ) -> Ablation:
     ones = [kept.float() for kept in task_model.keep]
-    before = task.parts(task_model.model)
+    before = task.parts(task_model.model)  # once: every head is compared with the same whole model
     total, done = sum(map(len, ones)), 0
     changes: list[list[Interval]] = []
     for place, gate in enumerate(ones):

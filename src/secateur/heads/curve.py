@@ -36,6 +36,7 @@ class Curve:
         shares = {}
         for name, scores in self.lines.items():
             fine = [value >= bound if self.higher else value <= bound for value in scores]
+            # Not the last good one: a lucky late share does not count.
             first = fine.index(False) if False in fine else len(fine)
             shares[name] = self.ratios[first - 1] if first else 0.0
         return shares

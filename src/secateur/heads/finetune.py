@@ -78,7 +78,7 @@ def _run(
 ) -> dict[str, Any]:
     """Train, measure, and write the model."""
     classifier, tokenizer = _classifier(source, data.names, plan.seed)
-    folder.open(_plan(source, data, plan), resume=resume)
+    folder.open(_plan(source, data, plan), resume=resume)  # after the model: what cannot be loaded leaves no folder
     loss = finetune_(classifier, tokenizer, data.examples, plan, store=folder, progress=progress)
     result: dict[str, Any] = {"classes": data.names, "examples": len(data.examples), "loss": loss}
     if data.test is not None:
@@ -146,7 +146,7 @@ def _classifier(source: Source, names: list[str], seed: int) -> tuple[PreTrained
             )
     except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
         raise ModelError(f"{source} cannot be made a classifier: {str(error).splitlines()[0]}") from error
-    _draw_new_(made, sorted(loading["missing_keys"]), seed)
+    _draw_new_(made, sorted(loading["missing_keys"]), seed)  # sorted: a set's order differs from run to run
     return made, tokenizer
 
 
@@ -157,6 +157,7 @@ def _draw_new_(model: PreTrainedModel, names: list[str], seed: int) -> None:
     for name in names:
         parameter = model.get_parameter(name)
         if parameter.dim() > 1:
+            # Transformers would draw from the global stream.
             parameter.normal_(0.0, getattr(model.config, "initializer_range", 0.02), generator=stream)
         else:
             parameter.zero_()

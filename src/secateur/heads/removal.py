@@ -57,7 +57,7 @@ def plan_removal(
     every = task_model.layouts
     layouts = [every[place] for place in chosen]
     total = sum(layout.heads for layout in layouts)
-    counts = [int(ratio * total + 1e-9) for ratio in ratios]
+    counts = [int(ratio * total + 1e-9) for ratio in ratios]  # 1e-9: 0.3 * 10 is just below 3
     if plan.exact:
         return [exact_removal(task_model, task, count, kinds=plan.kinds, progress=progress) for count in counts]
     keep = task_model.keep
@@ -111,7 +111,7 @@ def exact_removal(
     for number, choice in enumerate(combinations(units, picked)):
         if progress is not None:
             progress(number, choices)
-        flat = torch.ones(ends[-1], dtype=torch.bool)
+        flat = torch.ones(ends[-1], dtype=torch.bool)  # [heads of all attentions]
         flat[[head for group in choice for head in group]] = False
         keep = list(flat.split(sizes))
         loss = _loss(task_model, task, keep)
@@ -130,6 +130,7 @@ def removal_cut(task_model: TaskModel, keep: Sequence[Tensor]) -> Cut:
     units = {}
     for attention, layout, kept in zip(task_model.attentions, task_model.layouts, keep, strict=True):
         if not bool(kept.all()):
+            # [groups]: the heads of a KV group go together
             left = kept.reshape(-1, layout.shared)[:, 0] if layout.unit == "kv_groups" else kept
             units[f"{attention.name}.{layout.unit}"] = tuple(left.nonzero().flatten().tolist())
     return Cut(units)

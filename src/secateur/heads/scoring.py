@@ -73,7 +73,7 @@ def _told(batches: Sequence[Batch], progress: Progress | None) -> Iterator[Batch
 
 
 def _lost(task_model: TaskModel, task: Task, keep: Sequence[Tensor], tell: Progress) -> list[Tensor]:
-    gates = [kept.double() for kept in keep]
+    gates = [kept.double() for kept in keep]  # heads removed in earlier rounds stay off
     sign = 1.0 if task.higher else -1.0
     with gated(task_model.attentions, gates):
         whole = score(task, task_model.model)

@@ -23,6 +23,7 @@ def interval_chances(count: int) -> Float[np.ndarray, " count"]:
     """
     centre = (count + 2) / 2
     places = (np.arange(1, count + 2) - centre) / max(1, count)  # -1 and 1 are the ends of the triangle
+    # The triangle's distribution function.
     below = np.where(places < 0, (1 + places) ** 2 / 2, 1 - (1 - places) ** 2 / 2)
     return np.diff(below)
 
@@ -54,8 +55,8 @@ def batch_size(misses: Float[np.ndarray, " kinds"], outputs: Int[np.ndarray, " i
     if len(counts) == 0 or len(misses) == 0:
         return 0
     steps = np.arange(pool_size(misses, int(counts[-1]), _NEVER))
-    one = np.minimum(1.0, (misses[:, None] ** steps).sum(0))
-    waits = 1 - (1 - one) ** counts[:, None]
+    one = np.minimum(1.0, (misses[:, None] ** steps).sum(0))  # [steps]: P(one output waits longer), by the union bound
+    waits = 1 - (1 - one) ** counts[:, None]  # [kinds of inputs, steps]
 
     def draws(logit: float) -> float:
         scale = -math.log(misses.max()) / (1 + math.exp(-logit))  # e^s misses < 1
@@ -64,6 +65,7 @@ def batch_size(misses: Float[np.ndarray, " kinds"], outputs: Int[np.ndarray, " i
         moments = 1 + math.expm1(scale) * (waits @ np.exp(scale * steps) + later)
         return (float(copies @ np.log(moments)) - math.log(delta)) / scale - 1
 
+    # Any s gives a valid bound: the least is wanted.
     best = minimize_scalar(draws, bounds=(-12.0, 6.0), method="bounded")
     return math.ceil(best.fun)
 

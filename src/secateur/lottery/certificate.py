@@ -48,7 +48,7 @@ def certify(target: Target, ticket: Ticket, *, rows: int = 16) -> Certificate:
     errors = []
     for number in range(len(ticket.masks)):
         matrix = np.column_stack([target.weights[number], target.biases[number]])
-        sides = [slope - matrix for slope in ticket.slopes(number)]
+        sides = [slope - matrix for slope in ticket.slopes(number)]  # [out, in + 1]
         errors.append(norm.matrix(_beside(sides, lottery.norm)))
     product = ticket.product()
     inputs = _inside(target.sizes[0], rows, ticket)
@@ -73,11 +73,11 @@ def worst_found(target: Target, product: Target, ticket: Ticket) -> float:
     best, slopes = torch.zeros(len(x), dtype=torch.float64), torch.zeros_like(x)
     nets, drawn = (target.to_sequential(), product.to_sequential()), generator(ticket.seed, "ascent")
     for share in np.geomspace(_LONGEST, _SHORTEST, _STEPS):
-        moved = moved.detach().requires_grad_()
+        moved = moved.detach().requires_grad_()  # a new graph every step, or memory would grow
         sizes = norm.size(nets[0](moved) - nets[1](moved))
         slope = torch.autograd.grad(sizes.sum(), moved)[0]
         better = sizes.detach() >= best
-        best = torch.where(better, sizes.detach(), best)
+        best = torch.where(better, sizes.detach(), best)  # [starts]
         x, slopes = (torch.where(better[:, None], *pair) for pair in ((moved.detach(), x), (slope, slopes)))
         aside = torch.randn(x.shape, generator=drawn, dtype=torch.float64)
         step = norm.steepest(slopes) + norm.steepest(aside)

@@ -115,6 +115,7 @@ class Hyperbolic:
     def choose(self, into: Stream, out: Stream, weights: Float[np.ndarray, " outputs"], places: Places) -> Choice:
         """The first neuron in each interval, then the greedy rule for all outputs at once."""
         hits = np.full((places.sides, len(weights), self.intervals), -1, dtype=np.int64)
+        # Fills hits: [sides, outputs, intervals]
         missing = _first_hits((into.key, out.key), into.columns, weights, places, hits)
         reach = (hits.max(axis=(0, 2), initial=-1) + 1 - places.starts).clip(0)
         if missing:
@@ -129,7 +130,7 @@ class Hyperbolic:
         neurons = hits[hit]
         inward = into.draws(neurons, np.full(len(neurons), source))[0]
         outward = out.draws(neurons, hit[1])[0]
-        values = np.full(hits.shape, np.inf)
+        values = np.full(hits.shape, np.inf)  # never taken, as nothing is left that large
         values[hit] = self.sizes(inward) * self.sizes(outward)
         return values
 
@@ -184,6 +185,7 @@ def measured_miss(neurons: int, accuracy: float, trials: int) -> float:
     into, out = streams(neurons, 0, (1, trials))
     starts = np.arange(trials, dtype=np.int64) * neurons
     missed = law.choose(into, out, np.ones(trials), Places(0, starts, neurons, 1)).missing
+    # Ppf of a Beta with parameter 0 is NaN.
     return 1.0 if missed == trials else float(beta.ppf(1 - _DOUBT, missed + 1, trials - missed))
 
 
@@ -205,6 +207,7 @@ def best_round(accuracy: float, wanted: float) -> Round:
 @lru_cache(maxsize=256)
 def _best_round(tenths: int, logarithm: int) -> Round:
     accuracy, shortest = 2.0 ** (tenths / 10), 2 * max(2, math.ceil(-tenths / 10))
+    # Longer rounds miss less often and cost more each; a few lengths are tried, as each takes a simulation.
     sizes = [shortest + more for more in ((12, 18, 24) if shortest < _LONG else (24,))]
     candidates = [Round(size, measured_miss(size, accuracy, _trials(size))) for size in sizes]
     return min(
@@ -236,7 +239,7 @@ def _first_hits(keys: Any, columns: Any, weights: Any, places: Any, hits: Any) -
             inward = word(into, neuron * columns + source)
             side = 0 if inward & _1 else 1
             outward = word(out, neuron * outputs + output)
-            agree = (inward & _1) == (outward & _1)
+            agree = (inward & _1) == (outward & _1)  # the lowest bits are the signs: u v has the weight's sign
             if side >= sides or agree != (weights[output] > 0):
                 continue
             place = int(np.floor(lowest - count * (fraction(inward) + fraction(outward)))) - 1

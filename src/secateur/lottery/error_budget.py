@@ -84,7 +84,7 @@ def propagate(layers: Sequence[LayerNorm], errors: Sequence[float], radius: floa
     """
     size, error = radius, 0.0
     for layer, wrong in zip(layers, errors, strict=True):
-        joined = norm.joined(size) if layer.bias > 0 else size
+        joined = norm.joined(size) if layer.bias > 0 else size  # without biases the constant feeds nothing
         error = (layer.weight + wrong) * error + wrong * joined
         size = min(layer.weight * size + layer.bias, layer.both * joined)
     return error
@@ -109,7 +109,7 @@ def split(layers: Sequence[LayerNorm], eps: float, radius: float, norm: Norm) ->
         high *= 2
     for _ in range(200):
         middle = (low + high) / 2
-        low, high = (middle, high) if error(middle) <= eps else (low, middle)
+        low, high = (middle, high) if error(middle) <= eps else (low, middle)  # the lower end always keeps the promise
     if low < 1e-13:
         raise InputError(
             f"eps {eps} asks for weights right to {low:.1e} of their layer: float64 holds no more than 1e-13"

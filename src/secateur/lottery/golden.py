@@ -50,9 +50,9 @@ def decompose(weights: Float[np.ndarray, "..."], values: Any) -> Decomposition:
     base^-(k-1) - base^-(k+1), which is base^-k or less just when base^2 - base - 1 <= 0; not taken, it is below the
     value, which is base^-k or less.
     """
-    rest = np.array(weights, dtype=np.float64)
+    rest = np.array(weights, dtype=np.float64)  # a copy, reduced in place
     taken = np.empty((len(values), *rest.shape), dtype=bool)
-    for step, value in enumerate(values):
+    for step, value in enumerate(values):  # K steps of array operations, all weights at once
         np.less_equal(value, rest, out=taken[step])
         np.subtract(rest, value, out=rest, where=taken[step])
     return Decomposition(taken, rest)

@@ -54,6 +54,7 @@ class Stream:
         self, rows: Int[np.ndarray, " count"], columns: Int[np.ndarray, " count"]
     ) -> tuple[Float[np.ndarray, " count"], Float[np.ndarray, " count"]]:
         """Numbers uniform on [0, 1), and signs, of these entries."""
+        # A wide layer has more than 2^31 places.
         places = rows.astype(np.uint64) * np.uint64(self.columns) + columns.astype(np.uint64)
         fractions, signs = np.empty(len(places)), np.empty(len(places))
         _draws(self.key, places, fractions, signs)

@@ -51,7 +51,7 @@ def closest_on_grid(values: Float[np.ndarray, " count"], target: float, step: fl
     if high - low >= 1 << 28:
         raise InputError(f"{high - low:,} sums on a grid of {step}: take a wider step")
     first = np.full(high - low + 1, -1, dtype=np.int64)  # the number whose turn first reached a sum
-    first[-low] = len(units)
+    first[-low] = len(units)  # the empty sum; a number past the last marks where to stop
     for number, unit in enumerate(units):
         known = np.flatnonzero(first >= 0)
         fresh = known + unit
@@ -113,7 +113,7 @@ def meet(values: Any, target: Any, enough: Any) -> int:
     low, high = np.empty(1 << half), np.empty(1 << (count - half))
     spare = np.empty(1 << (count - half))
     lows, highs = _sums(values[:half], low, np.empty(1 << half)), _sums(values[half:], high, spare)
-    best, one, other, left, right = np.inf, 0.0, 0.0, 0, len(highs) - 1
+    best, one, other, left, right = np.inf, 0.0, 0.0, 0, len(highs) - 1  # one half from below, the other from above
     while left < len(lows) and right >= 0 and best > enough:
         rest = target - lows[left] - highs[right]
         if abs(rest) < best:

@@ -70,6 +70,7 @@ class Ticket(NamedTuple):
             edges = csr_array((outward, mask.outputs, mask.starts), shape=(len(inward), layer.outputs))
             x = np.empty((len(x), layer.outputs))
             for rows in np.array_split(np.arange(len(x)), math.ceil(len(x) * len(inward) / _NUMBERS) or 1):
+                # [rows, kept] @ [kept, outputs]
                 x[rows] = np.maximum(known[rows][:, mask.sources] * inward, 0.0) @ edges
         return x
 
@@ -81,6 +82,7 @@ class Ticket(NamedTuple):
         mask, plan = self.masks[layer], self.plan.layers[layer]
         inward, outward = self.weights(layer)
         counts = np.diff(mask.starts)
+        # Int32 would overflow for wide layers.
         places = mask.outputs.astype(np.int64) * (plan.inputs + 1) + np.repeat(mask.sources, counts)
         products = np.repeat(inward, counts) * outward
         for side in range(plan.sides):

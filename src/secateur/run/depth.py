@@ -79,7 +79,7 @@ def write_kept_blocks(
         number, _, rest = name.removeprefix(prefix).partition(".")
         if number not in numbers:
             return None
-        new = f"{prefix}{numbers[number]}.{rest}"
+        new = f"{prefix}{numbers[number]}.{rest}"  # stored names may lack the body's prefix
         return new if stored == name else new.removeprefix(opened.prefix)
 
     target = folder.new_model()
@@ -115,7 +115,7 @@ def check_kept_blocks(opened: OpenModel, written: OpenModel, kept: Sequence[int]
                 old_stream.hidden[0] = new_stream.hidden[0]
                 expected = old_stream.call(before[old], 0)
                 found = new_stream.call(after[new], 0)
-            if not (apart := difference(expected, found)) <= _TOLERANCE:
+            if not (apart := difference(expected, found)) <= _TOLERANCE:  # written so that NaN is refused too
                 raise ModelError(
                     f"{before[old].name} computes something else as {after[new].name} (off by {apart:.2g} of its "
                     f"largest output): {_WHY}"

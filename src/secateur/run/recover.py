@@ -88,6 +88,7 @@ def _run(
     drawn, held = plan.draw_apart(load_tokenizer(source), _HELD, share=0.1)
     for ids in (drawn, held):
         check_ids(ids, config, f"text {text!r}")
+    # Loaded before the folder is opened: a run that cannot start leaves none.
     guide = None if teacher is None else load_with_head(teacher, torch.float32)
     trainer = Trainer(open_whole(source, torch.float32), training, guide)
     folder.open(_plan(sources, drawn, training), resume=resume)
@@ -112,7 +113,7 @@ def _run(
 def _plan(sources: tuple[Source, Source | None], drawn: TokenIds, training: Training) -> dict[str, Any]:
     """What must be the same for a resumed run to give the same bits: content, not names."""
     model, teacher = (None if source is None else Checkpoint(source.folder).digests() for source in sources)
-    ids = hashlib.sha256(drawn.numpy().tobytes()).hexdigest()
+    ids = hashlib.sha256(drawn.numpy().tobytes()).hexdigest()  # a text file that was edited is another run
     threads = torch.get_num_threads()
     settings = {**asdict(training), "threads": threads, "versions": versions()}
     return {"model": model, "teacher": teacher, "text ids": ids, **settings}

@@ -31,7 +31,7 @@ __all__ = ["Trials", "prepare", "row_ranks"]
 
 def row_ranks(score: Weight) -> Tensor:
     """Every entry's place in its row, 0 for the lowest; a row loses its first k by `rank < k`. Ties in column order."""
-    kind = torch.int16 if score.shape[1] < 2**15 else torch.int32
+    kind = torch.int16 if score.shape[1] < 2**15 else torch.int32  # ranks of a whole model lie on disk
     return score.contiguous().argsort(dim=1, stable=True).argsort(dim=1).to(kind)
 
 
@@ -103,6 +103,7 @@ class Trials:
         return expression.reduced(scores)
 
     def _weight(self, layer: Layer) -> Weight:
+        # The model's own is masked.
         dense = self._dense.checkpoint.read(self._dense.stored_name(f"{layer.name}.weight")).float()
         return dense.T if layer.transposed else dense
 

@@ -99,6 +99,7 @@ class RunFolder:
         A folder that this run did not open is left as it is.
         """
         if self._opened and self.path.is_dir():
+            # A plan alone is no work: hidden files are those that a kill left half written.
             parts = [part for part in self.path.iterdir() if part.name not in (_PLAN, _MODEL) and part.name[0] != "."]
             if not any(part.is_file() or any(part.iterdir()) for part in parts):
                 self._remove()

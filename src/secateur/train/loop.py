@@ -171,7 +171,7 @@ class Loop:
         number = len(self.losses)
         totals: dict[str, float] = defaultdict(float)
         for parameter in self.parameters:
-            parameter.grad = None
+            parameter.grad = None  # not zeros: an optimizer passes over what got no gradient
         for batch in batches:
             told = self.objective(batch, number)
             values = {"loss": told} if isinstance(told, Tensor) else told
@@ -194,6 +194,7 @@ class Loop:
     ) -> None:
         """Every step that is not done; a store that holds a state is resumed from, and gets one every so many steps."""
         saved = store.load_state()
+        # Batches are asked for by number, so the step is the position in the data.
         if saved is not None:
             self.load_state(*saved)
         steps = math.ceil(len(batches) / self.accumulate)

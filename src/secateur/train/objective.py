@@ -30,8 +30,8 @@ class NextToken:
 
     def __call__(self, ids: TokenIds, step: int = 0) -> Tensor:
         """The loss of `[batch, length]` ids, nats a token."""
-        logits = self.model(ids, use_cache=False).logits[:, :-1].float()
-        loss = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        logits = self.model(ids, use_cache=False).logits[:, :-1].float()  # [batch, length - 1, vocab]
+        loss = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())  # position t guesses token t + 1
         if self.teacher is None or self.teaching == 0:
             return loss
         with torch.no_grad():
@@ -39,7 +39,7 @@ class NextToken:
         guided = kl_div(
             log_softmax(logits, dim=-1).flatten(0, 1),
             log_softmax(taught, dim=-1).flatten(0, 1),
-            reduction="batchmean",
+            reduction="batchmean",  # the mean over tokens; "mean" would divide by the vocabulary too
             log_target=True,
         )
         return (1 - self.teaching) * loss + self.teaching * guided
