@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from secateur import Calibration, Recipe, measure, prune
+from secateur import Calibration, Perplexity, Recipe, measure, prune
 from secateur.run.allocate import survey_model
 
 ALLOCATORS: dict[str, Any] = {
@@ -58,7 +58,8 @@ class Results:
         recipe = Recipe(method=method, ratio=ratio, ratios=ratios, calibration=data)
         with tempfile.TemporaryDirectory() as room:
             result = prune(self.args.model, recipe, f"{room}/out")
-            found = measure(result.out, self.args.test, window=(1024, None, self.args.windows))["perplexity"]
+            text = Perplexity(source=self.args.test, length=1024, limit=self.args.windows)
+            found = measure(result.out, text)["perplexity"]
         self.data["rows"][key] = {"removed": round(result.sparsity, 5), "perplexity": round(found, 2)}
         print(key, json.dumps(self.data["rows"][key]), flush=True)
         self.path.write_text(json.dumps(self.data, indent=2) + "\n")

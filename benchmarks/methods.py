@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from secateur import Calibration, Recipe, measure, prune
+from secateur import Calibration, Perplexity, Recipe, measure, prune
 
 HERE = Path(__file__).parent
 RUNS = [
@@ -34,7 +34,7 @@ def main() -> None:
     args = parser.parse_args()
 
     def judge(model: str | Path) -> dict[str, Any]:
-        return measure(model, args.test, args.tasks, limit=args.limit, window=(1024, None, 16))
+        return measure(model, Perplexity(source=args.test, length=1024, limit=16), args.tasks, limit=args.limit)
 
     rows: list[dict[str, Any]] = [{"method": "dense", **judge(args.model)}]
     for method, pattern in RUNS:

@@ -41,7 +41,7 @@ def ours(args: argparse.Namespace, ids: Tensor) -> None:
 def reference(args: argparse.Namespace, ids: Tensor) -> None:
     """The authors' class from the script the user points at, fed block by block as in their llama.py."""
     from secateur.calibrate.stream import Stream, StreamSettings
-    from secateur.storage.folder import copy_companions, write_pruned
+    from secateur.storage.folder import Edits, copy_companions, write_pruned
     from secateur.storage.open_model import open_model
     from secateur.storage.source import Source, load_tokenizer
 
@@ -61,7 +61,7 @@ def reference(args: argparse.Namespace, ids: Tensor) -> None:
             _reference_block(stream, block, solver, args.pattern)
             pruned |= {name: tensor.clone() for name, tensor in block.tensors().items()}
     copy_companions(source.folder, out)
-    write_pruned(opened.checkpoint, out, lambda name: pruned.get(name))
+    write_pruned(opened.checkpoint, out, Edits(tensor=pruned.get))
 
 
 def _reference_block(stream: Any, block: Any, solver: Any, pattern: str) -> None:

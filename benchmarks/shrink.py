@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur import Calibration, Recipe, measure, prune
+from secateur import Calibration, Perplexity, Recipe, measure, prune
 
 ROWS: dict[str, dict[str, Any]] = {
     "slimgpt incremental": {"method": "slimgpt", "allocator": "incremental"},
@@ -60,7 +60,8 @@ def row(
         result = prune(model, recipe, f"{room}/out")
         found: dict[str, Any] = {"seconds": round(result.seconds, 1), "removed": round(result.sparsity, 4)}
         for name, text in (("wikitext2", test), ("bundled", "bundled")):
-            found[name] = round(measure(result.out, text, window=(1024, None, windows))["perplexity"], 2)
+            asked = Perplexity(source=text, length=1024, limit=windows)
+            found[name] = round(measure(result.out, asked)["perplexity"], 2)
         if tasks:
             scores = measure(result.out, tasks=tasks, limit=limit)["tasks"]
             found["tasks"] = {name: round(score["acc"], 3) for name, score in scores.items()}

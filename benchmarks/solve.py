@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 
 from secateur.calibrate.data import Calibration
 from secateur.evaluate.measure import measure
+from secateur.evaluate.perplexity import Perplexity
 from secateur.storage.source import Source, load_tokenizer, resolve
 
 HERE = Path(__file__).parent
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("--llmcompressor", help="a Python that has llm-compressor")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "solve.json")
     args = parser.parse_args()
-    model = resolve(args.model)
+    model, text = resolve(args.model), Perplexity(source=args.test, length=1024, limit=16)
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as room:
         ids = Path(room) / "ids.safetensors"
@@ -79,9 +80,9 @@ def main() -> None:
                 "seconds": seconds,
                 "median_seconds": statistics.median(seconds),
                 "peak_memory_mb": max(run["peak_memory_mb"] for run in done),
-                **measure(Path(room) / name, args.test, window=(1024, None, 16)),
+                **measure(Path(room) / name, text),
             }
-        rows["dense"] = measure(model, args.test, window=(1024, None, 16))
+        rows["dense"] = measure(model, text)
     for name, row in rows.items():
         if "seconds" in row:
             row["speedup_of_ours"] = round(row["median_seconds"] / rows["ours"]["median_seconds"], 2)

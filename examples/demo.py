@@ -9,22 +9,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from secateur import Recipe, measure, prune
+from secateur import Perplexity, Recipe, measure, prune
 
-MODEL, WINDOWS = "bundled:smollm2", (1024, None, 8)
+MODEL, WINDOWS = "bundled:smollm2", Perplexity(length=1024, limit=8)
 
 
 def main() -> None:
     """Measure the dense model, then each method."""
     console = Console()
     table = Table("model", "weights removed", "seconds", "perplexity")
-    dense = measure(MODEL, "bundled", window=WINDOWS)
+    dense = measure(MODEL, WINDOWS)
     table.add_row("dense", "0%", "", f"{dense['perplexity']:.2f}")
     room = Path(tempfile.mkdtemp(prefix="secateur-demo-"))
     for method in ("magnitude", "wanda", "sparsegpt"):
         console.print(f"pruning with {method} ...")
         result = prune(MODEL, Recipe(method=method, ratio=0.5), room / method)
-        found = measure(result.out, "bundled", window=WINDOWS)
+        found = measure(result.out, WINDOWS)
         table.add_row(
             method,
             f"{result.sparsity:.1%}",

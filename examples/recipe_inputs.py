@@ -14,7 +14,7 @@ from sklearn.datasets import load_breast_cancer
 
 from secateur import Finetuning, finetune
 from secateur.calibrate.bundled import bundled_articles
-from secateur.forest.run import fit_forest
+from secateur.forest.run import Growth, fit_forest
 
 
 def write_forest(folder: Path) -> None:
@@ -23,7 +23,7 @@ def write_forest(folder: Path) -> None:
     frame.iloc[1::2].to_csv(folder / "held-out.csv", index=False)
     costs = ["feature,cost", *(f"{name},{1 + number % 3}" for number, name in enumerate(frame.columns[:-1]))]
     (folder / "costs.csv").write_text("\n".join(costs) + "\n")
-    fit_forest(folder / "rows.csv", "target", folder / "grown", trees=40)
+    fit_forest(folder / "rows.csv", "target", folder / "grown", Growth(trees=40))
 
 
 def write_classifier(folder: Path) -> None:

@@ -14,6 +14,7 @@ _MODULES = {  # public names and where they are; __init__.pyi says the same to t
     "Masks": "secateur.core.mask",
     "NetworkRecipe": "secateur.images.recipe",
     "NetworkTraining": "secateur.images.train",
+    "Perplexity": "secateur.evaluate.perplexity",
     "Recipe": "secateur.run.recipe",
     "RemovalOptions": "secateur.heads.removal",
     "Result": "secateur.run.result",

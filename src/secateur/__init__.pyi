@@ -6,6 +6,7 @@ from secateur.core.errors import SecateurError as SecateurError
 from secateur.core.mask import Masks as Masks
 from secateur.evaluate.agreement import verify_folders as verify_folders
 from secateur.evaluate.measure import measure as measure
+from secateur.evaluate.perplexity import Perplexity as Perplexity
 from secateur.export.convert import convert as convert
 from secateur.forest.pruner import BudgetPruner as BudgetPruner
 from secateur.heads.ablation import ablate as ablate

@@ -6,7 +6,7 @@ from secateur.calibrate.samples import BlockSamples, Samples
 from secateur.calibrate.sensitivity import Sensitivity
 from secateur.calibrate.statistic import InputRMS
 from secateur.calibrate.stream import Stream, StreamSettings
-from secateur.calibrate.survey import survey
+from secateur.calibrate.survey import BlockReader, survey
 from secateur.storage.open_model import open_model
 from secateur.storage.source import Source, load_model
 
@@ -16,9 +16,8 @@ def test_a_survey_sees_what_the_dense_model_computes(family, saved, ids):
     opened = open_model(Source(saved(family)))
     given = {opened.structure.layers[0].name: {Sensitivity: Sensitivity(torch.ones(2), 1)}}
     with Stream(opened.structure, ids, StreamSettings(batch_tokens=32)) as stream:
-        views = survey(
-            stream, opened, (InputRMS,), lambda: BlockSamples(Samples()), lambda view: view, lambda a, b: None, given
-        )
+        reader = BlockReader((InputRMS,), lambda view: view, lambda: BlockSamples(Samples()))
+        views = survey(stream, opened, reader, lambda a, b: None, given)
     model = load_model(Source(saved(family)), torch.float32)
     seen = {}
     for layer in describe(model).layers:

@@ -16,7 +16,7 @@ OPTIONS = {
     "prune": "--batch --data --exact --json --kind --length --level --min-heads --normalise --onnx --out --ratio "
     "--reestimate --samples --score --seed --task --test "
     "--trust-remote-code --unit model",
-    "finetune": "--batch --data --epochs --json --length --out --rate --seed --test --trust-remote-code model",
+    "finetune": "--batch --data --epochs --json --length --out --rate --resume --seed --test --trust-remote-code model",
 }
 
 

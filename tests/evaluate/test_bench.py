@@ -1,7 +1,7 @@
 import pytest
 
 from secateur.core.errors import InputError
-from secateur.evaluate.bench import bench
+from secateur.evaluate.bench import Workload, bench
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 
@@ -9,7 +9,8 @@ from secateur.run.recipe import Recipe
 def test_both_models_are_timed_and_ratios_are_theirs(saved, ids, tmp_path):
     recipe = Recipe(method="slimgpt", ratio=0.4, allocator="incremental", round_to=1)
     prune(saved("llama"), recipe, tmp_path / "small", ids=ids)
-    found = bench(str(saved("llama")), str(tmp_path / "small"), batches=(1, 2), prompt=8, new_tokens=2, rounds=1)
+    workload = Workload(batches=(1, 2), prompt=8, new_tokens=2, rounds=1)
+    found = bench(str(saved("llama")), str(tmp_path / "small"), workload)
     assert found["block_parameters"][1] == pytest.approx(0.6 * found["block_parameters"][0], abs=96)
     assert found["parameter_ratio"] > 1 and set(found["torch"]) == {"1", "2"}
     one = found["torch"]["1"]
@@ -19,3 +20,9 @@ def test_both_models_are_timed_and_ratios_are_theirs(saved, ids, tmp_path):
 def test_unknown_engines_are_refused(saved):
     with pytest.raises(InputError, match="engine 'abacus' is unknown"):
         bench(str(saved("llama")), str(saved("llama")), engines=("abacus",))
+
+
+@pytest.mark.parametrize("nothing", [{"batches": (1, 0)}, {"prompt": 0}, {"new_tokens": 0}, {"rounds": 0}])
+def test_a_workload_of_nothing_is_refused(nothing):
+    with pytest.raises(InputError, match="must be at least 1"):
+        Workload(**nothing)

@@ -3,6 +3,7 @@ import pytest
 from conftest import words
 from secateur.core.errors import InputError, ModelError
 from secateur.evaluate.measure import measure
+from secateur.evaluate.perplexity import Perplexity
 
 
 def test_keys_are_those_promised(saved, tmp_path):
@@ -11,9 +12,8 @@ def test_keys_are_those_promised(saved, tmp_path):
     steps = []
     found = measure(
         saved("llama"),
-        str(tmp_path / "a.txt"),
+        Perplexity(source=str(tmp_path / "a.txt"), length=16),
         [tmp_path / "quiz.jsonl"],
-        window=(16, None, None),
         progress=lambda done, total: steps.append((done, total)),
     )
     assert found["tokens"] == 56 and found["perplexity"] > 1
@@ -44,7 +44,7 @@ def test_a_window_longer_than_the_positions_is_refused_before_the_model_is_loade
     assert measure(saved("gpt2"), str(text))["tokens"] == 400 - 7  # 64 positions, not 1024
     monkeypatch.setattr("secateur.evaluate.measure.load_model", None)
     with pytest.raises(InputError, match="perplexity: samples of 65 tokens are longer than the 64 positions"):
-        measure(saved("gpt2"), str(text), window=(65, None, None))
+        measure(saved("gpt2"), Perplexity(source=str(text), length=65))
 
 
 @pytest.mark.parametrize("name", ["", " "])

@@ -8,8 +8,12 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.ensemble import RandomForestClassifier
 
 from secateur.core.errors import InputError
-from secateur.forest.run import ForestOptions, fit_forest, prune_forest
+from secateur.forest.run import ForestOptions, Growth, Rows, fit_forest, prune_forest
 from secateur.forest.table import load_forest, save_forest
+
+
+def prune_on(model, data, target, out, options, *, costs=None, test=None, **settings):
+    return prune_forest(model, Rows(data, target, costs, test), out, options, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +23,7 @@ def files(tmp_path_factory):
     frame.to_csv(folder / "data.csv", index=False)
     costs = pandas.DataFrame({"feature": frame.columns[:-1], "cost": 1.0 + np.arange(30) % 3})
     costs.to_csv(folder / "costs.csv", index=False)
-    fit_forest(folder / "data.csv", "target", folder / "grown", costs=folder / "costs.csv", trees=8)
+    fit_forest(folder / "data.csv", "target", folder / "grown", costs=folder / "costs.csv", growth=Growth(trees=8))
     return folder
 
 
@@ -32,22 +36,22 @@ def test_a_forest_is_grown_measured_and_saved(files):
 
 def test_a_budget_is_kept_and_a_path_has_a_model_a_corner(files, tmp_path):
     args = (files / "grown" / "model.skops", files / "data.csv", "target")
-    found = prune_forest(*args, tmp_path / "out", ForestOptions(budget=8.0), costs=files / "costs.csv")
+    found = prune_on(*args, tmp_path / "out", ForestOptions(budget=8.0), costs=files / "costs.csv")
     assert found["chosen"]["cost"] <= 8.0 < found["before"]["cost"]
     small = load_forest(tmp_path / "out" / "model.skops")
     frame = pandas.read_csv(files / "data.csv")
     said = small.predict(frame.drop(columns="target"))
     assert np.mean(said != frame["target"]) == pytest.approx(found["chosen"]["error"])
-    path = prune_forest(*args, tmp_path / "path", ForestOptions(points=5), test=files / "data.csv")["path"]
+    path = prune_on(*args, tmp_path / "path", ForestOptions(points=5), test=files / "data.csv")["path"]
     costs = [point["cost"] for point in path]
     assert costs == sorted(costs) and len(list((tmp_path / "path").glob("*.skops"))) == len(path)
-    traded = prune_forest(*args, tmp_path / "traded", ForestOptions(trade_off=0.01, solver="lp"))
+    traded = prune_on(*args, tmp_path / "traded", ForestOptions(trade_off=0.01, solver="lp"))
     assert traded["chosen"]["trade_off"] == 0.01
 
 
 def test_numbers_are_predicted_too(tmp_path):
     load_diabetes(as_frame=True).frame.to_parquet(tmp_path / "d.parquet")
-    found = fit_forest(tmp_path / "d.parquet", "target", tmp_path / "out", trees=4, regression=True)
+    found = fit_forest(tmp_path / "d.parquet", "target", tmp_path / "out", growth=Growth(trees=4, regression=True))
     assert found["model"] == "RandomForestRegressor" and found["error"] > 100
 
 
@@ -56,17 +60,15 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(files, tmp_path):
     frame = pandas.read_csv(files / "data.csv")
     frame.iloc[:, 1:].to_csv(tmp_path / "less.csv", index=False)
     with pytest.raises(InputError, match="has 29 columns"):
-        prune_forest(model, tmp_path / "less.csv", "target", tmp_path / "out", ForestOptions(budget=1.0))
+        prune_on(model, tmp_path / "less.csv", "target", tmp_path / "out", ForestOptions(budget=1.0))
     with pytest.raises(InputError, match="at least 1 tree"):
-        fit_forest(files / "data.csv", "target", tmp_path / "out", trees=0)
+        fit_forest(files / "data.csv", "target", tmp_path / "out", Growth(trees=0))
     frame["target"] = frame["target"].map({0: "no", 1: "yes"})
     frame.to_csv(tmp_path / "words.csv", index=False)
     with pytest.raises(InputError, match="regression predicts one"):
-        fit_forest(tmp_path / "words.csv", "target", tmp_path / "out", regression=True)
+        fit_forest(tmp_path / "words.csv", "target", tmp_path / "out", Growth(regression=True))
     with pytest.raises(InputError, match="is unknown"):
-        prune_forest(
-            model, files / "data.csv", "target", tmp_path / "out", ForestOptions(trade_off=0.1, solver="guess")
-        )
+        prune_on(model, files / "data.csv", "target", tmp_path / "out", ForestOptions(trade_off=0.1, solver="guess"))
     assert not (tmp_path / "out").exists()
 
 
@@ -81,9 +83,9 @@ def halves(files):
 def test_peers_stand_beside_the_frontier_and_are_judged_on_other_rows(halves, tmp_path):
     model, options = halves / "grown" / "model.skops", ForestOptions(budget=8.0, points=4, peers=True)
     with pytest.raises(InputError, match="judged on them too: give --test"):
-        prune_forest(model, halves / "prune.csv", "target", tmp_path / "out", options)
+        prune_on(model, halves / "prune.csv", "target", tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
-    found = prune_forest(
+    found = prune_on(
         model,
         halves / "prune.csv",
         "target",
@@ -105,7 +107,7 @@ def test_peers_stand_beside_the_frontier_and_are_judged_on_other_rows(halves, tm
 def test_a_budget_takes_the_corner_of_least_error_within_it(halves, tmp_path, budget):
     for name, test in (("same", None), ("other", halves / "test.csv")):
         args = (halves / "grown" / "model.skops", halves / "prune.csv", "target", tmp_path / name)
-        found = prune_forest(*args, ForestOptions(budget=budget), costs=halves / "costs.csv", test=test)
+        found = prune_on(*args, ForestOptions(budget=budget), costs=halves / "costs.csv", test=test)
         within = [point for point in found["path"] if point["cost"] <= budget]
         assert found["chosen"]["error"] == min(point["error"] for point in within)
         assert found["chosen"]["cost"] <= budget and found["chosen"]["corners"] == len(within)
@@ -117,14 +119,14 @@ def test_columns_are_matched_by_name_in_any_table(halves, tmp_path):
     frame = pandas.read_csv(halves / "prune.csv")
     model, options = halves / "grown" / "model.skops", ForestOptions(budget=8.0, points=4)
     frame.assign(name="text")[[*frame.columns[::-1], "name"]].to_csv(tmp_path / "turned.csv", index=False)
-    wanted = prune_forest(model, halves / "prune.csv", "target", tmp_path / "a", options, costs=halves / "costs.csv")
-    got = prune_forest(model, tmp_path / "turned.csv", "target", tmp_path / "b", options, costs=halves / "costs.csv")
+    wanted = prune_on(model, halves / "prune.csv", "target", tmp_path / "a", options, costs=halves / "costs.csv")
+    got = prune_on(model, tmp_path / "turned.csv", "target", tmp_path / "b", options, costs=halves / "costs.csv")
     assert got["path"] == wanted["path"] and got["bills"] == wanted["bills"] and got["use"] == wanted["use"]
     assert (tmp_path / "a" / "model.skops").read_bytes() == (tmp_path / "b" / "model.skops").read_bytes()
     frame.rename(columns={"mean area": "mean aera"}).to_csv(tmp_path / "renamed.csv", index=False)
     for data, test in (("renamed.csv", None), ("turned.csv", tmp_path / "renamed.csv")):
         with pytest.raises(InputError, match="renamed.csv: .*'mean area'.*the nearest is 'mean aera'"):
-            prune_forest(model, tmp_path / data, "target", tmp_path / "c", options, test=test)
+            prune_on(model, tmp_path / data, "target", tmp_path / "c", options, test=test)
     assert not (tmp_path / "c").exists()
 
 
@@ -133,18 +135,18 @@ def test_a_forest_without_names_takes_columns_in_order_and_says_so(halves, tmp_p
     x, y = frame.drop(columns="target").to_numpy(), frame["target"].to_numpy()
     save_forest(RandomForestClassifier(3, random_state=0).fit(x, y), tmp_path / "model.skops")
     args = (tmp_path / "model.skops", halves / "prune.csv", "target")
-    found = prune_forest(*args, tmp_path / "out", ForestOptions(budget=8.0, points=3), costs=halves / "costs.csv")
+    found = prune_on(*args, tmp_path / "out", ForestOptions(budget=8.0, points=3), costs=halves / "costs.csv")
     assert found["names"] == "none" and found["chosen"]["cost"] <= 8.0
     frame.iloc[:, 1:].to_csv(tmp_path / "less.csv", index=False)
     with pytest.raises(InputError, match="less.csv has 29 columns, and the forest wants 30"):
-        prune_forest(args[0], tmp_path / "less.csv", "target", tmp_path / "no", ForestOptions(budget=8.0))
+        prune_on(args[0], tmp_path / "less.csv", "target", tmp_path / "no", ForestOptions(budget=8.0))
 
 
 def test_equal_runs_write_equal_bytes(halves, tmp_path):
     for name in ("a", "b"):
-        fit_forest(halves / "data.csv", "target", tmp_path / f"grown-{name}", trees=4)
+        fit_forest(halves / "data.csv", "target", tmp_path / f"grown-{name}", growth=Growth(trees=4))
         model = tmp_path / f"grown-{name}" / "model.skops"
-        prune_forest(model, halves / "prune.csv", "target", tmp_path / name, ForestOptions(budget=8.0, points=3))
+        prune_on(model, halves / "prune.csv", "target", tmp_path / name, ForestOptions(budget=8.0, points=3))
     for folder, file in (("grown-", "model.skops"), ("grown-", "forest.json"), ("", "model.skops")):
         one, other = ((tmp_path / f"{folder}{name}" / file).read_bytes() for name in ("a", "b"))
         assert one == other
@@ -156,21 +158,21 @@ def test_labels_stay_what_they_are(tmp_path):
         said = frame.assign(target=[labels[one] for one in frame["target"]])
         said.to_csv(tmp_path / "d.csv", index=False)
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        fit_forest(tmp_path / "d.csv", "target", tmp_path / "out", trees=2)
+        fit_forest(tmp_path / "d.csv", "target", tmp_path / "out", growth=Growth(trees=2))
         model = tmp_path / "out" / "model.skops"
         assert load_forest(model).classes_.tolist() == sorted(labels)
         said.iloc[:100].to_csv(tmp_path / "part.csv", index=False)
         shutil.rmtree(tmp_path / "small", ignore_errors=True)
-        found = prune_forest(
+        found = prune_on(
             model, tmp_path / "part.csv", "target", tmp_path / "small", ForestOptions(trade_off=0.0, points=2)
         )
         assert found["error"] < 0.1
     numbers = frame.assign(target=frame["target"] + 10)
     numbers.to_csv(tmp_path / "n.csv", index=False)
-    fit_forest(tmp_path / "n.csv", "target", tmp_path / "numbers", trees=2)
+    fit_forest(tmp_path / "n.csv", "target", tmp_path / "numbers", growth=Growth(trees=2))
     with pytest.raises(InputError, match="column 'target' of .*d.csv holds text such as '010'.*fitted on numbers"):
         said.assign(target=["010", *["b"] * (len(said) - 1)]).to_csv(tmp_path / "d.csv", index=False)
-        prune_forest(
+        prune_on(
             tmp_path / "numbers" / "model.skops",
             tmp_path / "n.csv",
             "target",
@@ -191,7 +193,7 @@ def test_labels_stay_what_they_are(tmp_path):
 )
 def test_numbers_out_of_range_are_refused_before_any_work(tmp_path, settings, message):
     with pytest.raises(InputError, match=message):
-        fit_forest(tmp_path / "none.csv", "y", tmp_path / "out", **settings)
+        fit_forest(tmp_path / "none.csv", "y", tmp_path / "out", Growth(**settings))
 
 
 @pytest.mark.parametrize(
@@ -209,10 +211,10 @@ def test_numbers_are_no_classes_unless_they_are_whole(tmp_path):
     (frame.assign(target=frame["target"] + 0.5)).to_csv(tmp_path / "d.csv", index=False)
     with pytest.raises(InputError, match=r"holds 151\.5, which is no class: add --regression"):
         fit_forest(tmp_path / "d.csv", "target", tmp_path / "out")
-    fit_forest(tmp_path / "d.csv", "target", tmp_path / "out", trees=2, regression=True)
+    fit_forest(tmp_path / "d.csv", "target", tmp_path / "out", growth=Growth(trees=2, regression=True))
     frame.assign(target="low").to_csv(tmp_path / "words.csv", index=False)
     with pytest.raises(InputError, match="holds no numbers, and regression predicts one"):
-        prune_forest(
+        prune_on(
             tmp_path / "out" / "model.skops",
             tmp_path / "words.csv",
             "target",
@@ -228,7 +230,7 @@ def test_what_finishes_the_folder_is_in_it_or_there_is_none(halves, tmp_path):
 
     args = (halves / "grown" / "model.skops", halves / "prune.csv", "target", tmp_path / "out")
     with pytest.raises(InputError, match="no figure"):
-        prune_forest(*args, ForestOptions(budget=8.0, points=2), finish=fail)
+        prune_on(*args, ForestOptions(budget=8.0, points=2), finish=fail)
     assert not list(tmp_path.iterdir())
 
 
@@ -237,7 +239,7 @@ def test_onnx_predicts_what_the_pruned_forest_does(files, tmp_path):
     pytest.importorskip("skl2onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     model = files / "grown" / "model.skops"
-    prune_forest(model, files / "data.csv", "target", tmp_path / "out", ForestOptions(budget=8.0, points=3, onnx=True))
+    prune_on(model, files / "data.csv", "target", tmp_path / "out", ForestOptions(budget=8.0, points=3, onnx=True))
     x = pandas.read_csv(files / "data.csv").drop(columns="target").astype(np.float32)
     said = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx").run(None, {"X": x.to_numpy()})[0]
     assert np.array_equal(said, load_forest(tmp_path / "out" / "model.skops").predict(x))
@@ -261,12 +263,12 @@ def test_numbers_too_large_to_be_classes_are_refused_by_column_and_row(kind, val
         frame.assign(y=[float(label) for label in labels]).to_parquet(file)
     place = "line 41" if kind == "csv" else "row 40"
     with pytest.raises(InputError, match=rf"column 'y' of .*rows.{kind} holds '.*' in {place}.*: .*leave the row out"):
-        fit_forest(file, "y", tmp_path / "f", trees=3)
-    fit_forest(whole, "y", tmp_path / "g", trees=3)
+        fit_forest(file, "y", tmp_path / "f", growth=Growth(trees=3))
+    fit_forest(whole, "y", tmp_path / "g", growth=Growth(trees=3))
     with pytest.raises(InputError, match="is none the forest was fitted on|leave the row out"):
-        prune_forest(tmp_path / "g" / "model.skops", file, "y", tmp_path / "p", ForestOptions(trade_off=0.1))
+        prune_on(tmp_path / "g" / "model.skops", file, "y", tmp_path / "p", ForestOptions(trade_off=0.1))
     if "inf" not in value and "400" not in value:
-        assert fit_forest(file, "y", tmp_path / "r", trees=3, regression=True)["error"] >= 0
+        assert fit_forest(file, "y", tmp_path / "r", growth=Growth(trees=3, regression=True))["error"] >= 0
 
 
 @pytest.mark.filterwarnings("error")
@@ -274,5 +276,5 @@ def test_squares_of_32_bit_targets_do_not_overflow(tmp_path):
     draw = np.random.default_rng(0)
     y = np.array([0, 1] * 19 + [1e20] * 2, dtype=np.float32)
     pandas.DataFrame({"a": draw.random(40), "b": draw.random(40), "y": y}).to_parquet(tmp_path / "rows.parquet")
-    found = fit_forest(tmp_path / "rows.parquet", "y", tmp_path / "f", trees=3, regression=True, seed=1)
+    found = fit_forest(tmp_path / "rows.parquet", "y", tmp_path / "f", growth=Growth(trees=3, regression=True, seed=1))
     assert np.isfinite(found["error"])

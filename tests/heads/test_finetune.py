@@ -1,7 +1,13 @@
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from conftest import words
 from secateur.core.errors import InputError, ModelError
@@ -108,3 +114,33 @@ def test_texts_are_cut_at_the_positions_unless_a_length_is_set(encoder, tmp_path
     with pytest.raises(InputError, match="100 tokens are longer than the 64 positions"):
         finetune(encoder, tmp_path / "data.tsv", tmp_path / "long", replace(plan, length=100))
     assert not (tmp_path / "long").exists()
+
+
+KILLED = (
+    "import os, signal, sys; import secateur.train.classifier as train; from secateur.heads.finetune import finetune\n"
+    "train._EVERY = 2\n"
+    "def progress(done, total):\n"
+    "    if done == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
+    "plan = train.Finetuning(epochs=2.0, batch=8, length=16)\n"
+    "finetune(sys.argv[1], sys.argv[2], sys.argv[3], plan, progress=progress)"
+)
+
+
+def test_a_killed_run_resumes_to_the_same_bits(encoder, labelled, tmp_path):
+    plan = replace(PLAN, epochs=2.0)
+    whole = finetune(encoder, labelled, tmp_path / "whole", plan)
+    script = [sys.executable, "-c", KILLED, str(encoder), str(labelled), str(tmp_path / "out")]
+    died = subprocess.run(script, capture_output=True, env={**os.environ})
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    with pytest.raises(InputError, match="unfinished run"):
+        finetune(encoder, labelled, tmp_path / "out", plan)
+    with pytest.raises(InputError, match="another rate"):
+        finetune(encoder, labelled, tmp_path / "out", replace(plan, rate=1.0), resume=True)
+    seen = []
+    found = finetune(
+        encoder, labelled, tmp_path / "out", plan, resume=True, progress=lambda done, total: seen.append(done)
+    )
+    assert seen == [4, 5, 6] and found == whole
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "out"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert not (tmp_path / "out.partial").exists()

@@ -7,7 +7,7 @@ from safetensors.numpy import load_file
 from secateur.core.errors import InputError, ModelError
 from secateur.lottery import run
 from secateur.lottery.plan import Lottery, plan_sizes
-from secateur.lottery.run import draw_lottery, load_ticket, open_target, read_inputs, width_table
+from secateur.lottery.run import Draw, draw_lottery, load_ticket, open_target, read_inputs, width_table
 from secateur.lottery.target import Target, read_target, write_target
 
 RNG = np.random.default_rng(5)
@@ -25,7 +25,8 @@ def test_what_is_written_is_the_network_that_was_certified(tmp_path, law):
     x = RNG.normal(size=(30, 3))
     np.save(tmp_path / "x.npy", x)
     lottery = Lottery(eps=0.05, law=law)
-    found = draw_lottery(str(tmp_path / "t.safetensors"), lottery, tmp_path / "out", seed=3, inputs=tmp_path / "x.npy")
+    draw = Draw(seed=3, inputs=tmp_path / "x.npy")
+    found = draw_lottery(str(tmp_path / "t.safetensors"), lottery, tmp_path / "out", draw)
     assert found == json.loads((tmp_path / "out" / "certificate.json").read_text())
     assert found["certificate"]["holds"] and found["predictions"]["rows"] == 30
     ticket, product = load_ticket(tmp_path / "out"), read_target(tmp_path / "out" / "product.safetensors")
@@ -50,7 +51,7 @@ def test_seeds_are_tried_until_nothing_is_missing(tmp_path):
     risky = Lottery(eps=0.05, delta=0.95, sampling="per-input")
     seen = {}
     for seed in range(20):
-        found = draw_lottery(str(tmp_path / "t.safetensors"), risky, tmp_path / f"{seed}", seed=seed, tries=10)
+        found = draw_lottery(str(tmp_path / "t.safetensors"), risky, tmp_path / f"{seed}", Draw(seed=seed, tries=10))
         seen[found["tries"]] = found
         assert found["seed"] == seed + found["tries"] - 1
         assert found["certificate"]["missing"] == 0 or found["tries"] == 10
@@ -103,7 +104,7 @@ def test_targets_that_are_none_are_refused_and_leave_nothing(tmp_path, name):
     with pytest.raises(ModelError):
         draw_lottery(name, Lottery(), tmp_path / "out")
     with pytest.raises(InputError, match="at least 1 try"):
-        draw_lottery("bundled:digits-mlp", Lottery(), tmp_path / "out", tries=0)
+        draw_lottery("bundled:digits-mlp", Lottery(), tmp_path / "out", Draw(tries=0))
     assert not list(tmp_path.iterdir())
 
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from secateur.core.errors import InputError, NumericalError
-from secateur.storage.folder import copy_companions, write_pruned
+from secateur.storage.folder import Edits, copy_companions, write_pruned
 from secateur.storage.shards import Checkpoint
 
 
@@ -24,7 +24,7 @@ def test_replaced_tensors_are_written_and_the_rest_is_kept(tmp_path, saved):
     checkpoint = Checkpoint(saved("llama"))
     name = "model.layers.0.mlp.up_proj.weight"
     new = torch.zeros(48, 32)
-    write_pruned(checkpoint, tmp_path, lambda stored: new if stored == name else None)
+    write_pruned(checkpoint, tmp_path, Edits(tensor=lambda stored: new if stored == name else None))
     before, after = load_file(saved("llama") / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert before.keys() == after.keys() and torch.equal(after[name], new)
     assert all(torch.equal(before[other], after[other]) for other in before if other != name)
@@ -66,7 +66,7 @@ def test_numbers_that_are_none_are_never_written(tmp_path, saved):
     checkpoint = Checkpoint(saved("qwen2"))
     for bad in (float("nan"), float("inf")):
         with pytest.raises(NumericalError, match=r"model\.norm\.weight holds NaN or inf"):
-            write_pruned(checkpoint, tmp_path, lambda name, bad=bad: _spoiled(checkpoint, name, bad))
+            write_pruned(checkpoint, tmp_path, Edits(tensor=lambda name, bad=bad: _spoiled(checkpoint, name, bad)))
 
 
 def _spoiled(checkpoint, name, bad):
@@ -75,5 +75,5 @@ def _spoiled(checkpoint, name, bad):
 
 
 def test_a_dtype_may_be_asked_for(tmp_path, saved):
-    write_pruned(Checkpoint(saved("llama")), tmp_path, lambda name: None, dtype=torch.bfloat16)
+    write_pruned(Checkpoint(saved("llama")), tmp_path, Edits(dtype=torch.bfloat16))
     assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}

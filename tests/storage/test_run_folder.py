@@ -65,7 +65,7 @@ def test_a_changed_byte_of_any_file_is_refused_by_its_name(tmp_path):
     run.save_block(0, BLOCK)
     run.save_hidden(1, [torch.randn(2, 3)])
     run.save_gradients({"a": ({"Gradient": torch.randn(2, 3)}, {"Gradient": 1})})
-    run.save_state({"a": torch.randn(2)}, [0.5])
+    run.save_state({"a": torch.randn(2)}, {"loss": [0.5]})
     run.save_document("allocation", {"a": 0.25})
     run.give_up()
     readers = {

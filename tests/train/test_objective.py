@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, log_softmax
 
-from conftest import tiny_model
+from conftest import task_batch, task_model, tiny_model
 from secateur.core.errors import InputError
-from secateur.train.objective import NextToken
+from secateur.train.objective import NextToken, OwnLoss
 
 
 def test_without_a_teacher_it_is_the_cross_entropy_of_every_next_token(ids):
@@ -27,3 +27,10 @@ def test_a_teacher_of_another_vocabulary_is_refused():
     teacher.config.vocab_size = 7
     with pytest.raises(InputError, match="the teacher has 7 tokens"):
         NextToken(tiny_model("llama"), teacher)
+
+
+def test_a_models_own_loss_is_the_cross_entropy_of_its_classes():
+    model = task_model("BertForSequenceClassification")
+    batch, labels = task_batch(model), torch.tensor([1, 0, 1])
+    expected = cross_entropy(model(**batch).logits, labels)
+    assert torch.allclose(OwnLoss(model)({**batch, "labels": labels}), expected)

@@ -45,7 +45,7 @@ def test_a_state_taken_up_goes_on_with_the_same_bits(rank, saved, ids):
         straight.loop.step(ids)
     for _ in range(2):
         first.loop.step(ids)
-    second.loop.load_state(first.loop.state(), first.loop.losses)
+    second.loop.load_state(first.loop.state(), first.loop.log)
     for _ in range(2, 4):
         second.loop.step(ids)
     after = second.changes.settle()

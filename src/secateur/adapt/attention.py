@@ -48,7 +48,7 @@ class Attention:
     def kv_heads(self) -> int:
         """Key-value heads: fewer than `heads` where several share one (GQA, MQA)."""
         rows = self.inputs[1 if len(self.inputs) == 3 else 0].weight.shape[0] // self.width
-        return rows if len(self.inputs) == 3 else (rows - self.heads) // 2
+        return rows if len(self.inputs) == 3 else (rows - self.heads) // 2  # fused: q, k and v one below the other
 
     def unit(self, wanted: str = "auto") -> str:
         """kv_groups, heads or none; auto is kv_groups where there is more than one.
@@ -77,11 +77,11 @@ class Attention:
             )
         shared = heads // max(kv_heads, 1)
         count = kv_heads if unit == "kv_groups" else heads
-        query = span(count, heads // max(count, 1) * width)
+        query = span(count, heads // max(count, 1) * width)  # [units, width of the unit's query heads]
         key_value = [span(kv_heads, width), span(kv_heads, width)] if unit == "kv_groups" or shared == 1 else []
         columns = {self.output.name: query}
         rows = self._rows(count, query, key_value)
-        groups = kv_heads if unit == "heads" and shared > 1 else 1
+        groups = kv_heads if unit == "heads" and shared > 1 else 1  # every KV head keeps equally many query heads
         layers = {layer.name: layer for layer in (*self.inputs, self.output)}
         return Site(f"{self.name}.{unit}", unit, count, site_weights(layers, rows, columns), rows, columns, groups)
 
@@ -89,8 +89,10 @@ class Attention:
         if len(self.inputs) == 3:
             return {layer.name: index for layer, index in zip(self.inputs, [query, *key_value], strict=False)}
         if self.fused == "heads":
+            # Q, k and v of a head stand together (GPT-NeoX, BLOOM)
             return {self.inputs[0].name: span(count, 3 * self.width)}
         starts = (self.heads * self.width, (self.heads + self.kv_heads) * self.width)
+        # Nothing is taken of shared K and V, and then `key_value` is empty.
         parts = [index + start for index, start in zip(key_value, starts, strict=False)]
         return {self.inputs[0].name: torch.cat([query, *parts], dim=1)}
 

@@ -99,6 +99,7 @@ def _channels(block: str, into: Stage, out: Stage) -> Site:
     count = reader.weight.shape[1]
     channels = span(count, 1)
     rows = {
+        # A fused gate and up projection has two rows a channel, half the matrix apart.
         layer.name: torch.cat([channels + start for start in range(0, layer.weight.shape[0], count)], dim=1)
         for layer in into.layers
     }

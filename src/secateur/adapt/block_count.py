@@ -20,6 +20,7 @@ def check_block_count(model: PreTrainedModel, names: Iterable[str], source: obje
     model has not, and what its class expects beyond its blocks (layers that predict further tokens), are accepted.
     Raises ModelError naming the first such tensor.
     """
+    # Loading passes over tensors it has no place for: a model with blocks left out would load without a word.
     expected = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]
     for name in names:
         numbered = _NUMBERED.match(name)

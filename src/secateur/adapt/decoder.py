@@ -40,7 +40,7 @@ def decoder_blocks(model: PreTrainedModel) -> tuple[Block, ...]:
     row = DECODERS[model.config.model_type]
     place, width = row.blocks, head_dim(model.config)
     if not hasattr(model, model.base_model_prefix):  # the body alone
-        place = place.removeprefix(f"{model.base_model_prefix}.")
+        place = place.removeprefix(f"{model.base_model_prefix}.")  # AutoModel's body has no head to hold it
     blocks = tuple(
         _block(f"{place}.{number}", number, module, row, width)
         for number, module in enumerate(model.get_submodule(place).children())
@@ -87,7 +87,7 @@ def _block(name: str, number: int, module: nn.Module, row: Decoder, width: int) 
 def _check_complete(block: Block) -> None:
     named = {f"{layer.name}.weight" for layer in block.layers}
     for name, tensor in block.tensors().items():
-        if tensor.dim() > 1 and name not in named:
+        if tensor.dim() > 1 and name not in named:  # norms and biases are vectors
             raise ModelError(
                 f"{name} {list(tensor.shape)} belongs to no stage of the family's row in adapt/decoder_table.py: this "
                 "variant (cross-attention, experts, ...) cannot be pruned yet"
@@ -128,6 +128,7 @@ def _resize_block_(block: Block, wanted: Sizes) -> None:
     now = block.sizes
     unit = "kv_groups" if wanted.kv_heads != now.kv_heads else "heads" if wanted.heads != now.heads else "none"
     for site in block.sites(unit):
+        # Units to take off, values do not matter.
         gone = site.count - (wanted.ffn if site.kind == "ffn" else site.count * wanted.heads // now.heads)
         for name, index in site.rows.items():
             rows, columns = block.layer(name).weight.shape
@@ -146,7 +147,9 @@ def settle_(blocks: Sequence[Block]) -> None:
         for name, value in numbers.items():
             setattr(attention, name, value)
         if own is not None:
+            # All attentions share one config: changing it would change every block.
             attention.config = copy.copy(attention.config)
+            # Else transformers would answer from the list of blocks.
             attention.config.__dict__.pop("_heterogeneity_spec", None)
             for name, value in own.items():
                 setattr(attention.config, name, value)

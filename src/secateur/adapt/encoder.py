@@ -94,18 +94,19 @@ def settle_heads_(blocks: Sequence[Block]) -> None:
             continue
         module.n_heads = attention.heads
         if not getattr(module, "computes_own_bias", False):
+            # T5 hands the first block's bias on to all others, and theirs may have other heads.
             module.register_forward_pre_hook(_forget_bias, with_kwargs=True)
             module.computes_own_bias = True
         if attention.kind != "cross":  # which has no positions of its own
             table = module.relative_attention_bias if module.has_relative_attention_bias else first[attention.kind]
-            first.setdefault(attention.kind, table)
+            first.setdefault(attention.kind, table)  # only the first block of a stack has a table in the stock class
             _own_table_(module, table)
 
 
 def _own_table_(module: Any, table: nn.Embedding) -> None:
     weight = table.weight.detach()
     if weight.shape[1] != module.n_heads:
-        weight = weight.new_empty(len(weight), module.n_heads)
+        weight = weight.new_empty(len(weight), module.n_heads)  # [buckets, heads]: values come with the checkpoint
     elif module.has_relative_attention_bias:
         return
     module.relative_attention_bias = nn.Embedding.from_pretrained(weight.clone())

@@ -169,6 +169,7 @@ class Layer:
     def set_bias(self, bias: Tensor) -> None:
         """Overwrite the bias `[out]`, or give the module one, in its weight's dtype."""
         module: Any = self.module
+        # Training asks for gradients itself.
         module.bias = nn.Parameter(bias.to(module.weight.dtype), requires_grad=False)
 
     @property
@@ -185,7 +186,7 @@ class Layer:
             raise ModelError(f"{self.name} shares a parameter with other matrices, which all have one shape")
         module: Any = self.module
         held = getattr(module, self.parameter)
-        stored = self._storage.stored(weight, module).contiguous()
+        stored = self._storage.stored(weight, module).contiguous()  # a transposed view cannot be saved
         if isinstance(held, nn.Parameter):
             stored = nn.Parameter(stored, requires_grad=held.requires_grad)
         self._storage.settle(module, *weight.shape)  # reads the storage, which has the old shape till here

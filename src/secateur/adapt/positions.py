@@ -18,6 +18,7 @@ def max_length(config: PretrainedConfig) -> int | None:
     if config.model_type not in _TABLES:
         return None
     settings: Any = config
+    # RoBERTa counts positions from behind the padding token.
     skipped = (settings.pad_token_id or 0) + 1 if config.model_type in _AFTER_PADDING else 0
     return int(settings.max_position_embeddings) - skipped
 

@@ -85,9 +85,9 @@ class Slice(NamedTuple):
     def cut(self, tensor: Tensor) -> Tensor:
         """What stays of a weight `[out, in]`, or of a bias `[out]`, which has no columns to lose."""
         if self.rows is not None:
-            tensor = tensor.index_select(0, _others(self.rows, tensor.shape[0]))
+            tensor = tensor.index_select(0, _others(self.rows, tensor.shape[0]))  # [kept rows, in]
         if self.columns is not None and tensor.dim() > 1:
-            tensor = tensor.index_select(1, _others(self.columns, tensor.shape[1]))
+            tensor = tensor.index_select(1, _others(self.columns, tensor.shape[1]))  # [rows, kept columns]
         return tensor
 
 
@@ -101,7 +101,7 @@ def _joined(mine: Tensor | None, its: Tensor | None, what: str) -> Tensor | None
 
 
 def _others(gone: Tensor | None, size: int) -> Tensor:
-    stays = torch.ones(size, dtype=torch.bool)
+    stays = torch.ones(size, dtype=torch.bool)  # a mask keeps the order, whatever order `gone` has
     if gone is not None:
         stays[gone] = False
     return stays.nonzero().flatten()
@@ -121,5 +121,6 @@ def site_slices(site: Site, kept: tuple[int, ...]) -> dict[str, Slice]:
     parts = {name: Slice(rows=index[gone].flatten().sort().values) for name, index in site.rows.items()}
     for name, index in site.columns.items():
         columns = Slice(columns=index[gone].flatten().sort().values)
+        # One site may cut a layer both ways: a convolution that feeds itself through a residual.
         parts[name] = parts[name].joined(columns, name) if name in parts else columns
     return parts

@@ -78,7 +78,7 @@ class Structure:
     def attentions(self) -> list[Attention]:
         """Every attention: an encoder's before a decoder's own, and those before the cross ones."""
         attentions = [attention for block in self.blocks for attention in block.attentions]
-        return sorted(attentions, key=lambda attention: _ORDER.index(attention.kind))
+        return sorted(attentions, key=lambda attention: _ORDER.index(attention.kind))  # stable: layers keep their order
 
     @property
     def layers(self) -> list[Layer]:
@@ -138,7 +138,7 @@ def example_batch(model: PreTrainedModel, tokens: int = 3) -> dict[str, Tensor]:
     if model.main_input_name == "pixel_values":
         shape = (2, config.num_channels, config.image_size, config.image_size)
         return {"pixel_values": torch.rand(shape, generator=stream)}
-    ids = torch.randint(config.vocab_size, (2, tokens), generator=stream)
+    ids = torch.randint(config.vocab_size, (2, tokens), generator=stream)  # [samples, tokens]
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     return batch | ({"labels": ids[:, :2].contiguous()} if config.is_encoder_decoder else {})
 
@@ -154,7 +154,7 @@ def describe(model: PreTrainedModel) -> Structure:
         )
     try:
         return Structure(model, kind, kind.blocks(model))
-    except AttributeError as error:
+    except AttributeError as error:  # a module that a table names is missing
         raise ModelError(
             f"{type(model).__name__} does not look like its family {model.config.model_type!r}: {error}"
         ) from error

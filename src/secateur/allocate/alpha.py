@@ -19,11 +19,12 @@ def tail_exponent(weight: Weight) -> float:
 
     Formula: alpha = 1 + k / sum_{i<=k} ln(l_i / l_{k+1}), k half the rank's bound [Lu et al. 2024 (AlphaPruning)]
     """
+    # W W^T and W^T W have the same eigenvalues but for zeros: take the smaller.
     small = weight.double() if weight.shape[0] <= weight.shape[1] else weight.double().T
-    values = torch.linalg.eigvalsh(small @ small.T).flip(0).clamp_min(1e-30)
+    values = torch.linalg.eigvalsh(small @ small.T).flip(0).clamp_min(1e-30)  # [least of in, out], largest first
     k = max(1, len(values) // 2)
     tail = (values[:k] / values[min(k, len(values) - 1)]).log().sum()
-    return 1 + k / max(float(tail), 1e-12)
+    return 1 + k / max(float(tail), 1e-12)  # equal eigenvalues have no tail
 
 
 @dataclass(frozen=True, kw_only=True)

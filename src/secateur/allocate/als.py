@@ -29,11 +29,12 @@ class Features(NamedTuple):
     @classmethod
     def of(cls, y: Float[Tensor, "tokens width"], *, centred: bool = False, rows: bool = True) -> "Features":
         """Optionally centred, rows scaled to length one; the cheaper side is kept."""
-        y = y.double() - y.double().mean(dim=0) if centred else y.double()
+        y = y.double() - y.double().mean(dim=0) if centred else y.double()  # [tokens, width]
         if rows:
             y = y / y.norm(dim=1, keepdim=True).clamp_min(1e-30)
         wide = y.shape[1] > y.shape[0]
-        values = y @ y.T if wide else y
+        values = y @ y.T if wide else y  # [tokens, tokens] or [tokens, width]
+        # Scaled in float64, then stored in float32: the products below stay near 1.
         values = (values / values.norm().clamp_min(1e-30)).float()
         return cls(values, wide, float((values if wide else values.T @ values).norm()))
 
@@ -48,6 +49,7 @@ def orthogonality(a: Features, b: Features) -> float:
     Formula: rho = ||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F) [Li et al. 2024 (ALS), redundancy metric]
     """
     kernels = a.kernel or b.kernel
+    # ||B^T A||^2 is tr(A A^T B B^T): either side gives it, whichever is held.
     both = (a.gram() * b.gram()).sum() if kernels else (b.values.T @ a.values).square().sum()
     return float(both) / max(a.size * b.size, 1e-30)
 
@@ -70,7 +72,7 @@ def importance(matrix: Float[np.ndarray, "count count"]) -> Float[np.ndarray, " 
     """
     sums = matrix.sum(axis=1)
     exponent = len(matrix) / sums
-    weights: Float[np.ndarray, " count"] = np.exp(exponent - exponent.max())
+    weights: Float[np.ndarray, " count"] = np.exp(exponent - exponent.max())  # overflows without the shift
     return weights
 
 
@@ -88,6 +90,7 @@ def fill(
         raise RatioError(
             f"ratio {1 - density:g} cannot be met within als bounds {1 - high:g}..{1 - low:g}: ask for one inside"
         )
+    # Shares of the whole, as HiGHS's tolerances are absolute.
     share = np.asarray(sizes, dtype=float) / total
     solution = linprog(
         -np.asarray(worth),
@@ -96,7 +99,7 @@ def fill(
         bounds=[(low, high)] * len(share),
         method="highs",
     )
-    steps = low + np.floor((solution.x - low) / grid + 1e-9) * grid
+    steps = low + np.floor((solution.x - low) / grid + 1e-9) * grid  # 1e-9: a density on the grid stays on it
     left = density - float(share @ steps)
     for i in np.argsort(-np.asarray(worth) / share, kind="stable"):
         more = min(high - steps[i], left / share[i])
@@ -148,6 +151,7 @@ class ALS:
         features = Features.of(view.watched, centred=self.centred, rows=self.rows)
         if not self.within:
             return features, {}
+        # [tokens, in] @ [in, out]
         outputs = [view.stats[name][Samples].value @ weight.T for name, weight in view.weights.items()]
         inner = [Features.of(output, centred=self.centred, rows=self.rows) for output in outputs]
         return features, dict(zip(view.weights, self._worth(correlation(inner)), strict=True))
@@ -170,7 +174,7 @@ class ALS:
 
     def _worth(self, matrix: Float[np.ndarray, "count count"]) -> list[float]:
         own = importance(matrix)
-        return [float(own[i:].mean()) for i in range(len(own))]
+        return [float(own[i:].mean()) for i in range(len(own))]  # this block and all after it
 
     def _ratios(
         self, worth: Mapping[str, float], sizes: Mapping[str, int], ratio: float, target: float

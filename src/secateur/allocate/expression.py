@@ -27,13 +27,13 @@ def _each(change: Callable[[Tensor], Tensor]) -> Callable[[Scores], Scores]:
 def _normalize(scores: Scores) -> Scores:
     flat = _flat(scores)
     mean, std = float(flat.mean()), float(flat.std())
-    return [((score - mean) / std).nan_to_num(0.0) for score in scores]
+    return [((score - mean) / std).nan_to_num(0.0) for score in scores]  # equal scores: 0 / 0
 
 
 def _min_max(scores: Scores) -> Scores:
     low = min(float(score.min()) for score in scores)
     high = max(float(score.max()) for score in scores)
-    return [(score - low) / (high - low + 1e-9) for score in scores]
+    return [(score - low) / (high - low + 1e-9) for score in scores]  # equal scores become 0
 
 
 PRE: Mapping[str, Callable[[Scores], Scores]] = {
@@ -59,13 +59,14 @@ def _on_each(reduce: Callable[[Tensor], Tensor]) -> Callable[[Scores], float]:
 
 
 def _entropy(x: Tensor) -> Tensor:
+    # entr is -p ln p, and 0 at 0.
     share = x.abs() / x.abs().sum()
     return torch.special.entr(share).sum()
 
 
 def _mean_gram(x: Tensor) -> Tensor:
     """The mean entry of x x^T."""
-    return x.sum(dim=0).square().sum() / len(x) ** 2
+    return x.sum(dim=0).square().sum() / len(x) ** 2  # sum of all entries of x x^T without computing it
 
 
 def _mean_correlation(x: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ def _mean_correlation(x: Tensor) -> Tensor:
 
 
 def _small_gram(x: Tensor) -> Tensor:
-    return x @ x.T if x.shape[0] <= x.shape[1] else x.T @ x
+    return x @ x.T if x.shape[0] <= x.shape[1] else x.T @ x  # the smaller Gram
 
 
 REDUCE: Mapping[str, Callable[[Scores], float]] = {
@@ -153,7 +154,7 @@ class Expression:
         result = torch.tensor(value, dtype=torch.float64)
         for name in self.post:
             result = POST[name](result)
-        return 0.0 if math.isnan(float(result)) else float(result)
+        return 0.0 if math.isnan(float(result)) else float(result)  # as in the paper's search
 
 
 def parse(text: str) -> Expression:

@@ -34,7 +34,7 @@ def expected_loss(change: Weight, gram: GramMatrix, sensitivity: Float[Tensor, "
 
     Formula: dL = 1/2 sum_o G_o E[(dW x)_o^2] [ours; second order, LeCun et al. 1990]
     """
-    squares = ((change @ gram) * change).sum(dim=1) / 2
+    squares = ((change @ gram) * change).sum(dim=1) / 2  # [out]: E[(dW x)_o^2]; the Gram holds a factor of 2
     return float(squares @ sensitivity) / 2
 
 
@@ -42,6 +42,7 @@ def ratio_losses(
     weight: Weight, gram: GramMatrix, sensitivity: Float[Tensor, " out"], ratios: Sequence[float]
 ) -> list[float]:
     """Expected growth of the loss, nats a token, when every row loses its lowest Wanda scores."""
+    # Ranks once, then every ratio is a comparison. Wanda's norm is the root of the Gram's diagonal but for a factor.
     rank = wanda_score(weight, gram.diagonal().sqrt()).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
     losses: list[float] = []
     for ratio in ratios:
@@ -63,8 +64,8 @@ def cheapest(
     if np.isnan(cost).any():
         raise NumericalError("knapsack: a measured loss is not a number: check the weights and the calibration")
     weights = np.array([sizes[name] for name in losses], dtype=np.int64)
-    weights //= np.gcd.reduce(weights)
-    gain = np.round(np.asarray(ratios) * _UNIT).astype(np.int64) * weights[:, None]
+    weights //= np.gcd.reduce(weights)  # whole numbers, so that sums are exact; small ones, so that states are few
+    gain = np.round(np.asarray(ratios) * _UNIT).astype(np.int64) * weights[:, None]  # [parts, places]
     need, total = round(target * _UNIT) * int(weights.sum()), _UNIT * int(weights.sum())
     highest = int(np.where(np.isfinite(cost), gain, 0).max(axis=1).sum())
     if need > highest or not np.isfinite(cost).any(axis=1).all():
@@ -90,7 +91,7 @@ def _price(cost: Costs, gain: Gains, need: int) -> float:
     if _total(gain, _at_price(cost, gain, 0.0)) >= need:
         return 0.0
     low, high = 0.0, float(cost[np.isfinite(cost)].max()) / int(gain.max())
-    while _total(gain, _at_price(cost, gain, high)) < need:
+    while _total(gain, _at_price(cost, gain, high)) < need:  # a first guess that may be too low
         low, high = high, 2 * high
     for _ in range(100):
         middle = (low + high) / 2
@@ -120,12 +121,14 @@ def _best(cost: Costs, gain: Gains, need: int, price: float, known: Choice) -> C
     value = cost - price * gain
     excess = value - value.min(axis=1, keepdims=True)
     upper = float(_total(cost, known))
+    # What a choice may lose against the bound and still beat the one that is known.
     room = upper - float(value.min(axis=1).sum()) - price * need - _GAP * abs(upper)
     if room <= 0:
         return known
     places = [np.flatnonzero(row <= room) for row in excess]
     least = [int(gain[part, corners].min()) for part, corners in enumerate(places)]
     most = [int(gain[part, corners].max()) for part, corners in enumerate(places)]
+    # Parts with the widest range of gains come first: later bounds are then tight, and fewer states live.
     order = sorted(range(len(cost)), key=lambda part: (len(places[part]) > 1, least[part] - most[part], part))
     states = (np.zeros(1, dtype=np.int64), np.zeros(1), np.zeros(1))
     trail: list[tuple[Choice, Choice]] = []
@@ -138,6 +141,7 @@ def _best(cost: Costs, gain: Gains, need: int, price: float, known: Choice) -> C
             for have, table in zip(states, (gain, cost, excess), strict=True)
         )
         hope = (gained + highest >= need) & (over + price * np.maximum(gained + lowest - need, 0) <= room)
+        # Without this the states would double with every part.
         kept = _undominated(gained, paid, np.flatnonzero(hope))
         states = (gained[kept], paid[kept], over[kept])
         trail.append((kept // len(corners), corners[kept % len(corners)]))
@@ -151,7 +155,7 @@ def _best(cost: Costs, gain: Gains, need: int, price: float, known: Choice) -> C
 
 def _undominated(gained: Choice, paid: Float[np.ndarray, " states"], among: Choice) -> Choice:
     """Those of `among` that no other gains as much as for as little."""
-    order = among[np.lexsort((paid[among], -gained[among]))]
+    order = among[np.lexsort((paid[among], -gained[among]))]  # most gain first, then least cost
     lowest = np.minimum.accumulate(paid[order])
     return order[np.r_[True, paid[order][1:] < lowest[:-1]][: len(order)]]
 

@@ -53,5 +53,6 @@ class OWL:
 def outlier_share(scores: Sequence[Tensor], times: float) -> float:
     """The share of all scores above `times` their common mean."""
     count = sum(score.numel() for score in scores)
+    # Float32 sums of millions of scores lose digits.
     mean = sum(float(score.sum(dtype=torch.float64)) for score in scores) / count
     return sum(int((score > times * mean).sum()) for score in scores) / count

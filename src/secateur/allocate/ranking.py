@@ -48,6 +48,7 @@ class Ranking:
         """How many scores fall into every bin, by matrix."""
         counts: dict[str, Tensor] = {}
         for name, weight in view.weights.items():
+            # Logarithms, as scores of one model span many powers of ten; log(0) lands in the lowest bin.
             place = (self.score(weight, view.stats[name]).log() - _LOW) * (_BINS / (_HIGH - _LOW))
             if torch.isnan(place).any():
                 raise NumericalError(f"{name}: scores hold NaN: check the weights and the calibration statistics")
@@ -63,11 +64,11 @@ class Ranking:
         if ratio > self.most:
             raise RatioError(f"ratio {ratio:g} is above what ranking takes of a matrix, most {self.most:g}: raise it")
         counts = {name: bins for block in problem.summaries.values() for name, bins in block.items()}
-        below = torch.stack(list(counts.values())).sum(dim=0).cumsum(0)
+        below = torch.stack(list(counts.values())).sum(dim=0).cumsum(0)  # [bins]: scores up to each bin, all matrices
         asked = ratio * float(below[-1])
         edge = min(int(torch.searchsorted(below, asked)), _BINS - 1)
         before = float(below[edge - 1]) if edge else 0.0
-        share = (asked - before) / max(float(below[edge]) - before, 1.0)
+        share = (asked - before) / max(float(below[edge]) - before, 1.0)  # of the threshold's own bin
         ratios = {
             name: (float(bins[:edge].sum()) + share * float(bins[edge])) / float(bins.sum())
             for name, bins in counts.items()

@@ -22,6 +22,7 @@ def spread(scores: Mapping[str, float], sizes: Mapping[str, int], ratio: float, 
     What would leave 0..1 is clipped, and the weighted mean is the target.
     """
     low, high = min(scores.values()), max(scores.values())
+    # Equal scores have no direction: every block then gets the target.
     reach = high - low
     parts = {name: 2 * half * (score - low) / reach if reach > 0 else 0.0 for name, score in scores.items()}
     return Allocation(parts).balanced(sizes, ratio)

@@ -33,7 +33,7 @@ def column_losses(
     losses: list[float] = []
     for ratio in ratios:
         kept = keep_highest(errors[None], round(ratio * weight.shape[1]))[0]
-        change = weight - refit_columns(weight, kept, matrix)
+        change = weight - refit_columns(weight, kept, matrix)  # [out, in]
         losses.append(expected_loss(change, gram, sensitivity))
     return losses
 
@@ -68,7 +68,7 @@ class UnitKnapsack:
         """The block's expected loss at every measured ratio of its weights."""
         names = list(view.weights)
         ends = view.ends if self.sites == "all" else view.ends[-1:]
-        start = 0 if self.sites == "all" else names.index(view.ends[0]) + 1
+        start = 0 if self.sites == "all" else names.index(view.ends[0]) + 1  # behind the attention's last matrix
         sizes = [view.weights[name].numel() for name in names]
         share = sum(sizes[start:]) / sum(sizes)
         within = [ratio for ratio in MEASURED if ratio < share]

@@ -25,6 +25,7 @@ def count_units(
     channels: list[Site] = []
     equal = len(set(ratios.values())) == 1
     for name, sites in blocks.items():
+        # Equal ratios must give equal blocks, so there nothing is carried from one to the next.
         owed = ratios[name] * weights[name] + (0.0 if equal else owed)
         for site in sites:
             kept[site.name] = site.count
@@ -35,10 +36,10 @@ def count_units(
                 channels.append(site)
             else:
                 runs = site.count // site.step
-                gone = min(round(ratios[name] * runs), runs - 1) * site.step
+                gone = min(round(ratios[name] * runs), runs - 1) * site.step  # one run stays
                 kept[site.name] -= gone
                 owed -= gone * site.weights
-    for site in [] if equal else reversed(channels):
+    for site in [] if equal else reversed(channels):  # back to front: what the last blocks could not take
         owed -= _take(site, owed, kept, round_to)
     if channels and owed > min(site.weights for site in channels) * round_to:
         target = sum(ratios[name] * weights[name] for name in blocks)

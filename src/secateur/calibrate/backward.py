@@ -75,8 +75,8 @@ def gather_backward(
     structure.model.requires_grad_(False)
     for kind in kinds:
         with kind.watch(structure, layers) as read:
-            for sample in ids.split(1):
-                logits = structure.model(sample, use_cache=False).logits[0, :-1].float()
+            for sample in ids.split(1):  # one at a time: activations of the whole model are held
+                logits = structure.model(sample, use_cache=False).logits[0, :-1].float()  # [length - 1, vocab]
                 cross_entropy(logits, sample[0, 1:], reduction=kind.reduction).backward()
             for name, total in read().items():
                 gathered[name][kind] = kind(total, kind.counted(ids))

@@ -102,8 +102,8 @@ def windows(ids: Tensor, prefix: list[int], plan: Calibration, held: int = 0) ->
     offsets = torch.randint(
         len(ids) - body + 1, (plan.samples,), generator=generator(plan.seed, "calibration", "offsets")
     )
-    near = offsets.sort().values
-    places = torch.arange(0, len(ids) - body + 1, body)
+    near = offsets.sort().values  # [samples]
+    places = torch.arange(0, len(ids) - body + 1, body)  # a grid: windows on it never overlap each other
     after = torch.searchsorted(near, places - body, right=True)  # the first window that ends behind the place's start
     free = places[(after == len(near)) | (near[after.clamp_max(len(near) - 1)] >= places + body)]
     chosen = free[torch.randperm(len(free), generator=generator(plan.seed, "calibration", "held"))[:held]]
@@ -112,7 +112,7 @@ def windows(ids: Tensor, prefix: list[int], plan: Calibration, held: int = 0) ->
 
 
 def _cut(ids: Tensor, prefix: list[int], starts: list[int], body: int) -> TokenIds:
-    parts = torch.stack([ids[start : start + body] for start in starts])
+    parts = torch.stack([ids[start : start + body] for start in starts])  # [windows, body]
     return torch.cat([torch.tensor(prefix, dtype=parts.dtype).expand(len(parts), len(prefix)), parts], dim=1)
 
 
@@ -131,8 +131,9 @@ def windows_apart(ids: Tensor, prefix: list[int], plan: Calibration, held: int, 
     taken = torch.zeros(len(ids) + 1, dtype=torch.long)
     apart = (torch.randperm(places, generator=stream)[:held].sort().values * body).tolist()
     for start in apart:
-        taken[start + 1 : start + body + 1] = 1
+        taken[start + 1 : start + body + 1] = 1  # shifted by one: sums below are differences of prefix sums
     before = taken.cumsum(0)
+    # Starts whose window holds no taken token.
     free = (before[body:] == before[: len(before) - body]).nonzero().flatten()
     drawn = free[torch.randint(len(free), (plan.samples,), generator=stream)].tolist()
     return _cut(ids, prefix, drawn, body), _cut(ids, prefix, apart, body)
@@ -140,6 +141,7 @@ def windows_apart(ids: Tensor, prefix: list[int], plan: Calibration, held: int, 
 
 def text_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor, list[int]]:
     """The token ids of a text, `[tokens]`, and what the tokenizer puts before any text (BOS)."""
+    # What an empty text becomes is what the tokenizer adds to any: BOS in front, for some EOS at the end.
     empty = tokenizer("").input_ids
     end = {tokenizer.eos_token_id, getattr(tokenizer, "sep_token_id", None)}
     prefix = [token for token in empty if token not in end or token == tokenizer.bos_token_id]

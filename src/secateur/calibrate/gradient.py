@@ -44,5 +44,5 @@ class Gradient(BackwardSum):
 
 
 def _gradient(layer: Layer, weight: Tensor) -> Tensor:
-    gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
-    return (gradient.T if layer.transposed else gradient).float().contiguous()
+    gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad  # a layer that no token reached
+    return (gradient.T if layer.transposed else gradient).float().contiguous()  # [out, in]

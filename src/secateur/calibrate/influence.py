@@ -20,6 +20,7 @@ class Influence:
 
     def update(self, before: Hidden, after: Hidden) -> None:
         """Add a batch `[samples, length, hidden]`."""
+        # [samples, length], in float64: cosines are near 1, and 1 - cosine would lose its digits
         cosine: Tensor = cosine_similarity(before.double(), after.double(), dim=-1)
         self.total = self.total + (1 - cosine).sum().cpu()
         self.tokens += cosine.numel()

@@ -24,7 +24,7 @@ class Moments(Statistic):
         """Add a batch of inputs."""
         if len(x) == 0:
             return
-        x = x.double()
+        x = x.double()  # the variance of large numbers cancels in float32
         mean = x.mean(dim=0)
         both = self.merge(Moments(len(x), mean, (x - mean).square().sum(dim=0)))
         self.tokens, self._mean, self._spread = both.tokens, both._mean, both._spread
@@ -34,7 +34,7 @@ class Moments(Statistic):
         if self._mean is None or other._mean is None or self._spread is None or other._spread is None:
             return self if other._mean is None else other
         tokens = self.tokens + other.tokens
-        gap = other._mean - self._mean
+        gap = other._mean - self._mean  # [in]
         mean = self._mean + gap * (other.tokens / tokens)
         spread = self._spread + other._spread + gap.square() * (self.tokens * other.tokens / tokens)
         return Moments(tokens, mean, spread)

@@ -54,9 +54,10 @@ class Samples(Statistic):
         index = torch.cat([self.index, index])
         rows = rows if self.rows is None else torch.cat([self.rows, rows])
         if len(index) > self.limit:
+            # The lowest keys of all seen so far: the same choice in whatever parts the stream comes.
             chosen = _keys(index).topk(self.limit, largest=False).indices.sort().values
-            index, rows = index[chosen], rows[chosen]
-        self.index, self.rows = index, rows.clone()
+            index, rows = index[chosen], rows[chosen]  # [limit], [limit, in]
+        self.index, self.rows = index, rows.clone()  # a view would keep the whole batch alive
 
     @property
     def value(self) -> Float[Tensor, "tokens in"]:

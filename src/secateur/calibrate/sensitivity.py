@@ -44,18 +44,19 @@ class Sensitivity(BackwardSum):
     @contextmanager
     def watch(structure: Structure, layers: Sequence[Layer]) -> Iterator[Read]:
         """Add up squares of what comes back to the layers' outputs."""
-        total = {layer.name: torch.zeros(layer.weight.shape[0]) for layer in layers}
+        total = {layer.name: torch.zeros(layer.weight.shape[0]) for layer in layers}  # [out]
         embedding: Any = structure.model.get_input_embeddings()
         with ExitStack() as stack:
             for layer in layers:
                 stack.callback(_watch(layer, total[layer.name]).remove)
+            # Weights are frozen, so something else has to start the graph: the embeddings' output.
             stack.callback(embedding.register_forward_hook(lambda module, args, out: out.requires_grad_(True)).remove)
             yield lambda: total
 
 
 def _watch(layer: Layer, into: Tensor) -> Any:
     def add(gradient: Tensor) -> None:
-        into.add_(gradient.reshape(-1, gradient.shape[-1]).float().square().sum(dim=0))
+        into.add_(gradient.reshape(-1, gradient.shape[-1]).float().square().sum(dim=0))  # [tokens, out] -> [out]
 
     def watch(module: Any, args: Any, out: Tensor) -> None:
         out.register_hook(add)

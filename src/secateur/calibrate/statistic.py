@@ -38,7 +38,7 @@ class InputRMS(Statistic):
 
     def update(self, x: Activations) -> None:
         """Add a batch of inputs."""
-        self._add(x.float().square().sum(dim=0), len(x))
+        self._add(x.float().square().sum(dim=0), len(x))  # [tokens, in] -> [in]
 
     def merge(self, other: "InputRMS") -> "InputRMS":
         """The root mean square over both sets of inputs."""
@@ -84,10 +84,11 @@ class Gram(Statistic):
             self.total = torch.zeros(width, width, device=x.device)
         for top in range(0, width, _PANEL):
             low = min(top + _PANEL, width)
+            # Half the products of a symmetric matrix.
             self.total[top:low, :low].addmm_(x[:, top:low].T, x[:, :low])
         self.tokens += len(x)
         self._value = None
-        self._factors.clear()
+        self._factors.clear()  # more inputs make them stale
 
     def merge(self, other: "Gram") -> "Gram":
         """The Gram over both sets of inputs."""
@@ -104,9 +105,9 @@ class Gram(Statistic):
         if self.total is None:
             _finite(torch.zeros(1), 0)
         total = cast(Tensor, self.total)
-        _finite(total.diagonal(), self.tokens)
+        _finite(total.diagonal(), self.tokens)  # a NaN anywhere in x shows on the diagonal
         if self._value is None:
-            lower = total.tril().mul_(2 / self.tokens)
+            lower = total.tril().mul_(2 / self.tokens)  # panels reach above the diagonal: cut that off
             self._value = lower + lower.tril(-1).T
         return self._value
 

@@ -41,7 +41,7 @@ class Store:
 
     def __setitem__(self, index: int, value: Tensor) -> None:
         """Hold a tensor, in memory while the limit allows, else in a mapped file."""
-        self.drop(index)
+        self.drop(index)  # else the old tensor would count twice against the limit
         if self._held + value.nbytes > self._limit:
             self._items[index] = self._mapped(index, value)
         else:
@@ -86,6 +86,7 @@ class Store:
         path = Path(self._spill.name) / f"{index}.bin"
         with storage_errors(path.parent):
             reserve(path, value.nbytes)  # a mapped file that the disk has no room for kills the process
+        # Shared: pages are written back and may leave memory.
         mapped = torch.from_file(str(path), shared=True, size=value.numel(), dtype=value.dtype)
         mapped = mapped.view(value.shape)
         mapped.copy_(value)

@@ -58,9 +58,10 @@ class Stream:
         """Split the samples into batches; nothing is computed yet."""
         self.structure = structure
         self.settings = settings
-        size = max(1, settings.batch_tokens // ids.shape[1])
+        size = max(1, settings.batch_tokens // ids.shape[1])  # samples a batch
         self.batches = ids.split(size)
         self.hidden = self._store()
+        # By block and batch size: masks and positions depend on both, and the last batch may be smaller.
         self._calls: dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]] = {}
 
     def __enter__(self) -> "Stream":
@@ -107,7 +108,7 @@ class Stream:
         hidden = self.hidden[index]
         args, kwargs = self._calls[block.number, len(hidden)]
         out = block.module(hidden, *args, **kwargs)
-        return out[0] if isinstance(out, tuple) else out
+        return out[0] if isinstance(out, tuple) else out  # [samples, length, hidden]
 
     def _store(self) -> Store:
         return Store(len(self.batches), limit=self.settings.memory, folder=self.settings.folder)
@@ -118,16 +119,18 @@ class Stream:
         def seen(number: int) -> Forward:
             def forward(hidden: Hidden, *args: Any, **kwargs: Any) -> Any:
                 if number == 0:
-                    self.hidden[index] = hidden
+                    self.hidden[index] = hidden  # what enters the first block
                 self._calls.setdefault((number, len(batch)), (args, kwargs))
                 if number == len(blocks) - 1:
                     raise StopForward
+                # Blocks hand hidden states on unread, so that every block is asked for its arguments and none computes.
                 return (hidden, None) if blocks[number].returns_pair else hidden
 
             return forward
 
         with ExitStack() as stack:
             for number, block in enumerate(blocks):
+                # Not hooks: a hook cannot keep the module from running.
                 stack.enter_context(replaced(block.module, seen(number)))
             try:
                 self.structure.body(batch, use_cache=False)
@@ -149,7 +152,7 @@ class Stream:
             def catch(x: Tensor) -> Tensor:
                 gathered.update(x.reshape(-1, x.shape[-1]))
                 if into is not None:
-                    into[index] = x
+                    into[index] = x  # [samples, length, in]
                 raise StopForward
 
             return catch
@@ -167,14 +170,14 @@ class Stream:
     def _apply(self, layer: Layer, store: Store) -> None:
         """Replace a layer's stored inputs by its outputs."""
         for index in range(len(store)):
-            store[index] = layer.module(store[index])
+            store[index] = layer.module(store[index])  # [samples, length, out], once the layer is pruned
 
     def _advance(self, block: Block, layer: Layer, answers: Sequence[tuple[Answer, Store]]) -> None:
         """Run the block once more with every answer replayed; of the last one the inputs of its layer are stored."""
         (*before, (end, inner)) = answers
         for index in range(len(self.batches)):
             out = layer.module(inner[index])
-            inner.drop(index)
+            inner.drop(index)  # freed before the next batch needs the room
             with ExitStack() as stack:
                 for answer, store in before:
                     stack.enter_context(_replay(answer, store[index]))

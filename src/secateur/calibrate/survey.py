@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,20 +13,30 @@ from secateur.calibrate.stream import Stream
 from secateur.core.protocols import BlockView, Statistic, Watcher
 from secateur.storage.open_model import OpenModel
 
-__all__ = ["survey"]
+__all__ = ["BlockReader", "survey"]
+
+
+@dataclass(frozen=True)
+class BlockReader:
+    """What is kept of a dense block: `read` gets its weights, its statistics and what a new `watch()` saw of it.
+
+    needs: the statistics to gather in the forward pass. watch: None where nothing is watched.
+    """
+
+    needs: Sequence[type[Statistic]]
+    read: Callable[[BlockView], Any]
+    watch: Callable[[], Watcher | None] = lambda: None
 
 
 @torch.no_grad()
 def survey(
     stream: Stream,
     opened: OpenModel,
-    needs: Sequence[type[Statistic]],
-    watch: Callable[[], Watcher | None],
-    read: Callable[[BlockView], Any],
+    reader: BlockReader,
     progress: Callable[[int, int], None],
     given: Mapping[str, Mapping[Any, Statistic]] | None = None,
 ) -> dict[str, Any]:
-    """What `read` keeps of every dense block, by name; the stream is embedded first.
+    """What the reader keeps of every dense block, by name; the stream is embedded first.
 
     Layers that read the same tensor share their statistics; `given` adds those that were gathered
     elsewhere, by layer name. One block is in memory.
@@ -37,12 +48,12 @@ def survey(
     found: dict[str, Any] = {}
     for number, block in enumerate(blocks):
         progress(number, len(blocks))
-        watcher = watch()
+        watcher = reader.watch()
         with opened.loaded(block.tensors()):
             with ExitStack() as stack:
-                stats = _gathering(block, needs, stack)
+                stats = _gathering(block, reader.needs, stack)
                 for index in range(len(stream.batches)):
-                    before = stream.hidden[index]
+                    before = stream.hidden[index]  # [samples, length, hidden]
                     after = stream.call(block, index)
                     if watcher is not None:
                         watcher.update(before, after)
@@ -50,7 +61,7 @@ def survey(
             matrices = {layer.name: layer.weight.float() for layer in block.layers}
             stats |= {name: Gathered({**stats[name].parts, **given[name]}) for name in stats if name in given}
             ends = tuple(stage.layers[0].name for stage in block.stages if stage.answer is not None)
-            found[block.name] = read(BlockView(matrices, stats, watcher and watcher.value, ends))
+            found[block.name] = reader.read(BlockView(matrices, stats, watcher and watcher.value, ends))
     progress(len(blocks), len(blocks))
     return found
 
@@ -62,8 +73,9 @@ def _gathering(block: Block, needs: Sequence[type[Statistic]], stack: ExitStack)
         gathered = gather(needs)
         stats |= dict.fromkeys((layer.name for layer in stage.layers), gathered)
 
+        # `into` is bound as a default: a closure would see the last stage's.
         def seen(module: Any, args: tuple[Any, ...], into: Gathered = gathered) -> None:
-            into.update(args[0].reshape(-1, args[0].shape[-1]))
+            into.update(args[0].reshape(-1, args[0].shape[-1]))  # [tokens, in]
 
         if needs:
             stack.callback(stage.layers[0].module.register_forward_pre_hook(seen).remove)

@@ -141,19 +141,15 @@ def evaluate(
     refuse(model, {"images": images}, "is for networks that read pictures")
     check_names(model)
     from secateur.evaluate.measure import measure
+    from secateur.evaluate.perplexity import Perplexity
     from secateur.storage.source import resolve
 
+    text = None
+    if perplexity is not None:
+        text = Perplexity(source=perplexity, length=length, stride=stride, limit=windows, column=text_column)
+    source = resolve(model, trusted=trust_remote_code)
     with progress("evaluating") as bar:
-        results = measure(
-            resolve(model, trusted=trust_remote_code),
-            perplexity,
-            tasks or [],
-            limit=limit,
-            dtype=dtype,
-            window=(length, stride, windows),
-            text_column=text_column,
-            progress=bar,
-        )
+        results = measure(source, text, tasks or [], limit=limit, dtype=dtype, progress=bar)
     show(results, as_json=as_json)
 
 
@@ -244,18 +240,12 @@ def bench(
         raise InputError(f"openvino times networks that read pictures, and {dense} is none")
     check_names(dense)
     check_names(pruned)
+    from secateur.evaluate.bench import Workload
     from secateur.evaluate.bench import bench as run_bench
     from secateur.storage.source import resolve
 
-    pair = [resolve(name, trusted=trust_remote_code) for name in (dense, pruned)]
+    workload = Workload(batches=sizes, prompt=prompt, new_tokens=new_tokens, rounds=rounds)
+    one, other = (resolve(name, trusted=trust_remote_code) for name in (dense, pruned))
     with progress("timings") as bar:
-        results = run_bench(
-            *pair,
-            engines=engine.split(","),
-            batches=sizes,
-            prompt=prompt,
-            new_tokens=new_tokens,
-            rounds=rounds,
-            progress=bar,
-        )
+        results = run_bench(one, other, workload, engines=engine.split(","), progress=bar)
     show(results, as_json=as_json)

@@ -12,9 +12,7 @@ from secateur.cli.console import AMOUNT, DATA, MACHINE, OUTPUT, WHAT, AsJson, Co
 
 __all__ = ["forest"]
 
-forest = typer.Typer(
-    cls=Commands, no_args_is_help=True, help="Fit, prune and report forests under feature costs."
-)
+forest = typer.Typer(cls=Commands, no_args_is_help=True, help="Fit, prune and report forests under feature costs.")
 
 Target = Annotated[str, typer.Option(help="The column to predict.", rich_help_panel=DATA)]
 Costs = Annotated[
@@ -42,9 +40,10 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Grow a forest on 80% of DATA, measure error and cost on the rest, and save it without pickle."""
-    from secateur.forest.run import fit_forest
+    from secateur.forest.run import Growth, fit_forest
 
-    result = fit_forest(data, target, out, costs=costs, trees=trees, regression=regression, jobs=jobs, seed=seed)
+    growth = Growth(trees=trees, regression=regression, jobs=jobs, seed=seed)
+    result = fit_forest(data, target, out, growth, costs=costs)
     _tell(result, out, as_json=as_json)
 
 
@@ -84,14 +83,14 @@ def prune(
     corner of least error there. Columns go by name.
     """
     from secateur.core.errors import InputError
-    from secateur.forest.run import ForestOptions, prune_forest
+    from secateur.forest.run import ForestOptions, Rows, prune_forest
     from secateur.report.figures import new_axes
 
     if (budget is not None) + (trade_off is not None) + path != 1:
         raise InputError("say what to prune to: one of --budget, --trade-off and --path")
     new_axes()  # without matplotlib, before any work
     options = ForestOptions(budget=budget, trade_off=trade_off, points=points, solver=solver, peers=peers, onnx=onnx)
-    result = prune_forest(model, data, target, out, options, costs=costs, test=test, finish=_draw)
+    result = prune_forest(model, Rows(data, target, costs, test), out, options, finish=_draw)
     _tell(result, out, as_json=as_json)
 
 

@@ -7,7 +7,22 @@ import typer
 from rich.table import Table
 
 from secateur.cli.choices import HeadScore
-from secateur.cli.console import AMOUNT, DATA, OUTPUT, WHAT, AsJson, Commands, Trust, progress, say, screen, show
+from secateur.cli.console import (
+    AMOUNT,
+    DATA,
+    OUTPUT,
+    RESUME,
+    WHAT,
+    AsJson,
+    Commands,
+    Resume,
+    Trust,
+    progress,
+    resumable,
+    say,
+    screen,
+    show,
+)
 from secateur.core.files import check_output
 
 __all__ = ["heads"]
@@ -97,14 +112,15 @@ def ablate(
 ) -> None:
     """Remove one head at a time: the change of score with bootstrap intervals, a table and a heat map."""
     check_output(out)
-    from secateur.heads.report import report_ablation
+    from secateur.heads.report import AblationOptions, report_ablation
     from secateur.heads.task_model import DataOptions, open_task_model
     from secateur.storage.source import resolve
 
     data_options = DataOptions(samples=samples, batch=batch, length=length)
     task_model = open_task_model(resolve(model, trusted=trust_remote_code), task)
+    options = AblationOptions(keep_one=keep_one, seed=seed)
     with progress("heads") as bar:
-        result = report_ablation(task_model, data, out, data_options, keep=keep_one, seed=seed, progress=bar)
+        result = report_ablation(task_model, data, out, options, data_options, progress=bar)
     _tell(result, out, as_json=as_json)
 
 
@@ -137,7 +153,7 @@ def curve(
     """Remove more and more heads in several orders: scores, a figure, and what goes within 1%."""
     check_output(out)
     from secateur.heads.removal import RemovalOptions
-    from secateur.heads.report import report_curve
+    from secateur.heads.report import CurveOptions, report_curve
     from secateur.heads.scoring import Scoring
     from secateur.heads.task_model import DataOptions, open_task_model
     from secateur.storage.source import resolve
@@ -150,10 +166,11 @@ def curve(
             orders[label] = RemovalOptions(
                 scoring=scoring, reestimate=reestimate, kinds=tuple(kind or ()), min_heads=min_heads
             )
+    options = CurveOptions(orders=orders, step=step)
     data_options = DataOptions(samples=samples, batch=batch, length=length)
     task_model = open_task_model(resolve(model, trusted=trust_remote_code), task, unit=unit)
     with progress("models judged") as bar:
-        result = report_curve(task_model, (data, test), out, orders, data_options, step=step, progress=bar)
+        result = report_curve(task_model, (data, test), out, options, data_options, progress=bar)
     _tell(result, out, as_json=as_json)
 
 
@@ -225,6 +242,7 @@ def finetune(
         ),
     ] = None,
     seed: Seed = 0,
+    resume: Resume = False,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -235,8 +253,9 @@ def finetune(
     from secateur.train.classifier import Finetuning
 
     plan = Finetuning(epochs=epochs, batch=batch, rate=rate, length=length, seed=seed)
-    with progress("training steps") as bar:
-        result = run_finetune(resolve(model, trusted=trust_remote_code), data, out, plan, test=test, progress=bar)
+    source = resolve(model, trusted=trust_remote_code)
+    with resumable(RESUME), progress("training steps") as bar:
+        result = run_finetune(source, data, out, plan, test=test, resume=resume, progress=bar)
     show({"out": str(out), **result}, as_json=as_json)
 
 

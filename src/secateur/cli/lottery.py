@@ -110,10 +110,10 @@ def _promise(
 
 
 def _build(target: str, asked: Any, out: Path, settings: dict[str, Any], *, as_json: bool) -> None:
-    from secateur.lottery.run import draw_lottery
+    from secateur.lottery.run import Draw, draw_lottery
 
     with progress("inputs") as bar:
-        result = draw_lottery(target, asked, out, **settings, illustrate=_draw, progress=bar)
+        result = draw_lottery(target, asked, out, Draw(**settings), illustrate=_draw, progress=bar)
     _tell(result, out, as_json=as_json)
 
 

@@ -39,6 +39,7 @@ class Allocation:
         if not low <= target <= high:
             raise RatioError(f"ratio {target:g} cannot be met within bounds {low:g}..{high:g}: widen them")
         below, above = low - max(self.ratios.values()), high - min(self.ratios.values())
+        # By bisection, as clipping makes the mean a bent line of the shift.
         for _ in range(100):
             shift = (below + above) / 2
             shifted = Allocation({name: min(max(ratio + shift, low), high) for name, ratio in self.ratios.items()})
@@ -49,6 +50,7 @@ class Allocation:
         """Whole weights to remove; rounding is carried on, so that every running sum is right to half a weight."""
         exact, given, counts = 0.0, 0, dict[str, int]()
         for name, ratio in self.ratios.items():
+            # Rounding is carried on, else a hundred layers could miss the total by fifty weights.
             exact += ratio * sizes[name]
             counts[name] = min(max(round(exact) - given, 0), sizes[name])
             given += counts[name]

@@ -35,7 +35,7 @@ def parse_budget(text: str) -> Budget:
     Raises InputError on anything else.
     """
     units = "|".join(unit for unit in get_args(Unit) if unit != "cost")  # cost is a forest's, given as a number
-    match = re.fullmatch(rf"(\d+(?:\.\d+)?)([kMG]?)-({units})", text)
+    match = re.fullmatch(rf"(\d+(?:\.\d+)?)([kMG]?)-({units})", text)  # M is 10^6; no 2^20 anywhere
     if not match:
         known = units.replace("|", ", ")
         raise InputError(

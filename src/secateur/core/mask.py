@@ -21,7 +21,7 @@ __all__ = ["Masks", "pack", "save_packed", "unpack"]
 
 def pack(keep: Tensor) -> Tensor:
     """Eight mask entries a byte, the first in the highest bit."""
-    return torch.from_numpy(np.packbits(keep.cpu().numpy().reshape(-1)))
+    return torch.from_numpy(np.packbits(keep.cpu().numpy().reshape(-1)))  # [entries] -> [entries / 8]
 
 
 def unpack(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -53,6 +53,7 @@ class Masks:
     def apply(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights with removed entries set to zero; names without a mask pass through."""
         return {
+            # `where` and not a product: NaN * 0 is NaN, and a removed weight is 0 whatever it was.
             name: torch.where(self.keep[name].to(weight.device), weight, 0) if name in self.keep else weight
             for name, weight in weights.items()
         }

@@ -39,9 +39,10 @@ def keep_highest(score: Float[Tensor, "rows columns"], removed: int) -> Bool[Ten
         return torch.ones_like(score, dtype=torch.bool)
     if removed >= score.shape[1]:
         return torch.zeros_like(score, dtype=torch.bool)
-    threshold = _kth_lowest(score, removed)
+    threshold = _kth_lowest(score, removed)  # [rows, 1]
     below = score < threshold
     tied = score == threshold
+    # Of the scores equal to the threshold only so many go, in order: `<=` would remove more than was asked for.
     still = removed - below.sum(dim=1, keepdim=True)
     return _exactly(~(below | (tied & (tied.cumsum(dim=1) <= still))), score.shape[1] - removed)
 
@@ -88,6 +89,7 @@ class Unstructured:
         """Each window meets the ratio; cumulative rounding keeps the total exact."""
         self.check((score.shape[0], score.shape[1]), ratio)
         rows, width = score.shape
+        # The difference of two rounded totals: rounding each window by itself would drift.
         removed = _share(ratio, rows * (start + width)) - _share(ratio, rows * start)
         return keep_highest(score.reshape(1, -1), removed).reshape(rows, width)
 
@@ -146,12 +148,13 @@ class NM:
         self.check((score.shape[0], score.shape[1]), ratio)
         if torch.isnan(score).any():
             raise NumericalError("scores hold NaN: check the weights and the calibration statistics")
-        groups = score.reshape(-1, self.m)
+        groups = score.reshape(-1, self.m)  # [rows * width / m, m]
         if self.m > _SHORT:
             return keep_highest(groups, self.m - self.n).reshape(score.shape)
         rank = torch.zeros_like(groups, dtype=torch.int8)
         for other in range(self.m):
             pivot = groups[:, other : other + 1]
+            # Comparing all pairs of a short group is vectorised, a sort of millions of groups is not.
             rank += pivot < groups
             rank[:, other + 1 :] += pivot == groups[:, other + 1 :]
         return _exactly(rank >= self.m - self.n, self.n).reshape(score.shape)
@@ -199,14 +202,14 @@ class Columns:
         if self.groups > 1 and start:
             raise PatternError("columns in runs are chosen all at once, not window by window")
         self.check((score.shape[0], score.shape[1]), ratio)
-        total = score.sum(dim=0).reshape(self.groups, -1, self.unit).sum(dim=2)
+        total = score.sum(dim=0).reshape(self.groups, -1, self.unit).sum(dim=2)  # [groups, units]
         first, count = start // self.unit, total.shape[1]
         removed = _share(ratio, first + count) - _share(ratio, first)
         return self.expand(keep_highest(total, removed).flatten(), score.shape[0])
 
     def expand(self, units: Bool[Tensor, " units"], rows: int) -> Keep:
         """The mask of a matrix of that many rows whose kept units are given."""
-        return units.repeat_interleave(self.unit).expand(rows, -1).clone()
+        return units.repeat_interleave(self.unit).expand(rows, -1).clone()  # a copy: an expanded mask shares memory
 
     def units(self, keep: Keep) -> tuple[int, ...]:
         """The kept units of a mask whose rows are all the same."""

@@ -12,5 +12,5 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
     path = "/".join(str(part) for part in (seed, *names))
     digest = hashlib.sha256(path.encode()).digest()
     stream = torch.Generator()
-    stream.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    stream.manual_seed(int.from_bytes(digest[:8], "big") >> 1)  # torch takes 64 bits with a sign
     return stream

@@ -64,6 +64,7 @@ def _ids(structure: Structure, tokens: int) -> TokenIds:
 def _verify_blocks(wide: Structure, small: Structure, kept: Any, tokens: int) -> Agreement:
     """The same for a model that has lost whole blocks: the dense one skips them."""
     blocks = wide.blocks
+    # Blocks.json may have been edited by hand.
     rising = isinstance(kept, list) and all(type(number) is int for number in kept) and kept == sorted(set(kept))
     if not rising or not kept or not 0 <= kept[0] <= kept[-1] < len(blocks):
         raise InputError(f"blocks.json keeps {kept!r}, and the dense model has {len(blocks)} blocks: they are no pair")
@@ -72,7 +73,7 @@ def _verify_blocks(wide: Structure, small: Structure, kept: Any, tokens: int) ->
     ids = _ids(wide, tokens)
     for number, block in enumerate(blocks):
         if number not in kept:
-            block.module.forward = _skipped(tuples=block.returns_pair)
+            block.module.forward = _skipped(tuples=block.returns_pair)  # an attribute of the instance hides the method
     apart = difference(*(structure.model(ids, use_cache=False).logits for structure in (wide, small)))
     if not apart <= 1e-3:
         raise DisagreementError(
@@ -99,7 +100,7 @@ def _verify_heads(wide: Structure, small: Structure, cut: Cut, tokens: int, *, t
     gates = [torch.ones(attention.heads) for attention in found]
     for gate, attention in zip(gates, found, strict=True):
         if attention.name in kept:
-            gate.zero_()[list(kept[attention.name])] = 1.0
+            gate.zero_()[list(kept[attention.name])] = 1.0  # [heads]
     batch = example_batch(wide.model, min(tokens, max_length(wide.model.config) or tokens))
     with gated(found, gates):
         expected = wide.model(**batch).logits

@@ -4,6 +4,7 @@ import importlib.util
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,33 @@ from secateur.export.convert import convert
 from secateur.registry import check_name
 from secateur.storage.source import Source, load_with_head, open_whole, resolve
 
-__all__ = ["bench"]
+__all__ = ["Workload", "bench"]
 
 _PACKAGES = {"onnxruntime": ("onnxruntime", "onnx"), "llama.cpp": ("llama_cpp", "llamacpp")}
 Run = Callable[[int], Speed]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What is timed: `new_tokens` decoded after a `prompt`, in these batch sizes; medians are over `rounds`."""
+
+    batches: Sequence[int] = (1,)
+    prompt: int = 512
+    new_tokens: int = 128
+    rounds: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse to time nothing."""
+        if min(*self.batches, self.prompt, self.new_tokens, self.rounds) < 1:
+            raise InputError("batch, prompt, new_tokens and rounds must be at least 1")
+
+
 def bench(
     dense: str | Source,
     pruned: str | Source,
+    workload: Workload | None = None,
     *,
     engines: Sequence[str] = ("torch",),
-    batches: Sequence[int] = (1,),
-    prompt: int = 512,
-    new_tokens: int = 128,
-    rounds: int = 3,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Medians over rounds in which both models take turns; parameters inside blocks beside them.
@@ -43,8 +56,7 @@ def bench(
         module, extra = _PACKAGES.get(engine, ("torch", ""))
         if importlib.util.find_spec(module) is None:
             raise InputError(f"engine {engine!r} needs its package: pip install 'secateur[{extra}]'")
-    if min(*batches, prompt, new_tokens, rounds) < 1:
-        raise InputError("batch, prompt, new_tokens and rounds must be at least 1")
+    workload = workload or Workload()
     sources = resolve(dense), resolve(pruned)
     structures = [open_whole(source, torch.float32) for source in sources]
     models = [structure.model for structure in structures]
@@ -53,18 +65,19 @@ def bench(
         "parameters": [model.num_parameters() for model in models],
         "parameter_ratio": models[0].num_parameters() / models[1].num_parameters(),
         "block_parameters": blocks,
-        "prompt": prompt,
-        "new_tokens": new_tokens,
+        "prompt": workload.prompt,
+        "new_tokens": workload.new_tokens,
     }
     tell = progress or (lambda done, total: None)
     for done, engine in enumerate(engines):
         tell(done, len(engines))
         with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
             pair = [
-                _runner(engine, source, model, Path(folder) / str(place), prompt, new_tokens)
+                _runner(engine, source, model, Path(folder) / str(place), workload)
                 for place, (source, model) in enumerate(zip(sources, models, strict=True))
             ]
-            found[engine] = {str(batch): _compare(pair, batch, rounds) for batch in _batches(engine, batches)}
+            sizes = _batches(engine, workload.batches)
+            found[engine] = {str(batch): _compare(pair, batch, workload.rounds) for batch in sizes}
     return found
 
 
@@ -72,7 +85,8 @@ def _batches(engine: str, batches: Sequence[int]) -> Sequence[int]:
     return [1] if engine == "llama.cpp" else batches
 
 
-def _runner(engine: str, source: Source, model: PreTrainedModel, place: Path, prompt: int, new_tokens: int) -> Run:
+def _runner(engine: str, source: Source, model: PreTrainedModel, place: Path, workload: Workload) -> Run:
+    prompt, new_tokens = workload.prompt, workload.new_tokens
     if engine == "llama.cpp":
         path = convert(source, "gguf", place)
         return lambda batch: llama_cpp_speed(path, prompt, new_tokens)
@@ -86,7 +100,7 @@ def _runner(engine: str, source: Source, model: PreTrainedModel, place: Path, pr
 
 
 def _compare(pair: Sequence[Run], batch: int, rounds: int) -> dict[str, Any]:
-    turns = [[run(batch) for run in pair] for _ in range(rounds)]
+    turns = [[run(batch) for run in pair] for _ in range(rounds)]  # in turns: a slow moment of the machine hits both
     sides = [Speed(*(statistics.median(turn[side][part] for turn in turns) for part in (0, 1))) for side in (0, 1)]
     return {
         "dense": sides[0]._asdict(),

@@ -47,7 +47,7 @@ class Classification:
         """Correct or not, and one."""
         correct = [_logits(model, batch).argmax(-1) == batch["labels"] for batch in self.batches]
         right = torch.cat(correct).double().numpy()
-        return np.stack([right, np.ones_like(right)], axis=1)
+        return np.stack([right, np.ones_like(right)], axis=1)  # [samples, 2]
 
     def value(self, total: Float[np.ndarray, "*runs 2"]) -> Float[np.ndarray, "*runs"]:
         """Accuracy."""
@@ -56,6 +56,7 @@ class Classification:
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:
     """The logits `[batch, classes]`. Raises InputError on labels that are not one class each, NumericalError on NaN."""
+    # [batch, classes]
     logits: Tensor = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
     labels, classes = batch["labels"], logits.shape[-1]
     if classes < 2 or labels.is_floating_point() or labels.shape != logits.shape[:-1]:
@@ -92,7 +93,7 @@ def classification_task(
     one text at a time.
     """
     check_classes(model.config)
-    if model.config.pad_token_id is None:
+    if model.config.pad_token_id is None:  # a decoder with a class head finds the last token by its padding
         batch = 1
     rows = tokenizer(
         [example.text for example in examples],
@@ -131,7 +132,7 @@ def class_number(label: str | None, config: Any) -> int:
 
 def _whole(label: str) -> int | None:
     plain = label.isascii() and label.isdigit() and len(label) < 10
-    return int(label) if plain and str(int(label)) == label else None
+    return int(label) if plain and str(int(label)) == label else None  # 007 is a name and no number
 
 
 def read_examples(path: Path, limit: int | None = None) -> list[Example]:

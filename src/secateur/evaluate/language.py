@@ -34,7 +34,7 @@ class Language:
         logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
         labels = batch["labels"]
         if self.causal:
-            logits, labels = logits[:, :-1], labels[:, 1:]
+            logits, labels = logits[:, :-1], labels[:, 1:]  # position t guesses token t + 1
         return nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=-100, reduction="none")
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -72,9 +72,9 @@ def language_task(
     count = min(len(ids) // body, limit or len(ids)) if body > 1 else 0
     if count < 1:
         raise InputError(f"text {source!r} has {len(ids)} tokens, fewer than one window of {length}")
-    rows = ids[: count * body].reshape(count, body)
+    rows = ids[: count * body].reshape(count, body)  # [windows, tokens]
     ends = [torch.tensor(part, dtype=ids.dtype).expand(count, len(part)) for part in (prefix, suffix)]
-    windows = torch.cat([ends[0], rows, ends[1]], dim=1)
+    windows = torch.cat([ends[0], rows, ends[1]], dim=1)  # [windows, length]
     labels = windows if causal else _hide(windows, len(prefix), body)
     inputs = windows if causal else torch.where(labels == -100, windows, _mask_id(tokenizer))
     check_ids(inputs, model.config, f"text {source!r}")

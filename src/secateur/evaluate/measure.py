@@ -1,6 +1,7 @@
 """measure(model, ...) -> perplexity and accuracies under lm-eval's names."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +20,40 @@ __all__ = ["measure"]
 
 def measure(
     model: str | Path | Source,
-    perplexity: str | None = None,
+    perplexity: str | Perplexity | None = None,
     tasks: Sequence[Path] = (),
     *,
     limit: int | None = None,
     dtype: str = "auto",
-    window: tuple[int | None, int | None, int | None] = (None, None, None),
-    text_column: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure a model: keys `perplexity` and `tokens`, and `tasks.NAME.acc` and `acc_norm`.
 
-    window is (length, stride, limit) of the perplexity; a length of None is 1024, or as many tokens as the model
-    has positions. progress counts the windows of the text, then the questions of each task. Everything is checked
-    before the model is loaded. Raises InputError when nothing is asked for or cannot be read.
+    perplexity: a text, or a Perplexity that says its windows too. limit: first rows of each task only. progress
+    counts the windows of the text, then the questions of each task. Everything is checked before the model is
+    loaded. Raises InputError when nothing is asked for or cannot be read.
     """
-    if perplexity is None and not tasks:
+    text = Perplexity(source=perplexity) if isinstance(perplexity, str) else perplexity
+    if text is None and not tasks:
         raise InputError("nothing to measure: give --perplexity TEXT, --tasks FILE.jsonl, or both")
-    if perplexity is not None and not perplexity.strip():
-        raise InputError(f"perplexity {perplexity!r} names no text: give a file, datasets:NAME or bundled")
+    if text is not None and not text.source.strip():
+        raise InputError(f"perplexity {text.source!r} names no text: give a file, datasets:NAME or bundled")
     check_name("dtype", dtype, DTYPES)
     for path in tasks:
-        read_questions(path, limit)
+        read_questions(path, limit)  # read for its errors alone, before minutes of loading
     source = resolve(model)
     config = read_config(source)
-    length, stride, windows = window
-    length = length or default_length(config)
-    text = Perplexity(source=perplexity or "bundled", length=length, stride=stride, limit=windows, column=text_column)
-    check_length(length, config, "perplexity")
+    if text is not None:
+        length = text.length or default_length(config)
+        text = replace(text, length=length)
+        check_length(length, config, "perplexity")
     tokenizer = load_tokenizer(source)
     if tokenizer is None:
         raise InputError(f"{source} has no tokenizer, and texts cannot be scored without one")
     loaded = load_model(source, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
     tell = progress or (lambda done, total: None)
     results: dict[str, Any] = {}
-    if perplexity is not None:
+    if text is not None:
         results |= text.measure(loaded, tokenizer, tell)
     for path in tasks:
         results.setdefault("tasks", {})[path.stem] = ZeroShot(path=path, limit=limit).measure(loaded, tokenizer, tell)

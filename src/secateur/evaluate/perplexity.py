@@ -70,14 +70,14 @@ class Perplexity:
         total, count = 0.0, 0
         for done, (start, scored) in enumerate(windows):
             progress(done, len(windows))
-            window = torch.cat([start_ids, ids[start : start + length - len(prefix)]])[None]
+            window = torch.cat([start_ids, ids[start : start + length - len(prefix)]])[None]  # [1, length]
             check_ids(window, model.config, f"text {self.source!r}")
-            losses = token_losses(model, window.to(model.device))[0, -scored:]
-            total += float(losses.double().sum())
+            losses = token_losses(model, window.to(model.device))[0, -scored:]  # [scored]
+            total += float(losses.double().sum())  # float32 sums over a long text lose digits
             count += len(losses)
         if count == 0:
             raise InputError(f"text {self.source!r} has {len(ids)} tokens, too few to score")
-        return {"perplexity": math.exp(min(total / count, 700.0)), "tokens": count}
+        return {"perplexity": math.exp(min(total / count, 700.0)), "tokens": count}  # exp(710) overflows
 
     def windows(self, tokens: int, prefix: int) -> list[tuple[int, int]]:
         """(first token, tokens scored at the window's end) of every window."""

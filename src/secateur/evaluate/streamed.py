@@ -36,6 +36,7 @@ def streamed_perplexity(opened: OpenModel, ids: TokenIds, settings: StreamSettin
                 for index in range(len(stream.batches)):
                     stream.hidden[index] = stream.call(block, index)
         if tied:
+            # The head shares the embeddings' weight, which was put in anew when the embeddings were loaded.
             meta, head.weight = head.weight, model.get_input_embeddings().weight
             stack.callback(setattr, head, "weight", meta)
         for index, batch in enumerate(stream.batches):
@@ -43,7 +44,7 @@ def streamed_perplexity(opened: OpenModel, ids: TokenIds, settings: StreamSettin
                 for block in blocks:
                     answer = _answer(stream.hidden[index], tuples=block.returns_pair)
                     blind.enter_context(replaced(block.module, answer))
-                losses.append(token_losses(model, batch).flatten())
+                losses.append(token_losses(model, batch).flatten())  # [samples * (length - 1)]
     return math.exp(min(float(torch.cat(losses).double().mean()), 700.0))
 
 

@@ -62,19 +62,22 @@ def paired_bootstrap(
 ) -> Interval:
     """The change of score from `before` to `after` when the same samples are drawn again with replacement."""
     count = len(before)
-    drawn = torch.randint(count, (rounds, count), generator=generator(seed, "bootstrap"))
+    drawn = torch.randint(count, (rounds, count), generator=generator(seed, "bootstrap"))  # [rounds, samples]
     draws = (
+        # How often each sample was drawn: a product with the parts then sums every round at once.
         torch.zeros(rounds, count, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double()).numpy()
     )
-    changes = task.value(draws @ after) - task.value(draws @ before)
+    changes = task.value(draws @ after) - task.value(draws @ before)  # [rounds]
     low, high = np.quantile(changes, [(1 - level) / 2, (1 + level) / 2])
     change = float(task.value(after.sum(0)) - task.value(before.sum(0)))
+    # P is never 0: a thousand rounds cannot tell 0 from one in a thousand.
     tail = min(np.mean(changes <= 0), np.mean(changes >= 0))
     return Interval(change, float(low), float(high), float(min(1.0, 2 * max(tail, 1 / rounds))))
 
 
 def pad_batches(rows: Sequence[Sequence[int]], size: int, pad: int) -> list[tuple[list[int], Tensor, Tensor]]:
     """Rows of ids in batches of like length: which rows, ids `[batch, seq]` padded at the right, and their mask."""
+    # Longest first: memory runs out at once, or not.
     order = sorted(range(len(rows)), key=lambda row: (-len(rows[row]), row))
     batches = []
     for start in range(0, len(order), size):

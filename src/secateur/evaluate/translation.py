@@ -33,6 +33,7 @@ class Translation:
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross-entropy of the reference, summed over its tokens."""
         logits = model(**batch).logits
+        # [batch, vocab, seq]
         return nn.functional.cross_entropy(logits.transpose(1, 2), batch["labels"], ignore_index=-100, reduction="sum")
 
     @torch.no_grad()
@@ -50,6 +51,7 @@ class Translation:
         rows = []
         for text, reference in zip(self.translate(model), self.references, strict=True):
             sentence = bleu.sentence_score(text, [reference])
+            # Corpus BLEU is a function of these ten sums, so the bootstrap need not translate again.
             rows.append([sentence.sys_len, sentence.ref_len, *sentence.counts, *sentence.totals])
         return np.array(rows, dtype=float)
 
@@ -81,6 +83,7 @@ def translation_task(
     batches: list[dict[str, Tensor]] = []
     order: list[int] = []
     for chosen, ids, mask in pad_batches(sources, batch, tokenizer.pad_token_id or 0):
+        # -100 is what cross_entropy ignores.
         labels = nn.utils.rnn.pad_sequence([torch.tensor(targets[row]) for row in chosen], True, -100)
         batches.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
         order += chosen

@@ -60,7 +60,7 @@ class ZeroShot:
             right_norm += shares.index(max(shares)) == question.gold
         n = len(questions)
         acc, norm = right / n, right_norm / n
-        spread = math.sqrt(max(n - 1, 1))
+        spread = math.sqrt(max(n - 1, 1))  # lm-eval's: the sample's standard deviation over sqrt(n)
         return {
             "acc": acc,
             "acc_stderr": math.sqrt(acc * (1 - acc)) / spread,
@@ -135,6 +135,7 @@ def _encode(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pair: tu
     context, continuation = pair[0].rstrip(), pair[0][len(pair[0].rstrip()) :] + pair[1]
     if context:
         before = _ids(tokenizer, context)
+        # Read as one text, since a tokenizer may join letters across the border.
         after = _ids(tokenizer, context + continuation)[len(before) :]
     else:
         prefix = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
@@ -149,7 +150,7 @@ def _encode(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pair: tu
     limit = _limit(model, tokenizer)
     if count > limit or len(whole) < 2:
         raise InputError(f"continuation {continuation[:60]!r} has {count} tokens; a model of {limit} cannot score it")
-    ids = torch.tensor([whole[-limit - 1 :]])
+    ids = torch.tensor([whole[-limit - 1 :]])  # the last token is only predicted
     check_ids(ids[:, :-1], model.config, "tasks")
     check_ids(ids[:, -1:], model.config, "tasks")
     return ids, count
@@ -175,7 +176,7 @@ def log_likelihoods(
     Shorter rows are filled up on the right, where a causal model cannot see.
     """
     rows = [_encode(model, tokenizer, pair) for pair in pairs]
-    width = max(ids.shape[1] for ids, _ in rows)
+    width = max(ids.shape[1] for ids, _ in rows)  # [candidates, width]
     batch = torch.cat([torch.nn.functional.pad(ids, (0, width - ids.shape[1])) for ids, _ in rows])
     losses = token_losses(model, batch.to(model.device))
     ends = [(ids.shape[1] - 1, count) for ids, count in rows]

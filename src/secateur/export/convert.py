@@ -46,7 +46,7 @@ def convert(model: str | Source, to: str, out: Path, *, quantize: str = "f32") -
     check_name("format", to, FORMATS)
     if quantize != "f32" and to != "gguf":
         raise InputError(f"only gguf files are quantised, and {quantize!r} was asked of {to!r}: leave --quantize out")
-    check_output(out)
+    check_output(out)  # before the model is loaded
     source = resolve(model)
     if to != "gguf":
         with new_folder(out) as folder:

@@ -6,7 +6,7 @@ from typing import Any
 from secateur.adapt.decoder import head_dim
 from secateur.core.errors import ModelError
 from secateur.core.files import read_document, write_document
-from secateur.storage.folder import copy_companions, write_pruned
+from secateur.storage.folder import Edits, copy_companions, write_pruned
 from secateur.storage.shards import Checkpoint
 from secateur.storage.source import Source, skeleton
 
@@ -61,7 +61,7 @@ def write_decilm(source: Source, out: Path) -> None:
     folder = source.folder
     copy_companions(folder, out)
     checkpoint = Checkpoint(folder)
-    write_pruned(checkpoint, out, lambda name: None)
+    write_pruned(checkpoint, out, Edits())
     document = read_document(folder / "config.json")
     for key in ("per_layer_config", "allow_global_per_layer_attribute_access"):
         document.pop(key, None)

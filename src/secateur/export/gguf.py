@@ -62,7 +62,7 @@ def write_gguf(source: Source, out: Path, quantize: str = "f32") -> None:
     plan = [name for name in checkpoint.names() if not name.startswith(left_out)]
     kinds = {name: _stored_as(checkpoint.info(name)[1], quantize) for name in plan}
     _warn_of_odd_widths(kinds, quantize)
-    for name, kind in kinds.items():
+    for name, kind in kinds.items():  # the file's header lists every tensor before the first one's data
         shape, (block, size) = checkpoint.info(name)[1], gguf.GGML_QUANT_SIZES[kind]
         length = int(np.prod(shape)) // block * size
         writer.add_tensor_info(_name(name), shape, np.dtype(np.float32), length, raw_dtype=kind)
@@ -130,6 +130,7 @@ def _values(name: str, tensor: Tensor, width: int) -> Any:
     array = tensor.float().numpy()
     if name.endswith(("q_proj.weight", "k_proj.weight")):
         rows, columns = array.shape
+        # [heads, halves, pairs, in]
         array = array.reshape(rows // width, 2, width // 2, columns).swapaxes(1, 2).reshape(rows, columns)
     return np.ascontiguousarray(array)
 
@@ -170,10 +171,11 @@ def _write_tokenizer(writer: Any, folder: Path, vocab_size: int) -> None:
     words = {index: word for word, index in model["vocab"].items()} | {i: e["content"] for i, e in added.items()}
     tokens = [words.get(index, f"[PAD{index}]") for index in range(vocab_size)]
     kinds = [_kind(gguf.TokenType, index, words, added) for index in range(vocab_size)]
-    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_model("gpt2")  # llama.cpp's name of byte-level BPE
     writer.add_tokenizer_pre(pretokenizer_name(document))
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
+    # Newer tokenizers list pairs, older ones write them with a space.
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     writer.add_token_merges(merges)
     gguf.SpecialVocab(folder, load_merges=False, n_vocab=vocab_size).add_to_gguf(writer, quiet=True)

@@ -42,6 +42,7 @@ def write_onnx(model: PreTrainedModel, out: Path) -> None:
     Raises InputError when the onnx extra is missing.
     """
     _need_onnx()
+    # Two rows: torch's exporter takes a size of 1 for a constant.
     ids = torch.tensor([[3, 4, 5], [6, 7, 8]]) % model.config.vocab_size
     with torch.no_grad():
         cache: Any = model(ids, use_cache=True).past_key_values
@@ -82,7 +83,7 @@ def write_forward_onnx(model: PreTrainedModel, batch: Mapping[str, Tensor], out:
     InputError when the onnx extra is missing.
     """
     _need_onnx()
-    model = copy.deepcopy(model)
+    model = copy.deepcopy(model)  # silent heads are for the file, not for the caller's model
     if kind_of(model.config) is not None:
         add_silent_heads_(describe(model))
     inputs = {name: value for name, value in batch.items() if name != "labels"}

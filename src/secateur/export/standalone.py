@@ -11,7 +11,7 @@ from secateur.adapt.decoder import settled_numbers
 from secateur.adapt.structure import kind_of
 from secateur.core.errors import InputError
 from secateur.core.files import read_document, write_document
-from secateur.storage.folder import copy_companions, write_pruned
+from secateur.storage.folder import Edits, copy_companions, write_pruned
 from secateur.storage.shards import Checkpoint
 from secateur.storage.source import Source, open_whole, read_config, skeleton
 
@@ -91,7 +91,7 @@ def write_standalone(source: Source, out: Path) -> None:
     copy_companions(folder, out)
     if streamed:
         checkpoint = Checkpoint(folder)
-        write_pruned(checkpoint, out, lambda name: None, renamed=_own_names(checkpoint, model).__getitem__)
+        write_pruned(checkpoint, out, Edits(name=_own_names(checkpoint, model).__getitem__))
     else:
         _write_whole(model, out)
     names: dict[int, str] = {id(module): name for name, module in model.named_modules()}

@@ -50,6 +50,8 @@ def check_names(model: Any, names: Sequence[str] | None) -> None:
 def read_boosted(model: Any) -> Forest:
     """All trees of all stages in a row; an inner node's value is the mean of its leaves', by training weight.
 
+    Formula: v_h = (m_l v_l + m_r v_r) / (m_l + m_r), l and r the children of h [the mean of its leaves]
+
     Raises InputError on splits by category, whose sides are sets and no thresholds.
     """
     package = _package(model)
@@ -97,8 +99,11 @@ def _mean_upwards(value: Any, weight: Any, left: Any, right: Any) -> None:  # pr
 def distance_errors(
     forest: Forest, leaves: Int[np.ndarray, "trees examples"], weight: Float[np.ndarray, " examples"]
 ) -> Float[np.ndarray, " nodes"]:
-    """Squared distance between a node's value and what its tree adds to the examples there, summed by weight."""
-    sums = np.zeros((len(forest.parent), 3))
+    """Squared distance between a node's value and what its tree adds to the examples there, summed by weight.
+
+    Formula: e_h = sum_{i at h} m_i (v_leaf(i) - v_h)^2 [ours, for trees that add up]
+    """
+    sums = np.zeros((len(forest.parent), 3))  # [nodes, 3]: weights, weighted values, weighted squares
     for row in leaves:
         np.add.at(sums[:, 0], row, weight)
     value = forest.value[:, 0]
@@ -113,13 +118,13 @@ def cut_boosted(model: Any, forest: Forest, split: Bool[np.ndarray, " nodes"]) -
         return cut_lightgbm(model, forest, split)
     if _package(model) == "xgboost":
         return cut_xgboost(model, forest, split)
-    made = copy.copy(model)
+    made = copy.copy(model)  # shallow: trees are put in anew, the rest is shared
     ends = [*forest.roots[1:].tolist(), len(split)]
     spans = list(zip(forest.roots.tolist(), ends, strict=True))
     if hasattr(model, "_predictors"):
         stages = [list(stage) for stage in model._predictors]
         for number, (first, last) in enumerate(spans):
-            stage, place = divmod(number, len(stages[0]))
+            stage, place = divmod(number, len(stages[0]))  # a stage has one tree a class
             stages[stage][place] = _cut_histogram(stages[stage][place], split[first:last], forest.value[first:last, 0])
         made._predictors = stages
         return made

@@ -32,7 +32,7 @@ def restricted(program: IntegerProgram, inside: Keep, outside: Keep) -> tuple[In
     number = np.cumsum(free) - 1
     counts = np.diff(program.start)
     paid = np.zeros(len(program.pair_cost), bool)
-    paid[program.pair[np.repeat(inside, counts)]] = True
+    paid[program.pair[np.repeat(inside, counts)]] = True  # a pair is paid once, so these are free from here on
     owner = np.repeat(np.arange(len(free)), counts)
     edges = free[owner] & ~paid[program.pair]
     names, pair = np.unique(program.pair[edges], return_inverse=True)
@@ -72,8 +72,8 @@ def _crossing(cheap: Value, dear: Value) -> float:
 def _search(program: IntegerProgram, visit: Callable[[Point, Point], bool]) -> list[Point]:
     """Points from no cost to least error; `visit` says whether to look between two neighbours."""
     nothing = np.zeros(len(program.gain), bool)
-    most = min_cut(program, 0.0)
-    least = _between(program, nothing, most, np.inf)
+    most = min_cut(program, 0.0)  # nothing costs anything: least error
+    least = _between(program, nothing, most, np.inf)  # only what costs nothing
     ends = [Point(np.inf, program.value(least), least), Point(0.0, program.value(most), most)]
     corners, todo = [ends[0]], [ends[1]]
     while todo:
@@ -81,6 +81,7 @@ def _search(program: IntegerProgram, visit: Callable[[Point, Point], bool]) -> l
         new = None
         if _dearer(dear.value, cheap.value) and visit(cheap, dear):
             trade_off = _crossing(cheap.value, dear.value)
+            # Solutions are nested: only what differs is decided.
             keep = _between(program, cheap.keep, dear.keep, trade_off)
             value = program.value(keep)
             both = cheap.value.error + trade_off * cheap.value.cost
@@ -95,6 +96,8 @@ def _search(program: IntegerProgram, visit: Callable[[Point, Point], bool]) -> l
 
 def frontier(program: IntegerProgram, *, points: int | None = None, budget: float | None = None) -> list[Point]:
     """All corners of the lower hull of (cost, error), dearest last; with `points`, about that many.
+
+    Formula: lambda = (E_cheap - E_dear) / (C_dear - C_cheap), between neighbouring corners [parametric search; ours]
 
     budget: a cost whose two nearest corners are among them, whatever `points` says. Each
     corner's trade_off is the one it takes over from its cheaper neighbour at; the

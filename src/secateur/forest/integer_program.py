@@ -25,6 +25,8 @@ class Value:
 class IntegerProgram:
     """Which splits to keep, so that lost gains and paid costs are least.
 
+    Formula: min_y (E - sum_u g_u y_u) / (N T) + lambda / N sum_p c_p w_p, y_u <= y_parent, y_u <= w_p [Nan et al. 2016]
+
     node: of every split its node. parent: the split above, -1 at a root. gain: the error
     a split saves, summed over examples. edges, by split (`start`): the pairs of feature
     group and example that the split needs first on the example's path. pair_cost: what
@@ -45,7 +47,7 @@ class IntegerProgram:
 
     def value(self, keep: Bool[np.ndarray, " splits"]) -> Value:
         """Error and cost of keeping these splits."""
-        used = np.zeros(len(self.pair_cost), bool)
+        used = np.zeros(len(self.pair_cost), bool)  # [pairs]: paid once, however many splits ask
         used[self.pair[np.repeat(keep, np.diff(self.start))]] = True
         error = (self.base - float(self.gain[keep].sum())) / (self.weight * self.trees)
         return Value(error, float(self.pair_cost[used].sum()) / self.weight)
@@ -68,10 +70,13 @@ def class_errors(
     y: Int[np.ndarray, " examples"],
     weight: Float[np.ndarray, " examples"],
 ) -> Float[np.ndarray, " nodes"]:
-    """Weight of the examples at every node whose class, a column of `value`, is not the node's largest."""
+    """Weight of the examples at every node whose class, a column of `value`, is not the node's largest.
+
+    Formula: e_h = sum_{i at h} m_i [y_i != class of h] [Nan et al. 2016]
+    """
     shares = np.zeros((len(y), forest.value.shape[1]))
-    shares[np.arange(len(y)), y] = weight
-    sums = sum_at_nodes(forest.parent, _sum_at_leaves(leaves, shares, len(forest.parent)))
+    shares[np.arange(len(y)), y] = weight  # [examples, classes]
+    sums = sum_at_nodes(forest.parent, _sum_at_leaves(leaves, shares, len(forest.parent)))  # [nodes, classes]
     return sums.sum(1) - sums[np.arange(len(sums)), forest.value.argmax(1)]
 
 
@@ -81,13 +86,16 @@ def square_errors(
     y: Float[np.ndarray, " examples"],
     weight: Float[np.ndarray, " examples"],
 ) -> Float[np.ndarray, " nodes"]:
-    """Squared distance of the examples at every node from its value, summed by weight."""
+    """Squared distance of the examples at every node from its value, summed by weight.
+
+    Formula: e_h = sum_{i at h} m_i (y_i - v_h)^2 [squared error, as in regression trees]
+    """
     shift = float(np.average(y, weights=weight))  # squares of large numbers would cancel
     centred = y - shift
     amounts = np.stack([weight, weight * centred, weight * centred**2], axis=1)
     sums = sum_at_nodes(forest.parent, _sum_at_leaves(leaves, amounts, len(forest.parent)))
     said = forest.value[:, 0] - shift
-    return np.maximum(sums[:, 2] - 2 * said * sums[:, 1] + said**2 * sums[:, 0], 0.0)
+    return np.maximum(sums[:, 2] - 2 * said * sums[:, 1] + said**2 * sums[:, 0], 0.0)  # sum (y - v)^2, multiplied out
 
 
 @compiled
@@ -118,6 +126,8 @@ def build_program(
 ) -> IntegerProgram:
     """The program of a forest on examples. error: what every node would add as a leaf, summed over examples.
 
+    Formula: g_u = e_u - e_left(u) - e_right(u) [what a split saves; ours, from Nan et al. 2016]
+
     Raises InputError on costs below 0.
     """
     if (group_cost < 0).any() or not np.isfinite(group_cost).all():
@@ -128,7 +138,7 @@ def build_program(
     inner = np.flatnonzero(steps.feature >= 0)
     number = np.full(len(steps.feature), -1, np.int64)
     number[inner] = np.arange(len(inner))
-    gain = error[inner] - error[steps.left[inner]] - error[steps.right[inner]]
+    gain = error[inner] - error[steps.left[inner]] - error[steps.right[inner]]  # [splits]
     above = forest.parent[inner]
     parent = np.where(above < 0, -1, number[above])
     split_group = np.full(len(steps.feature), -1, np.int32)
@@ -136,7 +146,7 @@ def build_program(
     total = _count_needs(leaves, forest.parent, split_group, len(group_cost))
     splits, pairs = _list_needs(leaves, forest.parent, split_group, len(group_cost), number, total)
     pair, split, cost = _merge(splits, pairs, group_cost, weight, len(inner))
-    del splits, pairs
+    del splits, pairs  # the largest arrays of all: free them before the sort
     order = np.argsort(split, kind="stable")
     start = np.concatenate([[0], np.cumsum(np.bincount(split, minlength=len(inner)))])
     base = float(error[forest.roots].sum())
@@ -151,6 +161,7 @@ def _count_needs(leaves: Any, parent: Any, split_group: Any, groups: int) -> Any
         for tree in range(leaves.shape[0]):
             node = parent[leaves[tree, row]]
             while node >= 0:
+                # One number an (example, tree): nothing to reset.
                 if seen[split_group[node]] != row * leaves.shape[0] + tree:
                     seen[split_group[node]] = row * leaves.shape[0] + tree
                     total += 1
@@ -163,6 +174,7 @@ def _list_needs(
     leaves: Any, parent: Any, split_group: Any, groups: int, number: Any, total: int
 ) -> Any:  # pragma: no cover - compiled
     """Every (split, pair): the first split on an example's path to test a group; pair = example * groups + group."""
+    # Counted first, as lists in compiled code are slow.
     splits, pairs = np.empty(total, np.int32), np.empty(total, np.int64)
     first = np.full(groups, -1, np.int64)
     touched = np.empty(groups, np.int64)
@@ -206,7 +218,7 @@ def _merge(splits: Any, pairs: Any, group_cost: Any, weight: Any, count: int) ->
     marks = _mark(splits, pairs, keys[0], keys[1], len(weight) * groups)
     names = np.flatnonzero((marks != 0).any(0) & np.tile(group_cost > 0, len(weight)))
     marks = marks[:, names]
-    order = np.lexsort(marks)
+    order = np.lexsort(marks)  # equal sets of splits become neighbours
     fresh = np.ones(len(names), bool)
     fresh[1:] = (np.diff(marks[:, order].view(np.int64), axis=1) != 0).any(0)
     number = np.empty(len(names), np.int32)

@@ -12,14 +12,17 @@ __all__ = ["linear_program", "relaxed"]
 
 
 def relaxed(program: IntegerProgram, trade_off: float) -> Float[np.ndarray, " splits"]:
-    """A vertex of the relaxation: how much of every split is kept. Raises NumericalError when HiGHS finds none."""
+    """A vertex of the relaxation: how much of every split is kept. Raises NumericalError when HiGHS finds none.
+
+    Formula: max g^T y - lambda T c^T w, y_u <= y_parent, y_u <= w_p, 0 <= y, w <= 1 [Nan et al. 2016, relaxation]
+    """
     splits, pairs = len(program.gain), len(program.pair_cost)
     owner = np.repeat(np.arange(splits), np.diff(program.start))
     lower = np.flatnonzero(program.parent >= 0)
     small = np.concatenate([lower, owner])  # y[small] <= z[large]
     large = np.concatenate([program.parent[lower], splits + program.pair])
     rows = np.arange(len(small))
-    signs = np.concatenate([np.ones(len(rows)), -np.ones(len(rows))])
+    signs = np.concatenate([np.ones(len(rows)), -np.ones(len(rows))])  # rows y[small] - z[large] <= 0
     places = (np.concatenate([rows, rows]), np.concatenate([small, large]))
     matrix = coo_array((signs, places), shape=(len(rows), splits + pairs)).tocsr()
     price = np.concatenate([-program.gain, program.prices(trade_off)])
@@ -34,4 +37,4 @@ def linear_program(program: IntegerProgram, trade_off: float) -> Bool[np.ndarray
     """The splits to keep. Raises NumericalError when HiGHS finds no optimum."""
     if len(program.gain) == 0:
         return np.zeros(0, bool)
-    return relaxed(program, trade_off) > 0.5
+    return relaxed(program, trade_off) > 0.5  # vertices are whole numbers up to HiGHS's tolerance

@@ -42,15 +42,18 @@ class _Work(NamedTuple):
 
 
 def min_cut(program: IntegerProgram, trade_off: float) -> Bool[np.ndarray, " splits"]:
-    """The splits to keep: least mean error + trade_off x mean cost; of equal choices, few splits."""
+    """The splits to keep: least mean error + trade_off x mean cost; of equal choices, few splits.
+
+    Formula: max_{closed Y} sum_{u in Y} g_u - lambda T sum_{p needed by Y} c_p [Picard 1976]
+    """
     splits = len(program.gain)
     if splits == 0:
         return np.zeros(0, bool)
     total = float(np.abs(program.gain).sum()) or 1.0
     gain, price = program.gain / total, program.prices(trade_off) / total
-    out = np.rint(np.concatenate([np.maximum(-gain, 0), price]) * _TOTAL).astype(np.int64)
+    out = np.rint(np.concatenate([np.maximum(-gain, 0), price]) * _TOTAL).astype(np.int64)  # [splits + pairs]
     excess = np.zeros(len(out), np.int64)
-    excess[:splits] = np.rint(np.maximum(gain, 0) * _TOTAL)
+    excess[:splits] = np.rint(np.maximum(gain, 0) * _TOTAL)  # gains start at their splits
     return _stranded(_graph(program), out, excess)[:splits]
 
 
@@ -77,7 +80,7 @@ def _place(cursor: Any, tails: Any, heads: Any, back: Any) -> Any:  # pragma: no
         cursor[heads[arc]] += 1
         to[there], to[here] = heads[arc], tails[arc]
         back[there], back[here] = here, there
-        room[there] = _ENDLESS
+        room[there] = _ENDLESS  # a split cannot stay without what it needs
     return to, back, room
 
 
@@ -95,6 +98,7 @@ def _stranded(graph: Any, out: Any, excess: Any) -> Any:  # pragma: no cover - c
     )
     effort = nodes + 1
     while True:
+        # Labels go stale as flow moves; measuring them anew now and then is what makes push-relabel fast.
         if effort > nodes:
             _measure(graph, out, work)
             effort = 0
@@ -135,6 +139,7 @@ def _push(graph: Any, out: Any, work: Any, node: int) -> None:  # pragma: no cov
 @compiled
 def _enqueue(work: Any, node: int) -> None:  # pragma: no cover - compiled
     if not work.queued[node]:
+        # A node waits once, so the ring never overflows.
         work.ring[(work.ends[0] + work.ends[1]) % len(work.ring)] = node
         work.queued[node] = True
         work.ends[1] += 1

@@ -33,7 +33,11 @@ class Solved(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PrimalDual:
-    """Stops at a relative gap, or after `rounds`."""
+    """Stops at a relative gap, or after `rounds`.
+
+    Formula: max_b (E - sum_t max_Y sum_{u in Y} (g_u - b_u)) / (N T), sum_t b_pt = lambda T c_p [Nan et al. 2016]
+    Formula: b += s (best - bound) N T / ||d||^2 d, d_pt = y_pt - mean_t y_pt, projected [Polyak; Duchi et al. 2008]
+    """
 
     gap: float = 1e-6
     rounds: int = 500
@@ -47,11 +51,11 @@ class PrimalDual:
         back = np.argsort(program.pair, kind="stable")
         back_start = np.concatenate([[0], np.cumsum(np.bincount(program.pair, minlength=len(price)))])
         asking = np.maximum(np.diff(back_start), 1)
-        share = (price / asking)[program.pair]
+        share = (price / asking)[program.pair]  # a pair's cost starts shared out evenly
         best = Solved(np.zeros(splits, bool), program.base / scale, -np.inf)
         factor, stale = 1.0, 0
         for _ in range(self.rounds):
-            charge = np.bincount(owner, share, minlength=splits)
+            charge = np.bincount(owner, share, minlength=splits)  # [splits]
             keep, saved = _prune_trees(program.parent, program.gain - charge)
             bound = (program.base - saved) / scale
             objective = program.objective(keep, trade_off)
@@ -65,7 +69,7 @@ class PrimalDual:
             if best.gap <= self.gap or size == 0:
                 break
             if stale > 10:
-                factor, stale = factor / 2, 0
+                factor, stale = factor / 2, 0  # Polyak's step is too long while the best objective is above the optimum
             share = _project(share + factor * (best.objective - bound) * scale / size * slope, back_start, back, price)
         return best
 
@@ -78,7 +82,7 @@ def _prune_trees(parent: Any, net: Any) -> Any:  # pragma: no cover - compiled
     for split in range(len(parent) - 1, -1, -1):
         if worth[split] > 0:
             if parent[split] >= 0:
-                worth[parent[split]] += worth[split]
+                worth[parent[split]] += worth[split]  # children stand after parents, so this goes bottom-up
             else:
                 saved += worth[split]
     keep = np.zeros(len(parent), np.bool_)
@@ -93,7 +97,7 @@ def _project(share: Any, back_start: Any, back: Any, price: Any) -> Any:  # prag
     out = np.empty_like(share)
     for pair in range(len(price)):
         first, last = back_start[pair], back_start[pair + 1]
-        if last - first == 1:
+        if last - first == 1:  # one tree asks: it bears the whole price
             out[back[first]] = price[pair]
             continue
         values = np.sort(share[back[first:last]])[::-1]

@@ -329,7 +329,7 @@ def _numbered(y: Any, classes: Any) -> Any:
 def _rebuilt(task: _Task, keep: Any) -> Any:
     """The forest with only these splits, as scikit-learn's own."""
     split = np.zeros(len(task.arrays.parent), bool)
-    split[task.program.node[keep]] = True
+    split[task.program.node[keep]] = True  # [nodes]
     if is_boosted(task.forest):
         return cut_boosted(task.forest, task.arrays, split)
     ends = np.append(task.arrays.roots[1:], len(split))

@@ -16,7 +16,39 @@ from secateur.forest.pruner import BudgetPruner, PathPoint, arrays_of, check_lab
 from secateur.forest.table import Table, load_forest, read_costs, read_table, save_forest, save_onnx
 from secateur.forest.usage import Prices, feature_names, named, read_prices, used_features
 
-__all__ = ["ForestOptions", "fit_forest", "prune_forest"]
+__all__ = ["ForestOptions", "Growth", "Rows", "fit_forest", "prune_forest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """A forest to grow: how many trees, of classes or numbers, on how many cores (-1: all), drawn by which seed."""
+
+    trees: int = 100
+    regression: bool = False
+    jobs: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise InputError on numbers out of range."""
+        if self.trees < 1:
+            raise InputError(f"a forest has at least 1 tree, got {self.trees}")
+        if self.jobs == 0:
+            raise InputError("no process is none to grow with: jobs is 1 or more, or -1 for all cores")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"a seed is a number from 0 to {2**32 - 1}, got {self.seed}")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tables and what stands in them: rows to prune on, the column to predict, prices, and rows to measure on.
+
+    costs: None is a price of 1 a feature. test: None is the rows that prune.
+    """
+
+    data: Path
+    target: str
+    costs: Path | None = None
+    test: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,40 +79,30 @@ def fit_forest(
     data: Path,
     target: str,
     out: Path,
+    growth: Growth | None = None,
     *,
     costs: Path | None = None,
-    trees: int = 100,
-    regression: bool = False,
-    jobs: int | None = None,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """model.skops and forest.json of a forest grown on 80% of the rows; the others measure it.
 
     Raises InputError on tables, costs and numbers that cannot be used; `out` then does not exist.
     """
-    _check_numbers(trees, jobs, seed)
-    table = read_table(data, target, "numbers" if regression else None)
-    _check_target(table.y, f"column {target!r} of {data}", regression=regression)
+    growth = growth or Growth()
+    seed = growth.seed
+    table = read_table(data, target, "numbers" if growth.regression else None)
+    _check_target(table.y, f"column {target!r} of {data}", regression=growth.regression)
     settings = _settings(costs, table.columns)
+    # An error on rows that grew the trees would be near 0.
     grow, rest = train_test_split(np.arange(len(table.y)), test_size=0.2, random_state=seed)
     with new_folder(out) as folder:
-        kind = RandomForestRegressor if regression else RandomForestClassifier
-        forest = kind(trees, random_state=seed, n_jobs=jobs).fit(_frame(table, grow), table.y[grow])
-        result = {"model": type(forest).__name__, "trees": trees, "rows": len(grow), "columns": table.columns}
+        kind = RandomForestRegressor if growth.regression else RandomForestClassifier
+        forest = kind(growth.trees, random_state=seed, n_jobs=growth.jobs).fit(_frame(table, grow), table.y[grow])
+        result = {"model": type(forest).__name__, "trees": growth.trees, "rows": len(grow), "columns": table.columns}
         result |= {"measured_rows": len(rest), "measured_on": f"{len(rest)} other rows of {data}, drawn by seed {seed}"}
         result |= _measure(forest, Table(table.columns, table.x[rest], table.y[rest]), settings)
         save_forest(forest, folder / "model.skops")
         write_document(folder / "forest.json", result)
     return result
-
-
-def _check_numbers(trees: int, jobs: int | None, seed: int) -> None:
-    if trees < 1:
-        raise InputError(f"a forest has at least 1 tree, got {trees}")
-    if jobs == 0:
-        raise InputError("no process is none to grow with: jobs is 1 or more, or -1 for all cores")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"a seed is a number from 0 to {2**32 - 1}, got {seed}")
 
 
 def _check_target(y: Any, where: str, *, regression: bool) -> None:
@@ -95,13 +117,10 @@ def _check_target(y: Any, where: str, *, regression: bool) -> None:
 
 def prune_forest(
     model: Path,
-    data: Path,
-    target: str,
+    rows: Rows,
     out: Path,
     options: ForestOptions,
     *,
-    costs: Path | None = None,
-    test: Path | None = None,
     finish: Callable[[dict[str, Any], Path], None] = lambda result, folder: None,
 ) -> dict[str, Any]:
     """model.skops, or models by corner for a path, and forest.json with the frontier, bills and use of features.
@@ -109,13 +128,14 @@ def prune_forest(
     finish: writes more into the folder before it has its name. Raises InputError or
     ModelError on anything that cannot be used; `out` then does not exist.
     """
+    data, test = rows.data, rows.test
     if options.peers and test is None:
         raise InputError(
             "peers are grown on the rows of --data, and would be judged on them too: give --test other rows"
         )
     forest = load_forest(model)
-    table, judged = (_read_for(forest, file, target) for file in (data, test or data))
-    settings = _settings(costs, table.columns)
+    table, judged = (_read_for(forest, file, rows.target) for file in (data, test or data))
+    settings = _settings(rows.costs, table.columns)
     pruner = BudgetPruner(
         forest, budget=options.budget, trade_off=options.trade_off or 0.0, solver=options.solver, **settings
     )

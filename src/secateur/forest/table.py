@@ -87,6 +87,7 @@ class _Column(NamedTuple):
                     f"{self.place(row)}: encode it first, or leave it out"
                 )
             numbers = values.map(lambda value: float(str(value)))  # whole numbers of hundreds of digits
+        # Pandas' own integers have a missing value that numpy lacks.
         numbers = numbers.to_numpy(np.float64, na_value=np.nan)
         return self._in_range(numbers, float(np.finfo(np.float32).max), "trees compare numbers of 32 bits")
 
@@ -167,7 +168,7 @@ def _read_csv(path: Path, target: str) -> tuple[Any, list[int]]:
     for line, fields in rows:
         if len(fields) != len(header):
             raise InputError(f"line {line} of {path} has {len(fields)} fields, and the first line names {len(header)}")
-        lines.append(line)
+        lines.append(line)  # quoted fields hold line breaks, so rows and lines differ
     frame = pandas.read_csv(
         path,
         encoding="utf-8-sig",
@@ -302,7 +303,7 @@ def save_onnx(forest: Any, path: Path, features: int) -> None:
         from skl2onnx import to_onnx
     except ImportError as error:
         raise InputError("writing forests as ONNX needs skl2onnx: pip install 'secateur[onnx]'") from error
-    options = {"zipmap": False} if hasattr(forest, "classes_") else None
+    options = {"zipmap": False} if hasattr(forest, "classes_") else None  # else probabilities come as a list of dicts
     made = to_onnx(forest, np.zeros((1, features), np.float32), options=options)
     path.write_bytes(made.SerializeToString())
 

@@ -42,9 +42,9 @@ class Forest:
         self, x: Float[np.ndarray, "examples features"], jobs: int | None = None
     ) -> Int[np.ndarray, "trees examples"]:
         """The leaf every example ends in; `jobs` share the trees, by joblib's backend of the moment."""
-        x = x.astype(np.float32 if self.single else np.float64)
+        x = x.astype(np.float32 if self.single else np.float64)  # thresholds were found on numbers of this precision
         parts = np.array_split(self.roots, min(effective_n_jobs(jobs), len(self.roots)))
-        leaves = Parallel(n_jobs=jobs, prefer="threads")(delayed(_walk)(*self.steps, part, x) for part in parts)
+        leaves = Parallel(n_jobs=jobs, prefer="threads")(delayed(_walk)(self.steps, part, x) for part in parts)
         return np.concatenate(leaves)
 
 
@@ -95,6 +95,7 @@ def _check_tree(number: int, steps: Steps, value: Any, weight: Any, features: in
     sides = np.stack([steps.left, steps.right])
     leaf = (sides < 0).all(0)
     below = sides[:, ~leaf]
+    # Compiled code walks these numbers unchecked.
     astray = (sides < -1).any() or (below <= np.flatnonzero(~leaf)).any() or (below >= nodes).any()
     if astray or len(np.unique(below)) < below.size:
         raise InputError(f"tree {number} of the model is damaged: a node leads to itself, or out of the tree")
@@ -105,9 +106,8 @@ def _check_tree(number: int, steps: Steps, value: Any, weight: Any, features: in
 
 
 @compiled
-def _walk(
-    feature: Any, threshold: Any, missing_left: Any, left: Any, right: Any, roots: Any, x: Any
-) -> Any:  # pragma: no cover - compiled
+def _walk(steps: Any, roots: Any, x: Any) -> Any:  # pragma: no cover - compiled
+    feature, threshold, missing_left, left, right = steps  # unpacked once, outside the loops
     leaves = np.empty((len(roots), len(x)), np.int32)
     for tree in range(len(roots)):
         for row in range(len(x)):
@@ -146,7 +146,7 @@ def cut_tree(
     for side in ("left_child", "right_child"):
         kept[side] = np.where(inner, number[kept[side]], -1)
     kept["feature"] = np.where(inner, kept["feature"], -2)
-    kept["threshold"] = np.where(inner, kept["threshold"], -2.0)
+    kept["threshold"] = np.where(inner, kept["threshold"], -2.0)  # what scikit-learn writes at leaves
     made = type(tree)(tree.n_features, tree.n_classes, tree.n_outputs)
     made.__setstate__(
         {**state, "nodes": kept, "values": values[order].copy(), "node_count": len(order), "max_depth": max(depths)}

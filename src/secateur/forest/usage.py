@@ -38,10 +38,13 @@ class Prices:
     cost: Float[np.ndarray, " groups"]
 
     def bill(self, used: Bool[np.ndarray, "examples features"]) -> Float[np.ndarray, " examples"]:
-        """What every example pays for the features it uses."""
+        """What every example pays for the features it uses.
+
+        Formula: C_i = sum_k c_k max_{f in k} used_if, a group k is paid once [Nan et al. 2016]
+        """
         bought = np.zeros((len(used), len(self.cost)), bool)
-        np.logical_or.at(bought.T, self.group, used.T)
-        return bought @ self.cost
+        np.logical_or.at(bought.T, self.group, used.T)  # .at: several features may be in one group
+        return bought @ self.cost  # [examples, groups] @ [groups]
 
 
 def read_prices(features: int, costs: Any = None, groups: Any = None, names: Sequence[str] | None = None) -> Prices:
@@ -234,7 +237,7 @@ def answer(
             known.update(values if isinstance(values, Mapping) else {feature: values})
             asked.append(feature)
             bought.add(int(prices.group[feature]))
-        return float(np.float32(known[feature])) if forest.single else float(known[feature])
+        return float(np.float32(known[feature])) if forest.single else float(known[feature])  # compare as the trees do
 
     total = np.zeros(forest.value.shape[1])
     for root in forest.roots:

@@ -32,17 +32,23 @@ class Ablation(NamedTuple):
 
 
 def ablate(task_model: TaskModel, task: Task, *, seed: int = 0, progress: Progress | None = None) -> Ablation:
-    """Remove one head at a time: the change of score, its bootstrap interval and p (Michel et al. 2019, 3.2)."""
+    """Remove one head at a time: the change of score, its bootstrap interval and p (Michel et al. 2019, 3.2).
+
+    Formula: d_h = s(gate_h = 0) - s(all gates 1) [Michel et al. 2019, section 3.2]
+    """
     return _changes(task_model, task, _without, seed, progress)
 
 
 def keep_one(task_model: TaskModel, task: Task, *, seed: int = 0, progress: Progress | None = None) -> Ablation:
-    """Keep one head alone in its layer, all other layers whole (Michel et al. 2019, 3.3)."""
+    """Keep one head alone in its layer, all other layers whole (Michel et al. 2019, 3.3).
+
+    Formula: d_h = s(gate_h' = 0 for every other h' of the layer) - s(all gates 1) [Michel et al. 2019, section 3.3]
+    """
     return _changes(task_model, task, _alone, seed, progress)
 
 
 def _without(gate: Tensor, head: int) -> Tensor:
-    return gate.scatter(0, torch.tensor([head]), 0.0)
+    return gate.scatter(0, torch.tensor([head]), 0.0)  # [heads]
 
 
 def _alone(gate: Tensor, head: int) -> Tensor:
@@ -53,7 +59,7 @@ def _changes(
     task_model: TaskModel, task: Task, gate_of: Callable[[Tensor, int], Tensor], seed: int, progress: Progress | None
 ) -> Ablation:
     ones = [kept.float() for kept in task_model.keep]
-    before = task.parts(task_model.model)
+    before = task.parts(task_model.model)  # once: every head is compared with the same whole model
     total, done = sum(map(len, ones)), 0
     changes: list[list[Interval]] = []
     for place, gate in enumerate(ones):

@@ -28,12 +28,15 @@ class Curve:
     def free(self, loss: float = 0.01) -> dict[str, float]:
         """The largest share of every line before its score is worse than the dense one by more than `loss`.
 
+        Formula: max r with s(r') >= s(0) - loss for every r' <= r [ours]
+
         loss is in the metric's own unit where more is better, else a share of the dense score.
         """
         bound = self.dense - loss if self.higher else self.dense * (1 + loss)
         shares = {}
         for name, scores in self.lines.items():
             fine = [value >= bound if self.higher else value <= bound for value in scores]
+            # Not the last good one: a lucky late share does not count.
             first = fine.index(False) if False in fine else len(fine)
             shares[name] = self.ratios[first - 1] if first else 0.0
         return shares

@@ -78,7 +78,7 @@ def save_without_heads(task_model: TaskModel, keep: Sequence[Tensor], folder: Pa
     if structure is None:
         raise ModelError("the model was described by its attentions alone: give its structure, to take heads out of it")
     with gated(task_model.attentions, [kept.float() for kept in keep]):
-        expected = _logits(model, batch)
+        expected = _logits(model, batch)  # of the gated model, before anything is cut
     before = model.num_parameters()
     cut = removal_cut(task_model, keep)
     cut_heads_(structure, head_sites(task_model.attentions, task_model.unit), cut)

@@ -47,6 +47,8 @@ def plan_removal(
 ) -> list[list[Tensor]]:
     """Masks of the heads that stay, `[heads]` of every attention, at each ratio of the chosen kinds' heads; nested.
 
+    Formula: remove floor(r H) heads, the lowest normalised S_h first [Michel et al. 2019, section 4]
+
     Raises RatioError on ratios outside 0..1 or falling, InputError when `min_heads` forbids one.
     """
     if not all(0 <= ratio <= 1 for ratio in ratios) or list(ratios) != sorted(ratios):
@@ -55,7 +57,7 @@ def plan_removal(
     every = task_model.layouts
     layouts = [every[place] for place in chosen]
     total = sum(layout.heads for layout in layouts)
-    counts = [int(ratio * total + 1e-9) for ratio in ratios]
+    counts = [int(ratio * total + 1e-9) for ratio in ratios]  # 1e-9: 0.3 * 10 is just below 3
     if plan.exact:
         return [exact_removal(task_model, task, count, kinds=plan.kinds, progress=progress) for count in counts]
     keep = task_model.keep
@@ -84,6 +86,8 @@ def exact_removal(
 ) -> list[Tensor]:
     """The `count` heads whose removal raises the loss least, by judging every choice; for small models.
 
+    Formula: min_{|R| = count} L(gate_h = 0 for h in R) [exhaustive search]
+
     Raises InputError when there are too many choices.
     """
     wanted, layouts = task_model.of_kinds(kinds), task_model.layouts
@@ -107,7 +111,7 @@ def exact_removal(
     for number, choice in enumerate(combinations(units, picked)):
         if progress is not None:
             progress(number, choices)
-        flat = torch.ones(ends[-1], dtype=torch.bool)
+        flat = torch.ones(ends[-1], dtype=torch.bool)  # [heads of all attentions]
         flat[[head for group in choice for head in group]] = False
         keep = list(flat.split(sizes))
         loss = _loss(task_model, task, keep)
@@ -126,6 +130,7 @@ def removal_cut(task_model: TaskModel, keep: Sequence[Tensor]) -> Cut:
     units = {}
     for attention, layout, kept in zip(task_model.attentions, task_model.layouts, keep, strict=True):
         if not bool(kept.all()):
+            # [groups]: the heads of a KV group go together
             left = kept.reshape(-1, layout.shared)[:, 0] if layout.unit == "kv_groups" else kept
             units[f"{attention.name}.{layout.unit}"] = tuple(left.nonzero().flatten().tolist())
     return Cut(units)

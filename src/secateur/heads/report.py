@@ -1,7 +1,7 @@
 """What the commands write: tables, heat maps and curves, in a folder that appears whole."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,28 @@ from secateur.heads.table import correlate, head_rows, save_rows
 from secateur.heads.task_model import DataOptions, TaskModel
 from secateur.report.figures import curve_figure, heads_figure, save_figure
 
-__all__ = ["report_ablation", "report_curve", "report_importance"]
+__all__ = ["AblationOptions", "CurveOptions", "report_ablation", "report_curve", "report_importance"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationOptions:
+    """Remove each head, or keep it alone in its layer; seed: of the bootstrap."""
+
+    keep_one: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveOptions:
+    """Orders of removal to compare, by name; step: the share of the heads that goes at a time."""
+
+    orders: Mapping[str, RemovalOptions]
+    step: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raise InputError on a step outside 0..1."""
+        if not 0 < self.step <= 1:
+            raise InputError(f"a step removes a share of the heads between 0 and 1, got {self.step}")
 
 
 def report_importance(
@@ -62,17 +83,16 @@ def report_ablation(
     task_model: TaskModel,
     data: Sequence[str],
     out: Path,
+    options: AblationOptions,
     data_options: DataOptions,
     *,
-    keep: bool = False,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """ablation.csv, .json and .png: the change of score without each head, or with it alone in its layer."""
     tasks = [task_model.read(path, data_options) for path in _one_or_two(data)]
-    run = keep_one if keep else ablate
+    run = keep_one if options.keep_one else ablate
     with new_folder(out) as folder:
-        ablations = [run(task_model, task, seed=seed, progress=progress) for task in tasks]
+        ablations = [run(task_model, task, seed=options.seed, progress=progress) for task in tasks]
         columns: dict[str, Any] = {}
         for name, ablation in zip(_names("", data), ablations, strict=True):
             for number, part in enumerate(("change", "low", "high", "p")):
@@ -85,13 +105,16 @@ def report_ablation(
             "data_rows": _counts(tasks),
             "metric": tasks[0].metric,
             "scores": [ablation.score for ablation in ablations],
-            "keep_one": keep,
+            "keep_one": options.keep_one,
             "correlation": agreement,
         }
         save_rows(rows, folder / "ablation", about)
-        title = f"change of {tasks[0].metric} {'with one head alone' if keep else 'without the head'}"
+        title = f"change of {tasks[0].metric} {'with one head alone' if options.keep_one else 'without the head'}"
         _draw(task_model, ablations[0].effects, title, folder / "ablation.png", signed=True)
-    words = _best(task_model, ablations[0], tasks[0].higher) if keep else [_harmless(ablations[0], tasks[0].higher)]
+    if options.keep_one:
+        words = _best(task_model, ablations[0], tasks[0].higher)
+    else:
+        words = [_harmless(ablations[0], tasks[0].higher)]
     score = f"{tasks[0].metric} of the whole model: {ablations[0].score:.4f}, on {_rows(about['data_rows'], data)}"
     return {**about, "rows": rows, "words": [score, *words, *_agreement(agreement)]}
 
@@ -100,19 +123,17 @@ def report_curve(
     task_model: TaskModel,
     data: tuple[str, str | None],
     out: Path,
-    orders: Mapping[str, RemovalOptions],
+    options: CurveOptions,
     data_options: DataOptions,
     *,
-    step: float = 0.1,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """curve.json and .png: scores at every step of every order. Raises InputError on a step outside 0..1."""
-    if not 0 < step <= 1:
-        raise InputError(f"a step removes a share of the heads between 0 and 1, got {step}")
+    """curve.json and .png: scores at every step of every order."""
+    step = options.step
     scored, judged = task_model.read_both(data, data_options)
     ratios = [round(step * number, 6) for number in range(1, int(1 / step + 1e-9) + 1)]
     with new_folder(out) as folder:
-        curve = head_curve(task_model, scored, judged, ratios, orders, progress=progress)
+        curve = head_curve(task_model, scored, judged, ratios, options.orders, progress=progress)
         document: dict[str, Any] = {
             **task_model.about,
             "trust_remote_code": task_model.trusted,

@@ -47,7 +47,10 @@ def score_heads(
     *,
     progress: Progress | None = None,
 ) -> list[Tensor]:
-    """Scores `[heads]` of every attention, with heads that are not in `keep` gone."""
+    """Scores `[heads]` of every attention, with heads that are not in `keep` gone.
+
+    Formula: S_h = s(gates) - s(gates with gate_h = 0), by --score ablation [Michel et al. 2019, section 3.2]
+    """
     keep = task_model.keep if keep is None else keep
     if scoring.score == "random":
         return head_noise(task_model.layouts, scoring.seed)
@@ -71,7 +74,7 @@ def _told(batches: Sequence[Batch], progress: Progress | None) -> Iterator[Batch
 
 
 def _lost(task_model: TaskModel, task: Task, keep: Sequence[Tensor], tell: Progress) -> list[Tensor]:
-    gates = [kept.double() for kept in keep]
+    gates = [kept.double() for kept in keep]  # heads removed in earlier rounds stay off
     sign = 1.0 if task.higher else -1.0
     with gated(task_model.attentions, gates):
         whole = score(task, task_model.model)

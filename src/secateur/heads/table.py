@@ -47,7 +47,7 @@ def correlate(first: Sequence[Tensor], second: Sequence[Tensor]) -> dict[str, fl
     from scipy.stats import pearsonr, spearmanr
 
     a, b = (torch.cat(list(scores)).double().numpy() for scores in (first, second))
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:  # SciPy would warn and answer NaN
         return None
     linear, ranks = pearsonr(a, b), spearmanr(a, b)
     return {

@@ -23,9 +23,9 @@ from secateur.run.result import versions
 from secateur.storage.network import Network, Removal, open_network, save_network
 from secateur.storage.run_folder import RunFolder
 from secateur.storage.sealed import tensor_digest
-from secateur.train.loop import Loop, Schedule
+from secateur.train.loop import Loop
 from secateur.train.objective import Classes
-from secateur.train.s2h import SoftToHard, SoftToHardSettings, weight_optimizer
+from secateur.train.s2h import SoftToHard, SoftToHardSettings, weight_descent
 
 __all__ = ["NetworkTraining", "train_network"]
 
@@ -126,8 +126,9 @@ class _Run:
             self.loop = self.learner.loop(training.rate, training.decay)
         else:
             objective = Classes(network.model, None if teacher is None else teacher.model, training.teaching)
-            schedule = Schedule(len(self.batches), training.rate)
-            self.loop = Loop(objective, weight_optimizer(list(network.model.parameters()), schedule, training.decay))
+            parameters = list(network.model.parameters())
+            descent = weight_descent(parameters, training.rate, len(self.batches), training.decay)
+            self.loop = Loop(parameters, objective, [descent], others={"objective": objective}, clip=None)
 
     def plan(self) -> dict[str, Any]:
         """What must be the same for a resumed run to give the same bits."""
@@ -138,8 +139,9 @@ class _Run:
         """Every epoch that is not done; what is held apart is measured after each."""
         saved = folder.load_state()
         if saved is not None:
-            self.loop.load_state(*saved)
-            self.history = saved[0]["history"].tolist()
+            tensors, log = saved
+            self.history = tensors.pop("history:rows").tolist()
+            self.loop.load_state(tensors, log)
         while len(self.history) < self.training.epochs:
             until = (len(self.history) + 1) * self.batches.epoch
             while len(self.loop.losses) < until:
@@ -155,7 +157,7 @@ class _Run:
 
     def _save(self, folder: RunFolder) -> None:
         table = torch.tensor(self.history, dtype=torch.float64)
-        folder.save_state(self.loop.state() | {"history": table}, self.loop.losses)
+        folder.save_state(self.loop.state() | {"history:rows": table}, self.loop.log)
 
     @torch.no_grad()
     def _measured(self) -> list[float]:

@@ -40,13 +40,15 @@ class Certificate(NamedTuple):
 def certify(target: Target, ticket: Ticket, *, rows: int = 16) -> Certificate:
     """Bound and measure a ticket's error. rows: inputs that run through the pruned network itself.
 
+    Formula: bound = e_L for d_l = |(E+, E-)|, E+ = W+ - W, E- = W- - W [ours]
+
     The bound puts the errors of both sides of zero next to each other: |E+ x+ + E- x-| <= |(E+, E-)| |x|.
     """
     lottery, norm = ticket.plan.lottery, norm_of(ticket.plan.lottery.norm)
     errors = []
     for number in range(len(ticket.masks)):
         matrix = np.column_stack([target.weights[number], target.biases[number]])
-        sides = [slope - matrix for slope in ticket.slopes(number)]
+        sides = [slope - matrix for slope in ticket.slopes(number)]  # [out, in + 1]
         errors.append(norm.matrix(_beside(sides, lottery.norm)))
     product = ticket.product()
     inputs = _inside(target.sizes[0], rows, ticket)
@@ -57,6 +59,8 @@ def certify(target: Target, ticket: Ticket, *, rows: int = 16) -> Certificate:
 
 def worst_found(target: Target, product: Target, ticket: Ticket) -> float:
     """The largest error of the output that gradient ascent finds in the ball, from random inputs and the axes.
+
+    Formula: max_x |F(x) - G(x)|, x += s R (slope + noise), put back into the ball [projected gradient ascent]
 
     Steps go up and a little aside, ever shorter, from the worst inputs of those drawn, and are taken back where the
     error falls: it has ridges, since ReLU bends the target and its copy in slightly different places.
@@ -69,11 +73,11 @@ def worst_found(target: Target, product: Target, ticket: Ticket) -> float:
     best, slopes = torch.zeros(len(x), dtype=torch.float64), torch.zeros_like(x)
     nets, drawn = (target.to_sequential(), product.to_sequential()), generator(ticket.seed, "ascent")
     for share in np.geomspace(_LONGEST, _SHORTEST, _STEPS):
-        moved = moved.detach().requires_grad_()
+        moved = moved.detach().requires_grad_()  # a new graph every step, or memory would grow
         sizes = norm.size(nets[0](moved) - nets[1](moved))
         slope = torch.autograd.grad(sizes.sum(), moved)[0]
         better = sizes.detach() >= best
-        best = torch.where(better, sizes.detach(), best)
+        best = torch.where(better, sizes.detach(), best)  # [starts]
         x, slopes = (torch.where(better[:, None], *pair) for pair in ((moved.detach(), x), (slope, slopes)))
         aside = torch.randn(x.shape, generator=drawn, dtype=torch.float64)
         step = norm.steepest(slopes) + norm.steepest(aside)

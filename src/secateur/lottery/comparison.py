@@ -55,7 +55,10 @@ def width_factors(
 
 
 def straight_line(x: Sequence[float], y: Sequence[float]) -> Line:
-    """Least squares. Raises InputError for fewer than three points."""
+    """Least squares. Raises InputError for fewer than three points.
+
+    Formula: R2 = 1 - mean (y - a x - b)^2 / Var(y) [least squares]
+    """
     if len(x) < 3:
         raise InputError(f"a fit needs three points or more, got {len(x)}")
     slope, intercept = np.polyfit(x, y, 1)

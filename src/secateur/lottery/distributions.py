@@ -46,6 +46,14 @@ class Choice(NamedTuple):
     missing: int
 
 
+class _Search(NamedTuple):
+    """Of subsets: neurons of a round, the largest |u v|, and how near to a weight is near enough."""
+
+    size: int
+    widest: float
+    accuracy: float
+
+
 @runtime_checkable
 class Distribution(Protocol):
     """A distribution of single weights, with the draws a weight needs under it."""
@@ -72,6 +80,8 @@ class Distribution(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Hyperbolic:
     """Density proportional to 1/|w|: log|w| is uniform, so that |u v| falls into every golden interval alike.
+
+    Formula: p(w) ~ 1 / |w|, ln |w| within K/2 ln g of (ln W - (K + 2) / 2 ln g) / 2 [Orseau et al. 2020]
 
     largest: of the target's weights. The intervals are largest (base^-(k+1), base^-k], k = 1..intervals.
     """
@@ -105,6 +115,7 @@ class Hyperbolic:
     def choose(self, into: Stream, out: Stream, weights: Float[np.ndarray, " outputs"], places: Places) -> Choice:
         """The first neuron in each interval, then the greedy rule for all outputs at once."""
         hits = np.full((places.sides, len(weights), self.intervals), -1, dtype=np.int64)
+        # Fills hits: [sides, outputs, intervals]
         missing = _first_hits((into.key, out.key), into.columns, weights, places, hits)
         reach = (hits.max(axis=(0, 2), initial=-1) + 1 - places.starts).clip(0)
         if missing:
@@ -119,7 +130,7 @@ class Hyperbolic:
         neurons = hits[hit]
         inward = into.draws(neurons, np.full(len(neurons), source))[0]
         outward = out.draws(neurons, hit[1])[0]
-        values = np.full(hits.shape, np.inf)
+        values = np.full(hits.shape, np.inf)  # never taken, as nothing is left that large
         values[hit] = self.sizes(inward) * self.sizes(outward)
         return values
 
@@ -127,6 +138,8 @@ class Hyperbolic:
 @dataclass(frozen=True, kw_only=True)
 class Uniform:
     """Uniform weights and subset sums (Lueker 1998, Pensia et al. 2020): |u v| is at most twice the largest weight.
+
+    Formula: |w - sum_{j in J} u_j v_j| <= a, |u| and |v| uniform on [0, sqrt(2 W)] [Lueker 1998; Pensia et al. 2020]
 
     A draw is a round of neurons, from which the closest subset is taken; miss is the chance that it is farther than
     `accuracy` from a weight, measured by simulation (`best_round`) and not proved; bounds take outputs for alike.
@@ -151,8 +164,8 @@ class Uniform:
         chosen = np.full((places.sides, len(weights), MOST), -1, dtype=np.int64)
         reach = np.zeros(len(weights), dtype=np.int64)
         keys = (into.key, out.key)
-        limits = (2 * self.largest, self.accuracy)
-        missing = _subsets(keys, into.columns, weights, places, self.neurons, limits, chosen, reach)
+        search = _Search(self.neurons, 2 * self.largest, self.accuracy)
+        missing = _subsets(keys, into.columns, weights, places, search, (chosen, reach))
         return Choice(chosen, reach, missing)
 
 
@@ -164,16 +177,22 @@ class Round(NamedTuple):
 
 
 def measured_miss(neurons: int, accuracy: float, trials: int) -> float:
-    """How often a round misses the largest weight, 1, by more than `accuracy`: Clopper-Pearson's upper end at 1e-4."""
+    """How often a round misses the largest weight, 1, by more than `accuracy`: Clopper-Pearson's upper end at 1e-4.
+
+    Formula: p <= BetaInv(1 - 1e-4; missed + 1, trials - missed) [Clopper & Pearson 1934]
+    """
     law = Uniform(largest=1.0, accuracy=accuracy, neurons=neurons, miss=1.0)
     into, out = streams(neurons, 0, (1, trials))
     starts = np.arange(trials, dtype=np.int64) * neurons
     missed = law.choose(into, out, np.ones(trials), Places(0, starts, neurons, 1)).missing
+    # Ppf of a Beta with parameter 0 is NaN.
     return 1.0 if missed == trials else float(beta.ppf(1 - _DOUBT, missed + 1, trials - missed))
 
 
 def best_round(accuracy: float, wanted: float) -> Round:
     """The round with fewest neurons in all for a miss of `wanted`; accuracy relative to the largest weight.
+
+    Formula: min_n n ceil(ln wanted / ln p_n) [ours]
 
     Raises InputError below an accuracy of 2^-34, where 40 numbers rarely hold a close enough sum.
     """
@@ -188,6 +207,7 @@ def best_round(accuracy: float, wanted: float) -> Round:
 @lru_cache(maxsize=256)
 def _best_round(tenths: int, logarithm: int) -> Round:
     accuracy, shortest = 2.0 ** (tenths / 10), 2 * max(2, math.ceil(-tenths / 10))
+    # Longer rounds miss less often and cost more each; a few lengths are tried, as each takes a simulation.
     sizes = [shortest + more for more in ((12, 18, 24) if shortest < _LONG else (24,))]
     candidates = [Round(size, measured_miss(size, accuracy, _trials(size))) for size in sizes]
     return min(
@@ -219,7 +239,7 @@ def _first_hits(keys: Any, columns: Any, weights: Any, places: Any, hits: Any) -
             inward = word(into, neuron * columns + source)
             side = 0 if inward & _1 else 1
             outward = word(out, neuron * outputs + output)
-            agree = (inward & _1) == (outward & _1)
+            agree = (inward & _1) == (outward & _1)  # the lowest bits are the signs: u v has the weight's sign
             if side >= sides or agree != (weights[output] > 0):
                 continue
             place = int(np.floor(lowest - count * (fraction(inward) + fraction(outward)))) - 1
@@ -251,13 +271,12 @@ def _first_subset(values: Any, names: Any, target: Any, accuracy: Any, chosen: A
 
 
 @compiled
-def _subsets(
-    keys: Any, columns: Any, weights: Any, places: Any, size: Any, limits: Any, chosen: Any, reach: Any
-) -> int:
-    """Fill in the neurons of a close enough subset for every side and output; how many found none."""
+def _subsets(keys: Any, columns: Any, weights: Any, places: Any, search: Any, found: Any) -> int:
+    """Fill in the neurons of a close enough subset for every side and output, and the reach; how many found none."""
     source, starts, neurons, sides = places
     into, out = keys
-    widest, accuracy = limits
+    size, widest, accuracy = search
+    chosen, reach = found
     outputs, most, missing = len(weights), chosen.shape[2], 0
     values, names = np.empty(most), np.empty(most, dtype=np.int64)
     for output in range(outputs):

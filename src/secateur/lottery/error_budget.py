@@ -26,6 +26,8 @@ class LayerNorm(NamedTuple):
 class Norm:
     """A norm of vectors and the norm of matrices it induces, and what follows for single weights.
 
+    Formula: a = d / sqrt(weights) by spectral norms, d / (weights of the fullest row) by row sums [Frobenius]
+
     size: of torch vectors, with gradients; steepest: the step of norm 1 that goes along a gradient the most.
     joined: the norm of (h, 1) where h has this one. share: the largest error of single weights for a matrix error
     of 1, when only these entries `[out, in]` may be wrong.
@@ -74,12 +76,15 @@ def norm_of(name: str) -> Norm:
 def propagate(layers: Sequence[LayerNorm], errors: Sequence[float], radius: float, norm: Norm) -> float:
     """A bound on the output's error for every input of norm `radius` or less.
 
+    Formula: e_l = (|W_l| + d_l) e_{l-1} + d_l |(H_{l-1}, 1)| [ours, after Orseau et al. 2020]
+    Formula: H_l = min(|W_l| H_{l-1} + |b_l|, |(W_l, b_l)| |(H_{l-1}, 1)|) [triangle inequality]
+
     errors: of each layer's (weight, bias) matrix. With activations bounded by H_l, e_l = (|W_l| + errors_l) e_{l-1} +
     errors_l |(H_{l-1}, 1)|: ReLU stretches nothing, and the constant that carries biases is exact.
     """
     size, error = radius, 0.0
     for layer, wrong in zip(layers, errors, strict=True):
-        joined = norm.joined(size) if layer.bias > 0 else size
+        joined = norm.joined(size) if layer.bias > 0 else size  # without biases the constant feeds nothing
         error = (layer.weight + wrong) * error + wrong * joined
         size = min(layer.weight * size + layer.bias, layer.both * joined)
     return error
@@ -87,6 +92,8 @@ def propagate(layers: Sequence[LayerNorm], errors: Sequence[float], radius: floa
 
 def split(layers: Sequence[LayerNorm], eps: float, radius: float, norm: Norm) -> list[float]:
     """The error of each layer, all the same share t of its norm, that lets the output's be eps and no more.
+
+    Formula: d_l = t |(W_l, b_l)|, the largest t with e_L <= eps [ours]
 
     Without biases and by spectral norms, t = (1 + eps / (radius prod |W|))^(1/layers) - 1. Raises InputError when eps
     is no positive number or float64 cannot tell weights so close.
@@ -102,7 +109,7 @@ def split(layers: Sequence[LayerNorm], eps: float, radius: float, norm: Norm) ->
         high *= 2
     for _ in range(200):
         middle = (low + high) / 2
-        low, high = (middle, high) if error(middle) <= eps else (low, middle)
+        low, high = (middle, high) if error(middle) <= eps else (low, middle)  # the lower end always keeps the promise
     if low < 1e-13:
         raise InputError(
             f"eps {eps} asks for weights right to {low:.1e} of their layer: float64 holds no more than 1e-13"

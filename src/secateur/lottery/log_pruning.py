@@ -66,7 +66,7 @@ def _layer(
         room = layer.width - begin if sampling == "batch" else layer.pool
         sides = layer.sides if source < layer.inputs else 1
         choice = layer.law.choose(*drawn, weights, Places(source, starts, room, sides))
-        begin += _next(choice.reach, layer.pool, int(live.sum()), sampling)
+        begin += _next(choice.reach, layer.pool, int(live.sum()), sampling)  # a batch hands on what it did not look at
         reached += int(choice.reach.sum() if sampling == "per-weight" else choice.reach.max())
         missing += choice.missing
         kept.append((source, *_edges(choice.neurons)))
@@ -82,7 +82,7 @@ def _edges(chosen: Int[np.ndarray, "sides outputs slots"]) -> tuple[Any, Any]:
     """Neurons and outputs of all edges, neurons ascending."""
     places = np.nonzero(chosen >= 0)
     neurons, outputs = chosen[places], places[1]
-    order = np.lexsort((outputs, neurons))
+    order = np.lexsort((outputs, neurons))  # by neuron, then output: the order of a sparse matrix's rows
     return neurons[order], outputs[order]
 
 

@@ -105,6 +105,7 @@ def survey(target: Target, norm: str) -> Survey:
     """Read a target by this norm."""
     measure = norm_of(norm)
     norms = tuple(measure.layer(*layer) for layer in zip(target.weights, target.biases, strict=True))
+    # The bias is a weight on a constant input.
     matrices = [np.column_stack(layer) for layer in zip(target.weights, target.biases, strict=True)]
     largest = tuple(float(np.abs(matrix).max()) for matrix in matrices)
     return Survey(norms, tuple(matrix != 0 for matrix in matrices), largest)
@@ -119,7 +120,7 @@ def plan_survey(known: Survey, lottery: Lottery) -> Plan:
     """The plan for a target that was surveyed by the lottery's norm. Raises InputError when eps is beyond float64."""
     norm = norm_of(lottery.norm)
     errors = split(known.norms, lottery.eps, lottery.radius, norm)
-    delta = lottery.delta / max(1, sum(bool(live.any()) for live in known.lives))
+    delta = lottery.delta / max(1, sum(bool(live.any()) for live in known.lives))  # layers without a weight cannot fail
     layers = []
     for number, (live, error, top) in enumerate(zip(known.lives, errors, known.largest, strict=True)):
         accuracy = error * norm.share(live)
@@ -214,6 +215,7 @@ def _per_input(misses: Any, counts: Any, delta: float) -> tuple[int, int]:
 
 
 def _batch(misses: Any, counts: Any, delta: float) -> tuple[int, int]:
+    # Both bounds hold, so the smaller may be taken.
     width = min(batch_size(misses, counts, delta), _per_input(misses, counts, delta)[1])
     return width, width
 

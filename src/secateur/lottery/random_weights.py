@@ -19,7 +19,10 @@ _30, _27, _31, _11, _1 = (np.uint64(shift) for shift in (30, 27, 31, 11, 1))
 
 @compiled
 def word(key: Any, place: Any) -> Any:
-    """64 random bits: SplitMix64's output number `place` from the state `key` (Steele et al. 2014)."""
+    """64 random bits: SplitMix64's output number `place` from the state `key` (Steele et al. 2014).
+
+    Formula: z ^ (z >> 31), z = (y ^ (y >> 27)) c2, y = (x ^ (x >> 30)) c1, x = key + (n + 1) c [Steele et al. 2014]
+    """
     mixed = key + (np.uint64(place) + _1) * _STEP
     mixed = (mixed ^ (mixed >> _30)) * _FIRST
     mixed = (mixed ^ (mixed >> _27)) * _SECOND
@@ -51,6 +54,7 @@ class Stream:
         self, rows: Int[np.ndarray, " count"], columns: Int[np.ndarray, " count"]
     ) -> tuple[Float[np.ndarray, " count"], Float[np.ndarray, " count"]]:
         """Numbers uniform on [0, 1), and signs, of these entries."""
+        # A wide layer has more than 2^31 places.
         places = rows.astype(np.uint64) * np.uint64(self.columns) + columns.astype(np.uint64)
         fractions, signs = np.empty(len(places)), np.empty(len(places))
         _draws(self.key, places, fractions, signs)

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,26 @@ from secateur.lottery.plan import Lottery, Plan, outline, plan_survey, plan_targ
 from secateur.lottery.target import Target, digits_target, read_digits, read_target, write_target
 from secateur.lottery.ticket import Ticket, load_masks, save_masks
 
-__all__ = ["draw_lottery", "load_ticket", "open_target", "read_inputs", "width_table"]
+__all__ = ["Draw", "draw_lottery", "load_ticket", "open_target", "read_inputs", "width_table"]
 
 _BUNDLED = "bundled:digits-mlp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Which random networks are drawn, and what the winner is run on.
+
+    tries: seeds taken, one after another from `seed`, until nothing is missing. inputs: rows in a .npy file.
+    """
+
+    seed: int = 0
+    tries: int = 1
+    inputs: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InputError on no try."""
+        if self.tries < 1:
+            raise InputError(f"at least 1 try is needed, got {self.tries}")
 
 
 def open_target(name: str) -> Target:
@@ -62,10 +79,8 @@ def draw_lottery(
     name: str,
     lottery: Lottery,
     out: Path,
+    draw: Draw | None = None,
     *,
-    seed: int = 0,
-    tries: int = 1,
-    inputs: Path | None = None,
     illustrate: Callable[[dict[str, Any], Path], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -73,19 +88,17 @@ def draw_lottery(
 
     certificate.json; masks.safetensors, which `load_ticket` turns into the network; product.safetensors, the same
     function as a small dense network; `illustrate` may add figures before the folder gets its name.
-    tries: seeds taken, one after another, until nothing is missing.
     Raises InputError and ModelError on what cannot be used; `out` then does not exist.
     """
-    if tries < 1:
-        raise InputError(f"at least 1 try is needed, got {tries}")
+    draw = draw or Draw()
     target = open_target(name)
-    rows = None if inputs is None else read_inputs(inputs, target.sizes[0])
+    rows = None if draw.inputs is None else read_inputs(draw.inputs, target.sizes[0])
     with new_folder(out) as folder:
         begun = time.perf_counter()
         known = survey(target, lottery.norm)
         plan = plan_survey(known, lottery)
-        for attempt in range(tries):
-            ticket = find_ticket(target, plan, seed + attempt, progress=progress)
+        for attempt in range(draw.tries):
+            ticket = find_ticket(target, plan, draw.seed + attempt, progress=progress)
             if not any(ticket.missing):
                 break
         seconds = time.perf_counter() - begun

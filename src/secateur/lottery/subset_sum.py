@@ -24,6 +24,8 @@ class Subset(NamedTuple):
 def closest_subset(values: Float[np.ndarray, " count"], target: float) -> Subset:
     """The exact best of 2^count subsets, by meeting in the middle: O(2^(count/2)) time and memory.
 
+    Formula: min_J |t - sum_{j in J} x_j| [Horowitz & Sahni 1974]
+
     Raises InputError for more than 40 numbers; `closest_on_grid` takes more.
     """
     if len(values) > MOST:
@@ -36,6 +38,8 @@ def closest_subset(values: Float[np.ndarray, " count"], target: float) -> Subset
 def closest_on_grid(values: Float[np.ndarray, " count"], target: float, step: float) -> Subset:
     """The subset whose sum, numbers rounded to multiples of `step`, is closest to the target.
 
+    Formula: min_J |t - d sum_{j in J} round(x_j / d)| [dynamic program]
+
     Its sum is at most count * step farther from the target than the best one's. A dynamic program over the sums a
     subset can have: O(count * sum |values| / step) time. Raises InputError when the step is no positive number or
     there would be more than 2^28 sums.
@@ -47,7 +51,7 @@ def closest_on_grid(values: Float[np.ndarray, " count"], target: float, step: fl
     if high - low >= 1 << 28:
         raise InputError(f"{high - low:,} sums on a grid of {step}: take a wider step")
     first = np.full(high - low + 1, -1, dtype=np.int64)  # the number whose turn first reached a sum
-    first[-low] = len(units)
+    first[-low] = len(units)  # the empty sum; a number past the last marks where to stop
     for number, unit in enumerate(units):
         known = np.flatnonzero(first >= 0)
         fresh = known + unit
@@ -109,7 +113,7 @@ def meet(values: Any, target: Any, enough: Any) -> int:
     low, high = np.empty(1 << half), np.empty(1 << (count - half))
     spare = np.empty(1 << (count - half))
     lows, highs = _sums(values[:half], low, np.empty(1 << half)), _sums(values[half:], high, spare)
-    best, one, other, left, right = np.inf, 0.0, 0.0, 0, len(highs) - 1
+    best, one, other, left, right = np.inf, 0.0, 0.0, 0, len(highs) - 1  # one half from below, the other from above
     while left < len(lows) and right >= 0 and best > enough:
         rest = target - lows[left] - highs[right]
         if abs(rest) < best:

@@ -38,6 +38,8 @@ class LayerMask(NamedTuple):
 class Ticket(NamedTuple):
     """A plan, a seed and masks: a network that exists without a stored weight.
 
+    Formula: w x ~ sum_j v_j relu(u_j x), one sum for x > 0 and one for x < 0 [Malach et al. 2020; Orseau et al. 2020]
+
     reached: how many neurons of each intermediate layer were looked at. missing: what each layer's pool did not hold.
     """
 
@@ -68,14 +70,19 @@ class Ticket(NamedTuple):
             edges = csr_array((outward, mask.outputs, mask.starts), shape=(len(inward), layer.outputs))
             x = np.empty((len(x), layer.outputs))
             for rows in np.array_split(np.arange(len(x)), math.ceil(len(x) * len(inward) / _NUMBERS) or 1):
+                # [rows, kept] @ [kept, outputs]
                 x[rows] = np.maximum(known[rows][:, mask.sources] * inward, 0.0) @ edges
         return x
 
     def slopes(self, layer: int) -> Iterator[Float[np.ndarray, "out in_"]]:
-        """What positive inputs are multiplied with, and negative ones where there are any; the bias stands last."""
+        """What positive inputs are multiplied with, and negative ones where there are any; the bias stands last.
+
+        Formula: W+ = sum_{j: u_j > 0} v_j u_j, W- = sum_{j: u_j < 0} v_j u_j [ours]
+        """
         mask, plan = self.masks[layer], self.plan.layers[layer]
         inward, outward = self.weights(layer)
         counts = np.diff(mask.starts)
+        # Int32 would overflow for wide layers.
         places = mask.outputs.astype(np.int64) * (plan.inputs + 1) + np.repeat(mask.sources, counts)
         products = np.repeat(inward, counts) * outward
         for side in range(plan.sides):

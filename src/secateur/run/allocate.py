@@ -9,7 +9,7 @@ from secateur.adapt.structure import Structure
 from secateur.allocate.problem import CalibratedAllocator, Problem
 from secateur.calibrate.backward import gather_backward, split_needs
 from secateur.calibrate.stream import Stream, StreamSettings
-from secateur.calibrate.survey import survey
+from secateur.calibrate.survey import BlockReader, survey
 from secateur.core.allocation import Allocation
 from secateur.core.errors import CalibrationError
 from secateur.core.shapes import TokenIds
@@ -67,7 +67,8 @@ def read_blocks(opened: OpenModel, recipe: Recipe, ids: TokenIds | None, progres
         forward, backward = split_needs(allocator.needs)
         with open_stream(structure, stream_settings(recipe), ids) as stream:  # checks the ids first
             given = gather_backward(open_whole(opened.source, opened.dtype), ids, backward) if backward else None
-            summaries = survey(stream, opened, forward, allocator.watch, allocator.read, progress, given)
+            reader = BlockReader(forward, allocator.read, allocator.watch)
+            summaries = survey(stream, opened, reader, progress, given)
         problem = problem._replace(summaries=summaries)
     return Survey(opened, problem, recipe)
 

@@ -14,7 +14,7 @@ from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.mask import save_packed, unpack
 from secateur.run.plan import Plan
 from secateur.run.result import LayerReport, Made
-from secateur.storage.folder import copy_companions, with_dtype, write_pruned
+from secateur.storage.folder import Edits, copy_companions, with_dtype, write_pruned
 from secateur.storage.open_model import OpenModel
 from secateur.storage.run_folder import FinishedBlock, RunFolder
 from secateur.storage.shards import TensorInfo
@@ -81,8 +81,8 @@ def assemble(plan: Plan, opened: OpenModel, folder: RunFolder, resumed: int = 0)
 
 def _write_masked(opened: OpenModel, finished: _Finished, target: Path, dtype: torch.dtype | None) -> None:
     added = finished.new_biases(opened)
-    checkpoint = opened.checkpoint
-    write_pruned(checkpoint, target, lambda name: finished.tensor(opened.model_name(name)), added=added, dtype=dtype)
+    edits = Edits(tensor=lambda name: finished.tensor(opened.model_name(name)), added=added, dtype=dtype)
+    write_pruned(opened.checkpoint, target, edits)
     if added or dtype:
         write_document(target / "config.json", _document(opened, target, added, dtype))
     packed = finished.packed()
@@ -125,7 +125,7 @@ def _write_shrunk(
         return dtype, (columns, rows) if turned else (rows, columns)
 
     added = {name: sliced(bias, slices, name) for name, bias in finished.new_biases(opened).items()}
-    write_pruned(opened.checkpoint, target, changed, info, added=added, dtype=dtype)
+    write_pruned(opened.checkpoint, target, Edits(tensor=changed, info=info, added=added, dtype=dtype))
     sizes = cut_sizes(sites, cut, structure.sizes)
     document = _document(opened, target, added, dtype)
     write_document(target / "config.json", shrunk_config(document, structure.model.config, sizes))

@@ -43,16 +43,17 @@ def solve_blocks(
         stream = None
         if forward and ids is not None:
             stream = stack.enter_context(open_stream(opened.structure, plan.settings, ids))
+        # After the stream has checked the ids: a run that cannot start leaves no folder.
         done = folder.open(plan.to_dict(opened, ids), resume=resume)
         plan = _allocated(plan, opened, folder, ids, progress)
         if backward and ids is not None and not folder.has_gradients():
-            whole = open_whole(opened.source, opened.dtype)
+            whole = open_whole(opened.source, opened.dtype)  # gradients need every block at once
             gathered = gather_backward(whole, ids, backward, plan.targets.layers.keys())
             folder.save_gradients({name: stored(parts) for name, parts in gathered.items()})
         if stream is not None:
             with opened.loaded(opened.outside_blocks()):
                 stream.embed()
-            if 0 < done < len(blocks):
+            if 0 < done < len(blocks):  # the inputs of the next block were saved with the last
                 stream.hidden.fill(folder.load_hidden(done))
         ceiling = 0.0
         for block in blocks[done:]:
@@ -95,6 +96,7 @@ def _solve_block(plan: Plan, opened: OpenModel, folder: RunFolder, block: Block,
         else:
             stream.run(block, needs, solve, last=last)
     if stream is not None and not last:
+        # Hidden states first: a kill between the two repeats this block and finds its old inputs still there.
         folder.save_hidden(block.number + 1, list(stream.hidden.all()))
     folder.save_block(block.number, finished)
     folder.drop_hidden(block.number)
@@ -106,9 +108,9 @@ def _solve_layer(plan: Plan, opened: OpenModel, layer: Layer, stats: Gathered, f
     try:
         solution = plan.solver.solve(layer.weight.float(), stats, pattern, ratio)
     except SecateurError as error:
-        raise type(error)(f"{layer.name}: {error}") from error
-    layer.set_weight(solution.weight)
-    stored = solution.weight.to(plan.saved or opened.dtype_of(f"{layer.name}.weight"))
+        raise type(error)(f"{layer.name}: {error}") from error  # the same kind of error, with its place
+    layer.set_weight(solution.weight)  # what follows is calibrated on the pruned model
+    stored = solution.weight.to(plan.saved or opened.dtype_of(f"{layer.name}.weight"))  # as the checkpoint stores it
     finished.weights[layer.name] = (stored.T if layer.transposed else stored).contiguous()
     finished.masks[layer.name] = pack(solution.keep)
     if solution.bias is not None:

@@ -9,7 +9,7 @@ import torch
 from secateur.adapt.block import Block
 from secateur.calibrate.influence import Influence
 from secateur.calibrate.stream import Stream, StreamSettings
-from secateur.calibrate.survey import survey
+from secateur.calibrate.survey import BlockReader, survey
 from secateur.core.errors import CalibrationError, ModelError
 from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.shapes import TokenIds
@@ -18,7 +18,7 @@ from secateur.run.plan import Plan
 from secateur.run.result import Made
 from secateur.run.targets import block_weights
 from secateur.solve.shortgpt import ShortGPT
-from secateur.storage.folder import copy_companions, with_dtype, write_pruned
+from secateur.storage.folder import Edits, copy_companions, with_dtype, write_pruned
 from secateur.storage.open_model import OpenModel, open_model
 from secateur.storage.run_folder import RunFolder
 from secateur.storage.source import Source, read_config
@@ -57,7 +57,8 @@ def drop_blocks(
 
 def block_influence(stream: Stream, opened: OpenModel, progress: Progress) -> list[float]:
     """Every block's influence in the dense model, in one streamed forward pass."""
-    return list(survey(stream, opened, (), Influence, lambda view: view.watched, progress).values())
+    reader = BlockReader((), lambda view: view.watched, Influence)
+    return list(survey(stream, opened, reader, progress).values())
 
 
 def write_kept_blocks(
@@ -78,13 +79,13 @@ def write_kept_blocks(
         number, _, rest = name.removeprefix(prefix).partition(".")
         if number not in numbers:
             return None
-        new = f"{prefix}{numbers[number]}.{rest}"
+        new = f"{prefix}{numbers[number]}.{rest}"  # stored names may lack the body's prefix
         return new if stored == name else new.removeprefix(opened.prefix)
 
     target = folder.new_model()
     with storage_errors(target):
         copy_companions(opened.source.folder, target)
-        write_pruned(opened.checkpoint, target, lambda name: None, renamed=renamed, dtype=dtype)
+        write_pruned(opened.checkpoint, target, Edits(name=renamed, dtype=dtype))
         document = depth_config(read_document(target / "config.json"), read_config(opened.source), kept)
         write_document(target / "config.json", with_dtype(document, dtype))
         write_document(target / "blocks.json", {"kept": list(kept), "influence": list(influence)})
@@ -114,7 +115,7 @@ def check_kept_blocks(opened: OpenModel, written: OpenModel, kept: Sequence[int]
                 old_stream.hidden[0] = new_stream.hidden[0]
                 expected = old_stream.call(before[old], 0)
                 found = new_stream.call(after[new], 0)
-            if not (apart := difference(expected, found)) <= _TOLERANCE:
+            if not (apart := difference(expected, found)) <= _TOLERANCE:  # written so that NaN is refused too
                 raise ModelError(
                     f"{before[old].name} computes something else as {after[new].name} (off by {apart:.2g} of its "
                     f"largest output): {_WHY}"

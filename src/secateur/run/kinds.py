@@ -52,6 +52,7 @@ def _fits_plain(value: Any, annotation: Any) -> bool:
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if annotation is int:
+        # True is an int to Python.
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
     if annotation is str:
         return isinstance(value, str) and "\0" not in value

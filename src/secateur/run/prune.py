@@ -57,7 +57,7 @@ def prune(
         named = replace(recipe, model=str(model), out=str(out))
         source = resolve(model, trusted=trust_remote_code)
         return _run(source, named, folder, ids, resume=resume, progress=progress or (lambda block, blocks: None))
-    except BaseException:
+    except BaseException:  # Ctrl-C too must not leave an empty folder
         folder.give_up()
         raise
 
@@ -66,9 +66,10 @@ def _run(
     source: Source, recipe: Recipe, folder: RunFolder, ids: TokenIds | None, *, resume: bool, progress: Progress
 ) -> Result:
     started = time.perf_counter()
+    # Timings differ from run to run, so a resumed one takes the ratio that the first found.
     recipe = timed(recipe, source, folder.planned("timed_ratio") if resume else None)
     opened = open_model(source, compute_dtype(recipe))
-    opened.checkpoint.check_finite()
+    opened.checkpoint.check_finite()  # one NaN would spread through every Gram
     plan = make_plan(recipe, opened)
     drawn = _draw(plan, opened, ids)
     if recipe.whole_blocks():

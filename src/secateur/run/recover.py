@@ -17,7 +17,7 @@ from secateur.core.files import storage_errors, write_document
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.perplexity import token_losses
 from secateur.run.result import versions
-from secateur.storage.folder import copy_companions, write_pruned
+from secateur.storage.folder import Edits, copy_companions, write_pruned
 from secateur.storage.memory import peak_memory_mb
 from secateur.storage.open_model import OpenModel, open_model
 from secateur.storage.run_folder import RunFolder
@@ -54,8 +54,8 @@ def recover(
     """Train the layers of a pruned model's blocks on a text; zeros and shapes stay as they are.
 
     Computes in float32 and stores each tensor's own dtype. `resume` goes on from the last
-    saved state with the same bits. Returns what recover.json holds: mean loss of the first
-    and last tenth of the steps, seconds, peak memory. Raises a SecateurError with one
+    saved state with the same bits. Returns what recover.json holds: loss on held-out windows
+    before and after, seconds, peak memory. Raises a SecateurError with one
     sentence on anything that cannot be done; `out` then does not exist.
     """
     folder = RunFolder(Path(out))
@@ -88,17 +88,12 @@ def _run(
     drawn, held = plan.draw_apart(load_tokenizer(source), _HELD, share=0.1)
     for ids in (drawn, held):
         check_ids(ids, config, f"text {text!r}")
+    # Loaded before the folder is opened: a run that cannot start leaves none.
     guide = None if teacher is None else load_with_head(teacher, torch.float32)
     trainer = Trainer(open_whole(source, torch.float32), training, guide)
     folder.open(_plan(sources, drawn, training), resume=resume)
     before = _loss(trainer, held)
-    trainer.loop.run(
-        drawn.split(training.batch),
-        saved=folder.load_state(),
-        save=folder.save_state,
-        every=_EVERY,
-        progress=progress,
-    )
+    trainer.loop.run(drawn.split(training.batch), store=folder, every=_EVERY, progress=progress)
     found = {
         **named,
         "trust_remote_code": source.trusted,
@@ -118,7 +113,7 @@ def _run(
 def _plan(sources: tuple[Source, Source | None], drawn: TokenIds, training: Training) -> dict[str, Any]:
     """What must be the same for a resumed run to give the same bits: content, not names."""
     model, teacher = (None if source is None else Checkpoint(source.folder).digests() for source in sources)
-    ids = hashlib.sha256(drawn.numpy().tobytes()).hexdigest()
+    ids = hashlib.sha256(drawn.numpy().tobytes()).hexdigest()  # a text file that was edited is another run
     threads = torch.get_num_threads()
     settings = {**asdict(training), "threads": threads, "versions": versions()}
     return {"model": model, "teacher": teacher, "text ids": ids, **settings}
@@ -143,6 +138,6 @@ def _write(opened: OpenModel, folder: RunFolder, trained: Mapping[str, Tensor], 
         for name in _KEPT:
             if (opened.source.folder / name).exists():
                 shutil.copyfile(opened.source.folder / name, target / name)
-        write_pruned(checkpoint, target, changed)
+        write_pruned(checkpoint, target, Edits(tensor=changed))
         write_document(target / "recover.json", found)
     folder.finish()

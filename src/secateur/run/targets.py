@@ -89,6 +89,7 @@ def allocate(recipe: Recipe, problem: Problem, ratio: float) -> dict[str, float]
         {name: part for name, part in problem.blocks.items() if name not in exempt},
         {name: summary for name, summary in problem.summaries.items() if name not in exempt},
     )
+    # The others make up.
     raised = ratio * sum(problem.sizes.values()) / sum(free.sizes.values()) if free.blocks else 2.0
     if raised > 1 or (raised == 1 and exempt):
         raise RatioError(f"ratio {ratio:g} would empty the {len(free.blocks)} blocks that are not exempt: ask for less")
@@ -121,6 +122,7 @@ def _by_block(problem: Problem, ratios: Mapping[str, float]) -> dict[str, float]
     """Weighted means of layers' ratios; of equal ones, that ratio to the last bit, as equal blocks load anywhere."""
     return {
         block: ratios[next(iter(layers))]
+        # A mean of equal floats may differ in its last bit, and then blocks would differ by a unit.
         if len({ratios[layer] for layer in layers}) == 1
         else Allocation({layer: ratios[layer] for layer in layers}).mean(layers)
         for block, layers in problem.blocks.items()
@@ -150,7 +152,7 @@ def _mixed(pattern: NM, ratios: Mapping[str, float], sizes: Mapping[str, int]) -
         owed += ratios[name] * sizes[name]
         gone[name] = min(max(round(owed / sizes[name] * m), 1), m - 1)
         owed -= gone[name] / m * sizes[name]
-    for name in reversed(chosen):
+    for name in reversed(chosen):  # front to back rounds, back to front takes what is left
         more = min(max(gone[name] + round(owed / sizes[name] * m), 1), m - 1) - gone[name]
         gone[name] += more
         owed -= more / m * sizes[name]
@@ -175,7 +177,7 @@ def ratio_for(structure: Structure, recipe: Recipe, bytes_each: int) -> float:
         return recipe.timed_ratio
     inside = sum(block_weights(structure, biases=True).sizes.values())
     config = structure.model.config
-    head = config.vocab_size * config.hidden_size
+    head = config.vocab_size * config.hidden_size  # the head's product counts, embeddings are looked up
     outside = {
         "params": structure.model.num_parameters() - inside,
         "bytes": (structure.model.num_parameters() - inside) * bytes_each,

@@ -61,7 +61,7 @@ def _shrunk(structure: Structure, recipe: Recipe, ratio: float) -> float:
     for site in targets.sites:
         if site.layer in targets.layers:
             pattern, share = targets.layers[site.layer]
-            alike = torch.zeros(1, site.columns[site.layer].numel())
+            alike = torch.zeros(1, site.columns[site.layer].numel())  # equal scores: speed does not depend on which go
             kept[site.name] = site.pattern.units(pattern.keep(alike, share))
     shrink_(structure, targets.sites, Cut(kept))
     gone = sum((site.count - len(kept[site.name])) * site.weights for site in targets.sites if site.name in kept)
@@ -74,7 +74,7 @@ def ratio_within(times: Mapping[float, float], limit: float) -> float:
     Raises RatioError naming what can be reached, and where removing weights saves no time.
     """
     ratios = np.array(sorted(times))
-    slope, dense = np.polyfit(ratios, [times[ratio] for ratio in ratios], 1)
+    slope, dense = np.polyfit(ratios, [times[ratio] for ratio in ratios], 1)  # a line evens out noise of single timings
     least = dense + slope * ratios[-1]
     if slope >= 0:
         raise RatioError(

@@ -23,4 +23,4 @@ class Fluctuation:
 
     def __call__(self, weight: Weight, stats: Stats) -> ScoreMatrix:
         """Score every weight by its square times the variance of its input."""
-        return weight.square() * stats[Moments].value
+        return weight.square() * stats[Moments].value  # [out, in] * [in]

@@ -26,7 +26,7 @@ def gated(attentions: Sequence[Attention], gates: Sequence[Gate]) -> Iterator[No
     with ExitStack() as stack:
         for attention, gate in zip(attentions, gates, strict=True):
             if not bool((gate == 1).all()):
-                wide = gate.repeat_interleave(attention.width)
+                wide = gate.repeat_interleave(attention.width)  # [heads] -> [heads * width]
                 hook = attention.output.module.register_forward_pre_hook(partial(_scale, wide))
                 stack.callback(hook.remove)
         yield
@@ -58,6 +58,7 @@ def gate_gradients(
     sums = [torch.zeros(attention.heads, dtype=torch.float64) for attention in attentions]
     gates = gates or [torch.ones(attention.heads) for attention in attentions]
     samples = 0
+    # Gradients of weights would take as much memory as the weights, and nobody reads them.
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
     try:
@@ -83,7 +84,7 @@ def _watch(note: Callable[[Tensor, Tensor], None], wide: Tensor, module: nn.Modu
     context = args[0]
     out = context if bool((wide == 1).all()) else context * wide.to(context)
     if not out.requires_grad:
-        out = out.detach().requires_grad_()
+        out = out.detach().requires_grad_()  # the first attention: nothing before it carries a gradient
     out.register_hook(partial(note, context.detach()))
     return (out, *args[1:])
 
@@ -91,8 +92,9 @@ def _watch(note: Callable[[Tensor, Tensor], None], wide: Tensor, module: nn.Modu
 def _note(total: Tensor, width: int, positions: Tensor | None, level: str, context: Tensor, gradient: Tensor) -> None:
     derivative = (context * gradient).unflatten(-1, (len(total), width)).sum(-1)  # [batch, seq, heads]
     if positions is not None and positions.shape == derivative.shape[:2]:
-        derivative = derivative * positions[..., None]
+        derivative = derivative * positions[..., None]  # [batch, seq, 1]: padding counts nothing
     if level == "example":
+        # Summed before the absolute value: at this level positions of one example may cancel.
         derivative = derivative.sum(1, keepdim=True)
     total += derivative.abs().sum((0, 1)).to(total)
 

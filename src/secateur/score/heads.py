@@ -33,6 +33,7 @@ class HeadLayout:
         """Score and heads of what can still go, cheapest first; ties by position."""
         runs = torch.arange(self.heads).reshape(-1, self.shared)
         if self.unit == "heads" and self.shared > 1:
+            # Grouped queries stay balanced: each unit takes the cheapest head left in every run.
             ranked = [sorted((int(h) for h in run if keep[h]), key=lambda h: (float(score[h]), h)) for run in runs]
             groups = [tuple(sorted(group)) for group in zip(*ranked, strict=True)]
         elif self.unit == "none":
@@ -48,7 +49,7 @@ def normalise_heads(scores: Sequence[Heads]) -> list[Heads]:
 
     Formula: I_h / sqrt(sum_h' I_h'^2) [Michel et al. 2019, section 4.1]
     """
-    return [score / (score.norm() + 1e-20) for score in scores]
+    return [score / (score.norm() + 1e-20) for score in scores]  # the least positive sum: 0 / 0 is NaN
 
 
 def head_magnitude(weight: Weight, width: int) -> Heads:
@@ -56,7 +57,7 @@ def head_magnitude(weight: Weight, width: int) -> Heads:
 
     Formula: S_h = ||W_O[:, h]||_2 [a baseline]
     """
-    return weight.float().unflatten(1, (-1, width)).norm(dim=(0, 2))
+    return weight.float().unflatten(1, (-1, width)).norm(dim=(0, 2))  # [out, heads, width] -> [heads]
 
 
 def head_noise(layouts: Sequence[HeadLayout], seed: int) -> list[Heads]:
@@ -74,7 +75,7 @@ def remove_heads(
     heads every attention keeps. Raises InputError when that many cannot go.
     """
     after = [kept.clone() for kept in keep]
-    gone = sum(int((~kept).sum()) for kept in after)
+    gone = sum(int((~kept).sum()) for kept in after)  # earlier rounds count too
     units = [
         (score, place, group)
         for place, layout in enumerate(layouts)

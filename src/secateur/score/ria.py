@@ -37,6 +37,6 @@ class RIA:
         """Score every weight by its share of its row and of its column."""
         size = weight.abs()
         smallest = torch.finfo(size.dtype).tiny
-        row = size / size.sum(dim=1, keepdim=True).clamp_min(smallest)
-        column = size / size.sum(dim=0, keepdim=True).clamp_min(smallest)
+        row = size / size.sum(dim=1, keepdim=True).clamp_min(smallest)  # [out, in] / [out, 1]
+        column = size / size.sum(dim=0, keepdim=True).clamp_min(smallest)  # [out, in] / [1, in]
         return (row + column) * stats[InputRMS].value.pow(self.power)

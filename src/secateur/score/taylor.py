@@ -23,4 +23,4 @@ class Taylor:
 
     def __call__(self, weight: Weight, stats: Stats) -> ScoreMatrix:
         """Score every weight by how much the loss changes without it."""
-        return (weight * stats[Gradient].value).abs()
+        return (weight * stats[Gradient].value).abs()  # [out, in]

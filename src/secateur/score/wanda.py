@@ -31,4 +31,4 @@ class Wanda:
 
 def wanda_score(weight: Weight, norm: Float[Tensor, " in"]) -> ScoreMatrix:
     """The same from the norms of the inputs, where they were gathered elsewhere."""
-    return weight.abs() * norm
+    return weight.abs() * norm  # [out, in] * [in]

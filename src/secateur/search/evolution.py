@@ -57,6 +57,7 @@ class Evolution(Generic[T]):
 
         No candidate comes twice. Raises InputError when the space is used up.
         """
+        # A stream for each generation: a resumed search draws the same.
         draw = generator(self.seed, "evolution", len(earlier))
         ranked = sorted(range(len(earlier)), key=lambda number: (fitness[number], number))[: self.parents]
         made = [] if earlier else [self.space.start()]
@@ -70,12 +71,12 @@ class Evolution(Generic[T]):
             candidate = (
                 self._bred(earlier, ranked, progress, draw) if ranked and attempt < 200 else self.space.random(draw)
             )
-            if candidate not in earlier:
+            if candidate not in earlier:  # no evaluation is spent twice
                 return candidate
         raise InputError(f"search: no candidate is left after {len(earlier)}: ask for fewer trials")
 
     def _bred(self, earlier: Sequence[T], ranked: Sequence[int], progress: float, draw: Generator) -> T:
-        places = torch.randint(len(ranked), (2, 2), generator=draw).min(dim=1).values.tolist()
+        places = torch.randint(len(ranked), (2, 2), generator=draw).min(dim=1).values.tolist()  # ranks: the lower wins
         return self.space.child(earlier[ranked[places[0]]], earlier[ranked[places[1]]], progress, draw)
 
 

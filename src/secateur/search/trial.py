@@ -12,7 +12,7 @@ from secateur.adapt.layer import Layer
 from secateur.allocate.expression import Expression
 from secateur.allocate.problem import Problem
 from secateur.calibrate.statistic import InputRMS
-from secateur.calibrate.survey import survey
+from secateur.calibrate.survey import BlockReader, survey
 from secateur.core.files import read_sealed, storage_errors, write_sealed
 from secateur.core.protocols import BlockView
 from secateur.core.shapes import TokenIds, Weight
@@ -31,7 +31,7 @@ __all__ = ["Trials", "prepare", "row_ranks"]
 
 def row_ranks(score: Weight) -> Tensor:
     """Every entry's place in its row, 0 for the lowest; a row loses its first k by `rank < k`. Ties in column order."""
-    kind = torch.int16 if score.shape[1] < 2**15 else torch.int32
+    kind = torch.int16 if score.shape[1] < 2**15 else torch.int32  # ranks of a whole model lie on disk
     return score.contiguous().argsort(dim=1, stable=True).argsort(dim=1).to(kind)
 
 
@@ -58,7 +58,7 @@ def prepare(
 
     with storage_errors(folder), open_stream(opened.structure, stream_settings(recipe), ids) as stream:
         folder.mkdir(parents=True, exist_ok=True)
-        survey(stream, opened, (InputRMS,), lambda: None, read, progress or (lambda done, total: None))
+        survey(stream, opened, BlockReader((InputRMS,), read), progress or (lambda done, total: None))
 
 
 class Trials:
@@ -103,6 +103,7 @@ class Trials:
         return expression.reduced(scores)
 
     def _weight(self, layer: Layer) -> Weight:
+        # The model's own is masked.
         dense = self._dense.checkpoint.read(self._dense.stored_name(f"{layer.name}.weight")).float()
         return dense.T if layer.transposed else dense
 

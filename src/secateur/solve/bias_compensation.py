@@ -29,4 +29,4 @@ class BiasCompensation:
     def solve(self, weight: Weight, stats: Stats, pattern: Pattern, ratio: float) -> Solution:
         """Mask by score; the loss is not known, as the mean is not part of a Gram's loss."""
         plain = MaskOnly(score=self.score).solve(weight, stats, pattern, ratio)
-        return plain._replace(loss=None, bias=(weight - plain.weight) @ stats[Moments].mean)
+        return plain._replace(loss=None, bias=(weight - plain.weight) @ stats[Moments].mean)  # [out]

@@ -44,6 +44,6 @@ class Refit:
             return Solution(weight, keep, 0.0)
         gram = stats[Gram].value
         matrix = damped(gram, self.damp)
-        alike = bool((keep == keep[:1]).all())
+        alike = bool((keep == keep[:1]).all())  # all rows keep the same inputs: one factor serves them all
         pruned = refit_columns(weight, keep[0], matrix) if alike else refit_rows(weight, keep, matrix)
         return Solution(pruned, keep, layer_loss(weight, pruned, gram))

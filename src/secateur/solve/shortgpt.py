@@ -36,6 +36,7 @@ class ShortGPT:
             raise RatioError(f"ratio {ratio:g} would remove all {blocks} blocks: ask for less")
         if ratio > 0 and not gone:
             raise RatioError(f"ratio {ratio:g} removes none of {blocks} blocks: ask for at least {1 / blocks:.3g}")
+        # The number breaks ties, so that equal blocks go in the same order on every machine.
         lowest = sorted(range(len(influence)), key=lambda number: (influence[number], number))[:gone]
         return [number for number in range(len(influence)) if number not in lowest]
 

@@ -66,9 +66,10 @@ class SlimGPT:
         quota = pattern.removed(weight.shape[1], ratio)
         if quota == 0:
             return Solution(weight, torch.ones_like(weight, dtype=torch.bool), 0.0)
-        matrix = damped(gram, self.damp).to(getattr(torch, self.precision))
+        matrix = damped(gram, self.damp).to(getattr(torch, self.precision))  # [in, in]
+        # An input that was zero in every token gives nothing: without its weight, its column costs nothing to remove.
         target = weight.to(matrix.dtype) * (gram.diagonal() > 0)
-        kept, _, _ = self._greedy(target, matrix, pattern, quota)
+        kept, _, _ = self._greedy(target, matrix, pattern, quota)  # [units]
         keep = pattern.expand(kept, weight.shape[0])
         pruned = refit_columns(target, keep[0], matrix).to(weight.dtype)
         return Solution(pruned, keep, layer_loss(weight, pruned, gram))
@@ -78,14 +79,16 @@ class SlimGPT:
     ) -> tuple[Bool[Tensor, " units"], Weight, float]:
         """Kept units, repaired weight, and the sum of the errors of all removals."""
         weight = weight.clone()
-        inverse = torch.cholesky_inverse(cholesky(gram, "the Gram matrix"))
+        inverse = torch.cholesky_inverse(cholesky(gram, "the Gram matrix"))  # H^-1, updated below as units go
         kept = torch.ones(weight.shape[1] // pattern.unit, dtype=torch.bool, device=weight.device)
-        runs = kept.view(pattern.groups, -1)
+        runs = kept.view(pattern.groups, -1)  # a view: marking a unit in `kept` marks it here too
         paid = 0.0
         while left := int((quota - (~runs).sum(dim=1)).sum()):
             errors = self._errors(weight, inverse, pattern.unit).masked_fill(~kept, torch.inf)
+            # Every run loses equally many: one that has lost its share offers no more units.
             full = (~runs).sum(dim=1) >= quota
             errors.view(pattern.groups, -1)[full] = torch.inf
+            # Sorted, so that the order of removal does not depend on how topk sorts equal errors.
             units = errors.topk(self._batch(left, pattern), largest=False).indices.sort().values
             paid += _remove_(weight, inverse, units, pattern.unit)
             kept[units] = False
@@ -99,13 +102,14 @@ class SlimGPT:
     def _errors(self, weight: Weight, inverse: GramMatrix, unit: int) -> Float[Tensor, " units"]:
         """What removing each unit alone would cost; a unit already gone costs nothing."""
         if unit == 1:
+            # One column: the triangular solve below comes down to a division.
             return weight.square().sum(dim=0) / inverse.diagonal()
         count = len(inverse) // unit
-        blocks = inverse.view(count, unit, count, unit).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-        gone = blocks.diagonal(dim1=1, dim2=2).sum(dim=1) == 0
+        blocks = inverse.view(count, unit, count, unit).diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # [units, unit, unit]
+        gone = blocks.diagonal(dim1=1, dim2=2).sum(dim=1) == 0  # removal leaves zeros, which no Cholesky factor takes
         eye = torch.eye(unit, dtype=inverse.dtype, device=inverse.device)
         factors = cholesky(torch.where(gone[:, None, None], eye, blocks), "the inverse Gram of a head")
-        columns = weight.T.reshape(count, unit, -1)
+        columns = weight.T.reshape(count, unit, -1)  # [units, unit, out]
         if self.reading == "diagonal":
             return (columns.square().sum(dim=2) / factors.diagonal(dim1=1, dim2=2).square()).sum(dim=1)
         return torch.linalg.solve_triangular(factors, columns, upper=False).square().sum(dim=(1, 2))
@@ -117,13 +121,14 @@ def _remove_(weight: Weight, inverse: GramMatrix, units: Tensor, unit: int) -> f
     With L L^T = A_GG: W -= (L^-1 W_G^T)^T (L^-1 A_G:), A -= (L^-1 A_G:)^T (L^-1 A_G:),
     and the error is ||L^-1 W_G^T||^2.
     """
-    columns = (units[:, None] * unit + torch.arange(unit, device=units.device)).flatten()
-    rows = inverse[columns]
+    columns = (units[:, None] * unit + torch.arange(unit, device=units.device)).flatten()  # [chosen * unit]
+    rows = inverse[columns]  # A_G: [chosen * unit, in]
     factor = cholesky(rows[:, columns], "the inverse Gram of what is removed")
     reach = torch.linalg.solve_triangular(factor, rows, upper=False)
-    error = torch.linalg.solve_triangular(factor, weight[:, columns].T, upper=False)
+    error = torch.linalg.solve_triangular(factor, weight[:, columns].T, upper=False)  # [chosen * unit, out]
     weight.addmm_(error.T, reach, alpha=-1)
     inverse.addmm_(reach.T, reach, alpha=-1)
+    # Exact zeros, where the update leaves rounding errors.
     weight[:, columns] = 0
     inverse[columns] = 0
     inverse[:, columns] = 0

@@ -51,7 +51,8 @@ class SparseGPT:
         """Sweep the columns. Raises NumericalError when the damped Gram is singular."""
         pattern.check((weight.shape[0], weight.shape[1]), ratio)
         gram = stats[Gram].value
-        factor = stats[Gram].factor(self.damp)
+        factor = stats[Gram].factor(self.damp)  # U with U^T U = H^-1, shared by layers with these inputs
+        # Turned round, as the sweep goes over inputs: each is one contiguous row of memory.
         columns = weight.T.to(gram.dtype).clone(memory_format=torch.contiguous_format)
         keep = self._sweep_(columns, factor, gram.diagonal() > 0, pattern, ratio)
         pruned = columns.T.to(weight.dtype).contiguous()
@@ -67,7 +68,7 @@ class SparseGPT:
     ) -> Bool[Tensor, "in out"]:
         """Prune the columns in place and return what was kept."""
         window = pattern.window(self.block)
-        block = max(self.block // window, 1) * window
+        block = max(self.block // window, 1) * window  # a block holds whole windows, or a mask would be cut in two
         strip = _STRIP if window >= _STRIP else _STRIP // window * window
         keep = torch.ones_like(columns, dtype=torch.bool)
         scale = torch.empty_like(columns[:block])  # 1 / U_jj where a weight goes, else 0
@@ -84,12 +85,14 @@ class SparseGPT:
                 for j, (column, factors, error, reach) in enumerate(rows, low):
                     if (j - start) % window == 0:
                         group = slice(j, min(j + window, end))
+                        # On weights updated so far, as the original does: one choice for all columns loses more.
                         salience = (columns[group] / diagonal[group]).square_().mul_(alive[group, None])
                         keep[group] = pattern.keep_window(salience.T, ratio, j).T
                         torch.div(~keep[group], diagonal[group], out=scale[j - start : group.stop - start])
                     torch.mul(column, factors, out=error)
                     part.addr_(reach, error, alpha=-1)
+                # The rest of the block learns of a whole strip at once, what follows the block below of a whole block.
                 columns[high:end].addmm_(push[low:high, high:end].T, done, alpha=-1)
             columns[end:].addmm_(push[start:end, end:].T, errors[: end - start], alpha=-1)
-        columns *= keep
+        columns *= keep  # a removed weight kept its value until here: only its error moved on
         return keep

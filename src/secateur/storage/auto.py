@@ -36,7 +36,7 @@ class _Waiting(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != _AUTO:
             return None
-        sys.meta_path.remove(self)
+        sys.meta_path.remove(self)  # else find_spec below would ask this finder again
         spec = find_spec(fullname)
         if spec is not None and spec.loader is not None:
             spec.loader = _Then(spec.loader)

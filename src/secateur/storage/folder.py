@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from secateur.core.errors import InputError, NumericalError
 from secateur.core.files import parse_json
 from secateur.storage.shards import Checkpoint, TensorInfo, write_checkpoint
 
-__all__ = ["copy_companions", "with_dtype", "write_pruned"]
+__all__ = ["Edits", "copy_companions", "with_dtype", "write_pruned"]
 
 _SHARD_BYTES = 5_000_000_000
 # What saved models and tokenizers are made of besides weights. Nothing else is copied: no code, no record of another
@@ -78,34 +79,39 @@ def _modules(path: Path) -> list[str]:
     return folders
 
 
-def write_pruned(
-    checkpoint: Checkpoint,
-    target: Path,
-    replacement: Callable[[str], Tensor | None],
-    info: Callable[[str], TensorInfo] | None = None,
-    renamed: Callable[[str], str | None] | None = None,
-    added: Mapping[str, Tensor] | None = None,
-    dtype: torch.dtype | None = None,
-) -> None:
-    """Stream the checkpoint to `target`, with some tensors replaced; each keeps its dtype unless one is given.
+@dataclass(frozen=True, kw_only=True)
+class Edits:
+    """What is written otherwise than a checkpoint has it; names are those in the checkpoint.
 
-    One tensor is held at a time, so memory does not grow with the model. `info` tells
-    dtype and shape of what is written where shapes change; `renamed` a tensor's new
-    name, or None where it is left out; `added` holds tensors the checkpoint lacks.
-    Raises NumericalError naming a tensor that holds NaN or inf.
+    tensor: what replaces a tensor, or None where it stays. info: dtype and shape of what is written, where shapes
+    change. name: a tensor's new name, or None where it is left out. added: tensors that the checkpoint lacks.
+    dtype: of all floating-point tensors; None keeps each one's own.
     """
-    added = added or {}
-    names = {name: renamed(name) if renamed else name for name in checkpoint.names()}
-    plan = {new: (info or checkpoint.info)(name) for name, new in names.items() if new is not None}
-    plan |= {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in added.items()}
-    plan = {name: (_written(kind, dtype), shape) for name, (kind, shape) in plan.items()}
+
+    tensor: Callable[[str], Tensor | None] = lambda name: None
+    info: Callable[[str], TensorInfo] | None = None
+    name: Callable[[str], str | None] = lambda name: name
+    added: Mapping[str, Tensor] = field(default_factory=dict)
+    dtype: torch.dtype | None = None
+
+
+def write_pruned(checkpoint: Checkpoint, target: Path, edits: Edits) -> None:
+    """Stream the checkpoint to `target` with these edits.
+
+    One tensor is held at a time, so memory does not grow with the model. Raises NumericalError naming a tensor that
+    holds NaN or inf.
+    """
+    names = {name: edits.name(name) for name in checkpoint.names()}
+    plan = {new: (edits.info or checkpoint.info)(name) for name, new in names.items() if new is not None}
+    plan |= {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in edits.added.items()}
+    plan = {name: (_written(kind, edits.dtype), shape) for name, (kind, shape) in plan.items()}
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name, new in names.items():
             if new is not None:
-                changed = replacement(name)
+                changed = edits.tensor(name)
                 yield new, checkpoint.read(name) if changed is None else changed
-        yield from added.items()
+        yield from edits.added.items()
 
     ready = ((name, _finite(name, tensor).to(plan[name][0])) for name, tensor in tensors())
     write_checkpoint(target, plan, ready, shard_bytes=_SHARD_BYTES)

@@ -35,7 +35,7 @@ class FolderLock:
         except OSError:  # a disk without locks
             os.close(place)
             return True
-        self._close = weakref.finalize(self, os.close, place)
+        self._close = weakref.finalize(self, os.close, place)  # the lock goes with the object, should nobody release it
         return True
 
     def release(self) -> None:

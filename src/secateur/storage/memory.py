@@ -11,13 +11,13 @@ __all__ = ["give_back_freed", "peak_memory_mb", "resident_memory_mb"]
 def peak_memory_mb() -> float:
     """The process's peak resident memory so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # bytes on macOS, kilobytes elsewhere
 
 
 def resident_memory_mb() -> float:
     """What the process holds now, in MB; its peak where the system does not tell."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text().split()[1])  # the second field: resident pages
     except OSError:
         return peak_memory_mb()
     return pages * resource.getpagesize() / (1 << 20)

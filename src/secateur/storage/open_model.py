@@ -89,7 +89,7 @@ class OpenModel:
             yield
         finally:
             for name in names:
-                self._set(name, torch.empty_like(self._get(name), device="meta"))
+                self._set(name, torch.empty_like(self._get(name), device="meta"))  # shape and dtype stay, memory goes
 
     def _read(self, name: str) -> Tensor:
         tensor = self.checkpoint.read(self.stored_name(name))
@@ -105,6 +105,7 @@ class OpenModel:
     def _set(self, name: str, value: Tensor) -> None:
         owner, _, leaf = name.rpartition(".")
         module = self.structure.model.get_submodule(owner)
+        # A meta parameter cannot be filled, only replaced.
         setattr(module, leaf, nn.Parameter(value, requires_grad=False))
 
 

@@ -28,7 +28,7 @@ def shrinkable(stock: type[PreTrainedModel]) -> type[PreTrainedModel]:
             stock.__init__(self, config, *args, **kwargs)
             return
         plain = copy.copy(config)
-        plain.__dict__.pop("_heterogeneity_spec", None)
+        plain.__dict__.pop("_heterogeneity_spec", None)  # the stock class builds every block with the dense sizes
         stock.__init__(self, plain, *args, **kwargs)
         resize(self)
         config._attn_implementation = plain._attn_implementation

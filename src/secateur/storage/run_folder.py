@@ -99,6 +99,7 @@ class RunFolder:
         A folder that this run did not open is left as it is.
         """
         if self._opened and self.path.is_dir():
+            # A plan alone is no work: hidden files are those that a kill left half written.
             parts = [part for part in self.path.iterdir() if part.name not in (_PLAN, _MODEL) and part.name[0] != "."]
             if not any(part.is_file() or any(part.iterdir()) for part in parts):
                 self._remove()
@@ -165,11 +166,11 @@ class RunFolder:
         """Read what backward passes gave one layer. Raises InputError when the file is damaged."""
         return load_sealed(self._gradient(layer), self.path)
 
-    def save_state(self, tensors: dict[str, Tensor], losses: list[float]) -> None:
-        """Write a training state and the losses so far."""
-        self._save(self._state, tensors, losses)
+    def save_state(self, tensors: dict[str, Tensor], log: dict[str, list[float]]) -> None:
+        """Write a training state and the named numbers of every step so far."""
+        self._save(self._state, tensors, log)
 
-    def load_state(self) -> tuple[dict[str, Tensor], list[float]] | None:
+    def load_state(self) -> tuple[dict[str, Tensor], dict[str, list[float]]] | None:
         """The last training state, or None before the first. Raises InputError when it is damaged."""
         return load_sealed(self._state, self.path) if self._state.exists() else None
 

@@ -35,8 +35,10 @@ def load_sealed(path: Path, of: Path | None = None) -> tuple[dict[str, Tensor], 
     try:
         with safe_open(path, framework="pt") as opened:
             file: Any = opened  # safetensors has no types
+            # A copy: mapped pages would change with the file.
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}
             metadata = file.metadata() or {}
+        # The name too: files can be swapped.
         if metadata[_SEAL] != tensor_digest(tensors, path.name + metadata["extra"]):
             raise ValueError("its content does not fit its digest")
         return tensors, json.loads(metadata["extra"])

@@ -174,12 +174,13 @@ def _write_shard(path: Path, part: Mapping[str, TensorInfo], stream: Iterator[tu
         start, end = end, end + _size((dtype, shape))
         header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % 8)  # the format wants data to start at a multiple of 8
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, (dtype, shape) in part.items():
             given, tensor = next(stream)
             if given != name or tensor.dtype != dtype or tuple(tensor.shape) != shape:
                 raise ModelError(f"expected {name!r} {dtype} {shape} next, got {given!r} {tensor.dtype}")
+            # Numpy has no bfloat16, bytes it has.
             data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             file.write(memoryview(data.numpy()))

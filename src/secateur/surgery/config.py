@@ -16,7 +16,7 @@ def depth_config(document: dict[str, Any], config: PretrainedConfig, kept: Seque
 
     What the config class derives from a block's position (`layer_types`) is written out, as positions change.
     """
-    left = copy.deepcopy(document)
+    left = copy.deepcopy(document)  # the caller's document stays as it is
     for key in _BY_BLOCK:
         values = getattr(config, key, None)
         if isinstance(values, list) and len(values) == config.num_hidden_layers:

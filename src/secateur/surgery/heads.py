@@ -42,7 +42,7 @@ def _silenced_(structure: Structure, sites: Sequence[Site], cut: Cut) -> Cut:
         attention = attentions[site.layer]
         if attention.needs_a_head and kept.get(site.name) == ():
             weight = attention.output.weight.clone()
-            weight[:, site.columns[site.layer][0]] = 0
+            weight[:, site.columns[site.layer][0]] = 0  # the output projection of head 0 reads nothing
             attention.output.set_weight(weight)
             kept[site.name] = (0,)
     return Cut(kept)
@@ -62,7 +62,7 @@ def add_silent_heads_(structure: Structure) -> None:
     for attention in structure.attentions:
         if attention.heads:
             continue
-        parts = 1 if len(attention.inputs) == 3 else 3
+        parts = 1 if len(attention.inputs) == 3 else 3  # a fused layer holds q, k and v
         for layer in attention.inputs:
             rows = parts * attention.width
             bias = None if layer.bias is None else layer.bias.new_zeros(rows)

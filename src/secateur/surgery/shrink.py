@@ -48,6 +48,7 @@ def cut_sizes(sites: Sequence[Site], cut: Cut, sizes: Sequence[Sizes]) -> list[S
             if site.kind == "ffn":
                 after[number] = Sizes(heads, kv_heads, kept)
             else:
+                # Heads of their own K and V take them along; shared K and V stay.
                 shared = kept * kv_heads // site.count if site.kind == "kv_groups" or heads == kv_heads else kv_heads
                 after[number] = Sizes(heads * kept // site.count, shared, ffn)
     return after

@@ -34,10 +34,10 @@ def mask_(dense: Structure, small: Structure, sites: Sequence[Site], cut: Cut) -
     for layer in dense.layers:
         weight, part = layer.weight.clone(), slices.get(layer.name, Slice())
         rows, columns = part.kept(*weight.shape)
-        gone = torch.ones(weight.shape[1], dtype=torch.bool)
+        gone = torch.ones(weight.shape[1], dtype=torch.bool)  # [in]
         gone[columns] = False
         weight[:, gone] = 0
-        weight[rows[:, None], columns] = shrunk[layer.name].weight.to(weight.dtype)
+        weight[rows[:, None], columns] = shrunk[layer.name].weight.to(weight.dtype)  # [kept rows, kept columns]
         layer.set_weight(weight)
         narrow = shrunk[layer.name].bias
         if narrow is not None:
@@ -68,7 +68,7 @@ def verify(
     found: list[float] = []
     for name, expected, got in zip(names, wide, narrow, strict=True):
         found.append(difference(expected, got))
-        if not found[-1] <= tolerance:
+        if not found[-1] <= tolerance:  # written so that NaN is refused too
             raise DisagreementError(
                 f"{name} differs from the masked dense model by {found[-1]:.2g} of its largest value, allowed is "
                 f"{tolerance:g}: the folders do not belong together, or weights were trained after the cut"
@@ -106,7 +106,7 @@ def _trace(structure: Structure, ids: TokenIds) -> tuple[list[Tensor], Tensor]:
     seen: list[Tensor] = []
 
     def note(module: Any, args: Any, output: Any) -> None:
-        seen.append(output[0] if isinstance(output, tuple) else output)
+        seen.append(output[0] if isinstance(output, tuple) else output)  # [samples, length, hidden]
 
     with ExitStack() as stack:
         for block in structure.blocks:

@@ -1,21 +1,25 @@
-"""Fine-tune an encoder into a classifier, by transformers' own Trainer."""
+"""Fine-tune an encoder into a classifier, with the bits that transformers' own Trainer gives."""
 
-import tempfile
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
-from transformers import TrainingArguments as Arguments
-from transformers.trainer_callback import PrinterCallback
+from torch import nn
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from secateur.adapt.positions import check_ids, default_length
 from secateur.core.errors import InputError
+from secateur.train.epochs import Epochs
+from secateur.train.loop import Descent, Linear, Loop, Stateful, Store, Stream
+from secateur.train.objective import OwnLoss
 
 __all__ = ["LENGTH", "Finetuning", "finetune_"]
 
 LENGTH = 128  # tokens a text is cut at, unless told
+_EVERY = 50  # steps between saved states
+_DECAY = 0.01
+_UNDECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")  # as transformers names them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,76 +48,50 @@ class Finetuning:
 def finetune_(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    labels: Sequence[int],
+    examples: Sequence[tuple[str, int]],
     plan: Finetuning,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    store: Store,
+    progress: Callable[[int, int], None] = lambda done, steps: None,
 ) -> float:
-    """Train every weight but the embeddings on texts and their classes; returns the mean loss of the last tenth."""
+    """Train every weight but the embeddings on texts and their classes; returns the mean loss of the last tenth.
+
+    A store that holds a state is resumed from. Raises InputError on ids outside the vocabulary, NumericalError
+    when the loss is not finite.
+    """
     length = default_length(model.config, LENGTH) if plan.length is None else plan.length
-    rows = tokenizer(list(texts), truncation=True, max_length=length)
+    rows = tokenizer([text for text, _ in examples], truncation=True, max_length=length)
     for row in rows["input_ids"]:
         check_ids(torch.tensor([row]), model.config, "texts to fine-tune on")
+    pad = DataCollatorWithPadding(tokenizer)
     names = [name for name in rows if name != "token_type_ids"]
-    examples = [{name: rows[name][row] for name in names} | {"labels": labels[row]} for row in range(len(labels))]
-    model.requires_grad_(True)
-    model.get_input_embeddings().requires_grad_(False)
-    losses: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
-        trainer = Trainer(
-            model=model,
-            args=_arguments(plan, folder),
-            train_dataset=_Rows(examples),
-            data_collator=DataCollatorWithPadding(tokenizer),
-            callbacks=[_Watch(losses, progress)],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+
+    def collate(chosen: list[int]) -> dict[str, torch.Tensor]:
+        batch = pad([{name: rows[name][row] for name in names} | {"labels": examples[row][1]} for row in chosen])
+        return {name: value.to(model.device) for name, value in batch.items()}
+
+    # Dropout takes no generator: it draws from the global stream, which is seeded in here and left as it was outside.
+    with torch.random.fork_rng(devices=[]):
+        stream = torch.default_generator.manual_seed(plan.seed)
+        lengths = [len(row) for row in rows["input_ids"]]
+        batches = Epochs(lengths, collate, batch=plan.batch, epochs=plan.epochs, stream=stream)
+        loop = _loop(model.train(), plan, batches)
+        loop.run(batches, store=store, every=_EVERY, progress=progress)
     model.eval().requires_grad_(False)
-    tail = losses[-max(1, len(losses) // 10) :]
+    tail = loop.losses[-max(1, len(loop.losses) // 10) :]
     return sum(tail) / len(tail)
 
 
-def _arguments(plan: Finetuning, folder: str) -> Arguments:
-    return Arguments(
-        output_dir=folder,
-        num_train_epochs=plan.epochs,
-        per_device_train_batch_size=plan.batch,
-        learning_rate=plan.rate,
-        warmup_steps=0.1,
-        weight_decay=0.01,
-        seed=plan.seed,
-        train_sampling_strategy="group_by_length",
-        save_strategy="no",
-        report_to=[],
-        logging_steps=1,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-    )
-
-
-class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.rows[index]
-
-
-class _Watch(TrainerCallback):
-    """Keeps every step's loss and tells how far training is."""
-
-    def __init__(self, losses: list[float], progress: Callable[[int, int], None] | None) -> None:
-        self.losses = losses
-        self.progress = progress
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs:
-            self.losses.append(float(logs["loss"]))
-            if self.progress is not None:
-                self.progress(state.global_step, state.max_steps)
+def _loop(model: PreTrainedModel, plan: Finetuning, batches: Epochs) -> Loop:
+    model.requires_grad_(True)
+    model.get_input_embeddings().requires_grad_(False)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    norms = {id(weight) for part in model.modules() if isinstance(part, nn.LayerNorm) for weight in part.parameters()}
+    still = [name for name, weight in trained.items() if id(weight) in norms or _UNDECAYED.search(name.lower())]
+    groups = [
+        {"params": [weight for name, weight in trained.items() if name not in still], "weight_decay": _DECAY},
+        {"params": [trained[name] for name in still], "weight_decay": 0.0},
+    ]
+    descent = Descent(torch.optim.AdamW(groups, lr=plan.rate, fused=True), Linear(len(batches)))
+    others: dict[str, Stateful] = {"data": batches, "random": Stream(batches.stream)}
+    return Loop(list(trained.values()), OwnLoss(model), [descent], others=others)

@@ -1,4 +1,4 @@
-"""Objectives: the next token or the class of a picture, and what a teacher says of it."""
+"""Objectives: the next token or the class of a picture, what a teacher says of it; the loss a model computes itself."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from secateur.core.errors import InputError
 from secateur.core.shapes import TokenIds
 
-__all__ = ["Classes", "NextToken"]
+__all__ = ["Classes", "NextToken", "OwnLoss"]
 
 
 class NextToken:
@@ -29,10 +29,10 @@ class NextToken:
             )
         self.model, self.teacher, self.teaching = model, teacher, teaching
 
-    def __call__(self, ids: TokenIds) -> Tensor:
+    def __call__(self, ids: TokenIds, step: int = 0) -> Tensor:
         """The loss of `[batch, length]` ids, nats a token."""
-        logits = self.model(ids, use_cache=False).logits[:, :-1].float()
-        loss = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        logits = self.model(ids, use_cache=False).logits[:, :-1].float()  # [batch, length - 1, vocab]
+        loss = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())  # position t guesses token t + 1
         if self.teacher is None or self.teaching == 0:
             return loss
         with torch.no_grad():
@@ -40,7 +40,7 @@ class NextToken:
         guided = kl_div(
             log_softmax(logits, dim=-1).flatten(0, 1),
             log_softmax(taught, dim=-1).flatten(0, 1),
-            reduction="batchmean",
+            reduction="batchmean",  # the mean over tokens; "mean" would divide by the vocabulary too
             log_target=True,
         )
         return (1 - self.teaching) * loss + self.teaching * guided
@@ -56,7 +56,7 @@ class Classes:
         """teaching: the teacher's share of the loss."""
         self.model, self.teacher, self.teaching = model, teacher, teaching
 
-    def __call__(self, batch: Any) -> Tensor:
+    def __call__(self, batch: Any, step: int) -> Tensor:
         """The loss of `(pixels, classes)`, nats a picture."""
         pixels, classes = batch
         logits = self.model.train()(pixels)
@@ -68,9 +68,6 @@ class Classes:
         guided = kl_div(log_softmax(logits, dim=-1), taught, reduction="batchmean", log_target=True)
         return (1 - self.teaching) * loss + self.teaching * guided
 
-    def after(self, step: int) -> None:
-        """Nothing follows a step."""
-
     def state(self) -> dict[str, Tensor]:
         """The network's buffers: statistics of batch norms change as it trains."""
         return {name: value.clone() for name, value in self.model.named_buffers()}
@@ -79,3 +76,19 @@ class Classes:
         """Take up what `state` gave."""
         for name, value in self.model.named_buffers():
             value.copy_(tensors[name])
+
+
+class OwnLoss:
+    """The loss that a model computes of its labels: cross-entropy of the classes for a classifier.
+
+    Formula: L = -1/n sum_i ln p(y_i | x_i) [cross-entropy]
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """The model is called with a batch's tensors by name, `labels` among them."""
+        self.model = model
+
+    def __call__(self, batch: Mapping[str, Tensor], step: int = 0) -> Tensor:
+        """The mean over the batch's examples."""
+        loss: Tensor = self.model(**batch).loss
+        return loss

@@ -33,14 +33,14 @@ class LoRA(nn.Module):
         super().__init__()
         rows, columns = weight.shape
         rank = min(rank, rows, columns)
-        start = torch.randn(rank, columns, generator=generator(0, "low rank", name)) / columns**0.5
+        start = torch.randn(rank, columns, generator=generator(0, "low rank", name)) / columns**0.5  # [rank, in]
         self.down = nn.Parameter(start.to(weight))
         self.up = nn.Parameter(torch.zeros(rows, rank).to(weight))
         self.keep = (weight != 0).to(weight.dtype)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight with its change."""
-        return weight + (self.up @ self.down) * self.keep
+        return weight + (self.up @ self.down) * self.keep  # [out, rank] @ [rank, in]
 
 
 class Changes:

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+import torch
 from transformers import PreTrainedModel
 
 from secateur.adapt.structure import Structure
 from secateur.core.errors import InputError
-from secateur.train.loop import Loop, Schedule, adamw
+from secateur.train.loop import Cosine, Descent, Loop
 from secateur.train.objective import NextToken
 from secateur.train.parametrizations import Changes
 
@@ -52,4 +53,6 @@ class Trainer:
         self.model, self.training = structure.model, training
         objective = NextToken(self.model, teacher, training.teaching)
         self.changes = Changes(structure.layers, training.rank)
-        self.loop = Loop(objective, adamw(self.changes.parameters, Schedule(training.steps, training.peak)))
+        # a decay would shrink weights of a model that is trained for a few hundred steps only
+        adam = torch.optim.AdamW(self.changes.parameters, lr=training.peak, weight_decay=0.0)
+        self.loop = Loop(self.changes.parameters, objective, [Descent(adam, Cosine(training.steps))])

@@ -13,10 +13,10 @@ from secateur.adapt.layer import Layer
 from secateur.convnet.structure import ChannelStructure
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError
-from secateur.train.loop import Loop, Schedule, Scheduled
+from secateur.train.loop import Cosine, Descent, Loop
 from secateur.train.soft_widths import SoftWidths
 
-__all__ = ["SoftToHard", "SoftToHardSettings", "weight_optimizer"]
+__all__ = ["SoftToHard", "SoftToHardSettings", "weight_descent"]
 
 _NEAR = 0.01  # of the target: from there on the distillation reaches the masks
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -60,14 +60,25 @@ class _Batch(NamedTuple):
     classes: Tensor
 
 
-def weight_optimizer(parameters: Sequence[nn.Parameter], schedule: Schedule, decay: float) -> Scheduled:
-    """SGD with Nesterov's momentum; weight decay for matrices alone."""
+def weight_descent(parameters: Sequence[nn.Parameter], rate: float, steps: int, decay: float) -> Descent:
+    """SGD with Nesterov's momentum on a cosine schedule; weight decay for matrices alone."""
     groups = [
         {"params": [own for own in parameters if own.dim() > 1], "weight_decay": decay},
         {"params": [own for own in parameters if own.dim() <= 1], "weight_decay": 0.0},
     ]
     kept = [group for group in groups if group["params"]]
-    return Scheduled(torch.optim.SGD(kept, lr=schedule.peak, momentum=0.9, nesterov=True), schedule.rate)
+    return Descent(torch.optim.SGD(kept, lr=rate, momentum=0.9, nesterov=True), Cosine(steps))
+
+
+@dataclass(frozen=True)
+class _Until:
+    """One rate up to a step, and none from there on."""
+
+    end: float
+
+    def rate(self, step: int, peak: float) -> float:
+        """The rate of a step, from 0."""
+        return peak if step < self.end else 0.0
 
 
 class SoftToHard:
@@ -100,20 +111,19 @@ class SoftToHard:
         self.norms = [module for module in self.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         self.held = [{kind: _statistics(norm) for kind in ("soft", "hard")} for norm in self.norms]
         self.fixed: dict[str, int] | None = None
-        self.step = 0
-        self.told: dict[str, float] = {}
 
     def loop(self, rate: float, decay: float) -> Loop:
         """A loop over both optimizers: SGD for the weights, Adam for the logits of widths."""
-        weights = weight_optimizer(list(self.model.parameters()), Schedule(self.steps, rate), decay)
-        adam = torch.optim.Adam(list(self.masks.logits), lr=self.settings.mask_rate, betas=(0.5, 0.999))
-        return Loop(self, weights, Scheduled(adam, self._mask_rate))
+        parameters = list(self.model.parameters())
+        weights = weight_descent(parameters, rate, self.steps, decay)
+        logits = list(self.masks.logits)
+        adam = torch.optim.Adam(logits, lr=self.settings.mask_rate, betas=(0.5, 0.999))
+        masks = Descent(adam, _Until(self.steps * (1 - self.settings.settled)))
+        return Loop([*parameters, *logits], self, [weights, masks], others={"objective": self}, clip=None)
 
-    def _mask_rate(self, step: int) -> float:
-        return self.settings.mask_rate if step < self.steps * (1 - self.settings.settled) else 0.0
-
-    def __call__(self, batch: Any) -> Tensor:
-        """The loss of `(pixels, classes)`; `told` then holds its parts by name."""
+    def __call__(self, batch: Any, step: int) -> dict[str, Tensor]:
+        """The loss of `(pixels, classes)`, the soft network's own, and the share of MACs that is left."""
+        self._begin(step)
         pixels, classes = _Batch(*batch)
         self.model.train()
         scales = self.masks.keeps()
@@ -121,14 +131,14 @@ class SoftToHard:
         loss = cross_entropy(soft, classes)
         share = self.masks.share().float()
         resource = self.settings.resource * (share - self.settings.target).square()
-        self.told = {"soft": float(loss.detach()), "share": float(share.detach())}
+        told = {"soft": loss.detach(), "share": share.detach()}
         near = abs(float(share.detach()) - self.settings.target) <= _NEAR
         if self.settings.distill != "none":
             hard = self.run(pixels, self.masks.kept(self.widths()), "hard")
             loss = loss + 0.5 * self.settings.guidance * _divergence(soft.detach(), hard)
             if self.settings.distill == "both" and near and self.fixed is None:
                 loss = loss + 0.5 * self.settings.guidance * self._for_masks(soft, hard.detach())
-        return loss + resource
+        return {"loss": loss + resource, **told}
 
     def _for_masks(self, soft: Tensor, hard: Tensor) -> Tensor:
         """A term whose gradient is that of KL(soft || hard*) at the logits of widths, and nothing at the weights."""
@@ -140,13 +150,12 @@ class SoftToHard:
         """The hard widths of now; near the end they are fixed and fit the target."""
         return self.masks.widths() if self.fixed is None else self.fixed
 
-    def after(self, step: int) -> None:
-        """Centre the logits; fix the widths when the last steps begin."""
+    def _begin(self, step: int) -> None:
+        """Before a step: centre the logits, sort channels when an epoch begins, fix the widths near the end."""
         self.masks.centre()
-        self.step = step + 1
-        if self.fixed is None and self.epoch and self.step % self.epoch == 0:
+        if self.fixed is None and self.epoch and step and step % self.epoch == 0:
             self.masks.sort()
-        if self.fixed is None and self.step >= self.steps * (1 - self.settings.settled):
+        if self.fixed is None and step >= self.steps * (1 - self.settings.settled):
             self.fixed = self.masks.fitted()
 
     def run(self, pixels: Tensor, scales: Scales, kind: str) -> Tensor:
@@ -228,7 +237,7 @@ class SoftToHard:
         }
         tensors |= {f"order:{name}": value for name, value in self.masks.order.items()}
         tensors |= {f"fixed:{name}": torch.tensor(width) for name, width in (self.fixed or {}).items()}
-        return tensors | {"step": torch.tensor(self.step)}
+        return tensors
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up what `state` gave."""
@@ -239,7 +248,6 @@ class SoftToHard:
         self.masks.order = {name: tensors[f"order:{name}"] for name in self.masks.sites}
         fixed = {name: int(tensors[f"fixed:{name}"]) for name in self.masks.sites if f"fixed:{name}" in tensors}
         self.fixed = fixed or None
-        self.step = int(tensors["step"])
 
 
 class _Places(NamedTuple):
