@@ -12,9 +12,7 @@ from secateur.cli.console import AMOUNT, DATA, MACHINE, OUTPUT, WHAT, AsJson, Co
 
 __all__ = ["forest"]
 
-forest = typer.Typer(
-    cls=Commands, no_args_is_help=True, help="Fit, prune and report forests under feature costs."
-)
+forest = typer.Typer(cls=Commands, no_args_is_help=True, help="Fit, prune and report forests under feature costs.")
 
 Target = Annotated[str, typer.Option(help="The column to predict.", rich_help_panel=DATA)]
 Costs = Annotated[
