@@ -198,7 +198,8 @@ def shrunk_config(document: dict[str, Any], config: PretrainedConfig, sizes: Seq
 
 def _fields(row: Decoder, sizes: Sizes) -> dict[str, int]:
     fields = {row.heads_field: sizes.heads, row.ffn_field or "intermediate_size": sizes.ffn}
-    return fields | ({"num_key_value_heads": sizes.kv_heads} if row.free_heads else {})
+    shared = row.free_heads or sizes.kv_heads != sizes.heads
+    return fields | ({"num_key_value_heads": sizes.kv_heads} if shared else {})
 
 
 def _accepted(config: PretrainedConfig, document: dict[str, Any]) -> bool:

@@ -103,9 +103,8 @@ class Stream:
             if not last:
                 self._advance(block, end.layers[0], answers)
 
-    def call(self, block: Block, index: int) -> Hidden:
+    def call(self, block: Block, hidden: Hidden) -> Hidden:
         """The block's output for one batch of hidden states."""
-        hidden = self.hidden[index]
         args, kwargs = self._calls[block.number, len(hidden)]
         out = block.module(hidden, *args, **kwargs)
         return out[0] if isinstance(out, tuple) else out  # [samples, length, hidden]
@@ -162,7 +161,7 @@ class Stream:
                 for answer, store in answers:
                     stack.enter_context(_replay(answer, store[index]))
                 try:
-                    self.call(block, index)
+                    self.call(block, self.hidden[index])
                 except StopForward:
                     pass
         return gathered
@@ -182,7 +181,7 @@ class Stream:
                 for answer, store in before:
                     stack.enter_context(_replay(answer, store[index]))
                 stack.enter_context(_replay(end, out))
-                self.hidden[index] = self.call(block, index)
+                self.hidden[index] = self.call(block, self.hidden[index])
             for _, store in before:
                 store.drop(index)
 

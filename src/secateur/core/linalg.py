@@ -7,7 +7,7 @@ from torch import Tensor
 from secateur.core.errors import NumericalError
 from secateur.core.shapes import GramMatrix, Keep, Weight
 
-__all__ = ["cholesky", "damped", "inverse_factor", "layer_loss", "refit_columns", "refit_rows"]
+__all__ = ["cholesky", "damped", "inverse_factor", "layer_loss", "refit_columns", "refit_conjugate", "refit_rows"]
 
 _REFIT_BYTES = 256 << 20
 _SMALL = 128  # below this a library's own triangular solve is faster
@@ -110,3 +110,31 @@ def refit_columns(weight: Weight, kept: Bool[Tensor, " in"], gram: GramMatrix) -
         right = (weight.to(gram.dtype) @ gram[:, kept]).T  # [kept, out]
         solved[:, kept] = torch.cholesky_solve(right, factor).T.to(weight.dtype)
     return solved
+
+
+def refit_conjugate(weight: Weight, keep: Keep, gram: GramMatrix, steps: int) -> Weight:
+    """Least squares of all rows on their kept inputs by conjugate gradients, scaled by the Gram's diagonal.
+
+    Formula: min_W' tr (W - W') H (W - W')^T, W' zero outside the mask [Hestenes & Stiefel 1952, preconditioned]
+
+    Starts at the masked weight, so that no number of steps gives a higher loss; a row that is solved stays.
+    """
+    allowed = keep.to(gram.dtype)
+    scale = allowed / gram.diagonal().clamp_min(torch.finfo(gram.dtype).tiny)  # [out, in]
+    wide = weight.to(gram.dtype)
+    solved = wide * allowed
+    rest = ((wide - solved) @ gram) * allowed  # half the negative gradient on the mask
+    scaled = rest * scale
+    direction, before = scaled, (rest * scaled).sum(dim=1, keepdim=True)  # [out, 1]
+    floor = 1e-12 * before  # below it a row has converged, and rounding would steer it
+    for _ in range(steps):
+        bent = (direction @ gram) * allowed
+        curve = (direction * bent).sum(dim=1, keepdim=True)
+        length = torch.where((curve > 0) & (before > floor), before / curve.clamp_min(1e-30), 0.0)
+        solved = solved + length * direction
+        rest = rest - length * bent
+        scaled = rest * scale
+        after = (rest * scaled).sum(dim=1, keepdim=True)
+        direction = scaled + torch.where(before > floor, after / before.clamp_min(1e-30), 0.0) * direction
+        before = after
+    return solved.to(weight.dtype)

@@ -34,7 +34,7 @@ def streamed_perplexity(opened: OpenModel, ids: TokenIds, settings: StreamSettin
         for block in blocks:
             with opened.loaded(block.tensors()):
                 for index in range(len(stream.batches)):
-                    stream.hidden[index] = stream.call(block, index)
+                    stream.hidden[index] = stream.call(block, stream.hidden[index])
         if tied:
             # The head shares the embeddings' weight, which was put in anew when the embeddings were loaded.
             meta, head.weight = head.weight, model.get_input_embeddings().weight

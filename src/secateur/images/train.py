@@ -1,6 +1,5 @@
 """train_network(name, out, settings): learn widths and weights together, or weights alone; resumable."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from secateur.run.result import versions
 from secateur.storage.network import Network, Removal, open_network, save_network
 from secateur.storage.run_folder import RunFolder
 from secateur.storage.sealed import tensor_digest
+from secateur.train.device import processes
 from secateur.train.loop import Loop
 from secateur.train.objective import Classes
 from secateur.train.s2h import SoftToHard, SoftToHardSettings, weight_descent
@@ -84,7 +84,7 @@ def train_network(
     """
     training = training or NetworkTraining()
     network = name if isinstance(name, Network) else open_network(name)
-    with _processes() as (rank, ranks):
+    with processes() as (rank, ranks):
         folder = RunFolder(Path(out) if rank == 0 else Path(f"{out}.rank{rank}"))
         try:
             run = _Run(network, training, read_pictures(images, network.preprocessing), teacher, (rank, ranks))
@@ -238,17 +238,3 @@ def _stream(seed: int, number: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=()):
         torch.set_rng_state(generator(seed, "step", number).get_state())
         yield
-
-
-@contextmanager
-def _processes() -> Iterator[tuple[int, int]]:
-    """This process's number and how many there are; torchrun tells them by the environment."""
-    distributed = torch.distributed
-    if not distributed.is_available() or not os.environ.get("TORCHELASTIC_RUN_ID"):
-        yield 0, 1
-        return
-    distributed.init_process_group("gloo")
-    try:
-        yield distributed.get_rank(), distributed.get_world_size()
-    finally:
-        distributed.destroy_process_group()

@@ -17,8 +17,8 @@ from secateur.storage.sealed import load_sealed, save_sealed
 
 __all__ = ["FinishedBlock", "RunFolder"]
 
-_PLAN, _FINISHED, _MODEL = "plan.json", "finished.json", "model"
-_FILES = re.compile(r"(plan|finished|gradients|allocation)\.json|(hidden-\d{5,}|training)\.safetensors")
+_PLAN, _FINISHED, _MODEL, _START = "plan.json", "finished.json", "model", "start.safetensors"
+_FILES = re.compile(r"(plan|finished|gradients|allocation)\.json|(hidden-\d{5,}|training|start)\.safetensors")
 _INSIDE = {"blocks": re.compile(r"\d{5,}\.safetensors"), "gradients": re.compile(r".+\.safetensors")}
 _UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{6}-\d+-[0-9a-f]{8}\.(json|safetensors)")  # as it is written
 
@@ -165,6 +165,15 @@ class RunFolder:
     def load_gradients(self, layer: str) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Read what backward passes gave one layer. Raises InputError when the file is damaged."""
         return load_sealed(self._gradient(layer), self.path)
+
+    def save_start(self, tensors: dict[str, Tensor], told: Any = None) -> None:
+        """Write what a run starts from and a resumed one must not compute again, and plain data with it."""
+        self._save(self.path / _START, tensors, told)
+
+    def load_start(self) -> tuple[dict[str, Tensor], Any] | None:
+        """What `save_start` wrote, or None before it. Raises InputError when it is damaged."""
+        path = self.path / _START
+        return load_sealed(path, self.path) if path.exists() else None
 
     def save_state(self, tensors: dict[str, Tensor], log: dict[str, list[float]]) -> None:
         """Write a training state and the named numbers of every step so far."""

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from torch.nn.functional import kl_div, log_softmax, nll_loss
 from transformers import PreTrainedModel
 
 from secateur.core.errors import InputError
 from secateur.core.shapes import TokenIds
 
-__all__ = ["Classes", "NextToken", "OwnLoss"]
+__all__ = ["Classes", "NextToken", "OwnLoss", "mixed_loss", "next_token_logits"]
 
 
 class NextToken:
@@ -31,19 +31,31 @@ class NextToken:
 
     def __call__(self, ids: TokenIds, step: int = 0) -> Tensor:
         """The loss of `[batch, length]` ids, nats a token."""
-        logits = self.model(ids, use_cache=False).logits[:, :-1].float()  # [batch, length - 1, vocab]
-        loss = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())  # position t guesses token t + 1
-        if self.teacher is None or self.teaching == 0:
-            return loss
-        with torch.no_grad():
-            taught = self.teacher(ids, use_cache=False).logits[:, :-1].float()
-        guided = kl_div(
-            log_softmax(logits, dim=-1).flatten(0, 1),
-            log_softmax(taught, dim=-1).flatten(0, 1),
-            reduction="batchmean",  # the mean over tokens; "mean" would divide by the vocabulary too
-            log_target=True,
-        )
-        return (1 - self.teaching) * loss + self.teaching * guided
+        taught = None
+        if self.teacher is not None and self.teaching:
+            with torch.no_grad():
+                taught = next_token_logits(self.teacher, ids)
+        return mixed_loss(next_token_logits(self.model, ids), ids[:, 1:].flatten(), taught, self.teaching)
+
+
+def next_token_logits(model: PreTrainedModel, ids: TokenIds) -> Tensor:
+    """`[batch * (length - 1), vocab]` in float32: what a model says of every token but the first."""
+    logits: Tensor = model(ids, use_cache=False).logits[:, :-1]  # position t guesses token t + 1
+    return logits.flatten(0, 1).float()
+
+
+def mixed_loss(logits: Tensor, classes: Tensor, taught: Tensor | None, teaching: float) -> Tensor:
+    """Mean over rows of `[rows, classes]` logits; one log-softmax serves both parts.
+
+    Formula: L = (1 - t) CE(p, x) + t KL(q || p), q a teacher's distribution [Hinton et al. 2015]
+    """
+    spoken = log_softmax(logits, dim=-1)
+    loss = nll_loss(spoken, classes)
+    if taught is None or teaching == 0:
+        return loss
+    # "batchmean" is the mean over rows; "mean" would divide by the classes too
+    guided = kl_div(spoken, log_softmax(taught, dim=-1), reduction="batchmean", log_target=True)
+    return (1 - teaching) * loss + teaching * guided
 
 
 class Classes:
@@ -59,14 +71,12 @@ class Classes:
     def __call__(self, batch: Any, step: int) -> Tensor:
         """The loss of `(pixels, classes)`, nats a picture."""
         pixels, classes = batch
+        taught = None
         logits = self.model.train()(pixels)
-        loss = cross_entropy(logits, classes)
-        if self.teacher is None or self.teaching == 0:
-            return loss
-        with torch.no_grad():
-            taught = log_softmax(self.teacher.eval()(pixels), dim=-1)
-        guided = kl_div(log_softmax(logits, dim=-1), taught, reduction="batchmean", log_target=True)
-        return (1 - self.teaching) * loss + self.teaching * guided
+        if self.teacher is not None and self.teaching:
+            with torch.no_grad():
+                taught = self.teacher.eval()(pixels)
+        return mixed_loss(logits, classes, taught, self.teaching)
 
     def state(self) -> dict[str, Tensor]:
         """The network's buffers: statistics of batch norms change as it trains."""

@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from secateur.core.errors import InputError
+from secateur.train.device import autocasting, half_pays, pick_device, processes
+
+
+def test_auto_takes_a_gpu_where_one_is():
+    expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert pick_device("auto").type == expected and pick_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "", "cpu:x"])
+def test_a_device_that_is_not_there_is_refused_by_name(name):
+    with pytest.raises(InputError, match="is not there"):
+        pick_device(name)
+
+
+def test_whether_half_pays_is_measured(monkeypatch):
+    times = iter([3.0] * 5 + [1.0] * 5 + [1.0] * 5 + [3.0] * 5)
+    monkeypatch.setattr("secateur.train.device._seconds", lambda x, y: next(times))
+    assert half_pays(torch.device("cpu")) and not half_pays(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_products_are_in_half_precision_where_asked(half):
+    with autocasting(torch.device("cpu"), half=half):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if half else torch.float32)
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    with processes() as place:
+        assert place == (0, 1)
