@@ -32,6 +32,7 @@ LAYERS = {
     "search": 8,
     "heads": 8,
     "images": 8,
+    "masks": 8,
     "cli": 9,
     "testing": 10,
     "__init__": 11,

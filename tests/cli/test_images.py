@@ -112,8 +112,8 @@ def test_a_network_learns_widths_and_is_finetuned(run, pictures, tmp_path):
     assert code == 0 and json.loads(said)["tested"] == 10
     for line, words in (
         (("train", FACTORY, *drawn, "--target", "5M-params", "--out", "x"), "share of the MACs"),
-        (("train", FACTORY, *drawn, "--method", "wheel", "--out", "x"), "trains nothing"),
-        (("train", "bundled:smollm2", *drawn, "--out", "x"), "no network that reads pictures"),
+        (("train", FACTORY, *drawn, "--method", "wheel", "--out", "x"), "method 'wheel' is unknown"),
+        (("train", "bundled:smollm2", *drawn, "--out", "x"), "--images is for networks that read pictures"),
         (("train", FACTORY, *drawn, "--out", out), "already exists"),
     ):
         code, _, said = run(*line)

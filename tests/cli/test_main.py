@@ -24,8 +24,9 @@ OPTIONS = {
     "methods": "--json",
     "recover": "--batch --json --length --out --rank --rate --resume --seed --steps --teacher --text "
     "--text-column --trust-remote-code model",
-    "train": "--batch --classes --distill --epochs --factory --images --json --method --out --rate --resume "
-    "--round-to --seed --target --teacher --test --weights model",
+    "train": "--batch --classes --device --distill --epochs --factory --images --json --length --method --out "
+    "--pattern --prior --rate --refit --resume --round-to --scope --seed --steps --target --teacher --test --text "
+    "--text-column --trust-remote-code --weights model",
     "verify": "--factory --json --trust-remote-code dense pruned",
     "bench": "--batch --engine --factory --json --new-tokens --prompt --rounds --trust-remote-code dense pruned",
     "export": "--factory --json --out --quantize --to --trust-remote-code folder",
@@ -34,7 +35,7 @@ OPTIONS = {
 
 def test_the_command_line_is_as_reviewed():
     commands = get_command(app).commands
-    groups = ("forest", "heads", "lottery")  # reviewed in files of their own
+    groups = ("forest", "heads", "lottery", "mask")  # reviewed in files of their own
     assert options({name: command for name, command in commands.items() if name not in groups}) == OPTIONS
 
 
@@ -177,8 +178,9 @@ def test_commands_stand_in_groups_and_prune_is_first():
         groups.setdefault(command.rich_help_panel, []).append(name)
     assert groups == {
         "Prune language models": ["prune", "allocate", "search", "run", "methods"],
+        "Learn what to prune": ["train", "mask"],
         "Use a pruned model": ["evaluate", "verify", "bench", "recover", "export"],
-        "Other models": ["train", "lottery", "heads", "forest"],
+        "Other models": ["lottery", "heads", "forest"],
     }
 
 

@@ -93,7 +93,7 @@ def test_noise_is_fixed_by_the_key_and_differs_between_keys():
 
 
 def test_noise_of_neighbours_is_uncorrelated():
-    words = torch.tensor([key_of("x") & 0xFFFFFFFF, key_of("x") >> 32])
+    words = masking._numbers(Draw(key_of("x"), 1.0, 1.0), torch.zeros(1))[0]
     drawn = masking._hashed(torch.arange(200_000), words).double() / 2**32 - 0.5
     assert abs(float(drawn.mean())) < 0.003 and float(drawn.var()) == pytest.approx(1 / 12, rel=0.01)
     for lag in (1, 2, 16, 144):

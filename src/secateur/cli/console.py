@@ -198,13 +198,13 @@ def show(results: dict[str, Any], *, as_json: bool) -> None:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+def progress(label: str) -> Iterator[Callable[..., None]]:
     """Progress on stderr: a bar, or a line now and then where that is no terminal.
 
-    The context is called with how many are done of how many.
+    The context is called with how many are done of how many, and perhaps another label.
     """
     if _quiet:
-        yield lambda done, total: None
+        yield lambda *_: None
         return
     if not err.is_terminal:
         with _lines(label) as tell:
@@ -219,7 +219,9 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
     )
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(label, total=None, count="")  # a count is shown once it is known
-        yield lambda done, total: bar.update(task, completed=done, total=total, count=f"{done}/{total}")
+        yield lambda done, total, word=label: bar.update(
+            task, completed=done, total=total, count=f"{done}/{total}", description=word
+        )
 
 
 def whole_numbers(option: str, text: str, example: str) -> list[int]:
@@ -231,14 +233,15 @@ def whole_numbers(option: str, text: str, example: str) -> list[int]:
 
 
 @contextmanager
-def _lines(label: str) -> Iterator[Callable[[int, int], None]]:
+def _lines(label: str) -> Iterator[Callable[..., None]]:
     """A line every ten seconds: what, how far, how long still; nothing of what ends sooner."""
     begun = since = time.monotonic()
     state = (0, 0)
     ended = threading.Event()
 
-    def tell(done: int, total: int) -> None:
-        nonlocal state, since
+    def tell(done: int, total: int, word: str = label) -> None:
+        nonlocal state, since, label
+        label = word
         if done < state[0]:  # counting starts again: a new round of the same work
             since = time.monotonic()
         state = (done, total)

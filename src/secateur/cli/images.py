@@ -2,21 +2,17 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from secateur.cli.console import (
-    AMOUNT,
     CALIBRATION,
-    DATA,
     MACHINE,
-    OUTPUT,
     RESUME,
     WHAT,
-    AsJson,
-    Resume,
     err,
     progress,
     resumable,
@@ -25,7 +21,6 @@ from secateur.cli.console import (
 )
 from secateur.core.budget import parse_budget
 from secateur.core.errors import DisagreementError, InputError
-from secateur.core.files import check_output
 from secateur.images.names import is_network
 
 __all__ = [
@@ -33,6 +28,7 @@ __all__ = [
     "Factory",
     "Images",
     "Repair",
+    "Run",
     "Sites",
     "Test",
     "Weights",
@@ -43,11 +39,10 @@ __all__ = [
     "prune_network",
     "refuse",
     "sparsify_network",
-    "train",
+    "train_network",
     "verify_network",
 ]
 
-_TRAINING = "Training"
 Images = Annotated[
     str | None, typer.Option(help="Folder or .zip of pictures that calibrate.", rich_help_panel=CALIBRATION)
 ]
@@ -71,6 +66,14 @@ Factory = Annotated[
     str | None,
     typer.Option(help="What makes the network, as package.module:factory.", rich_help_panel=MACHINE),
 ]
+
+
+class Run(NamedTuple):
+    """How a training is run: what it learns from too, whether it goes on, how its result is printed."""
+
+    teacher: Any
+    resume: bool
+    as_json: bool
 
 
 def refuse(model: str, given: dict[str, Any], why: str) -> None:
@@ -135,65 +138,24 @@ def sparsify_network(
         say("top-1 on {} pictures: {:.3f} before, {:.3f} after".format(result["tested"], *result["top1"]))
 
 
-_Trained = Annotated[str, typer.Argument(help="timm:NAME, torchvision:NAME, package.module:factory or a folder.")]
-_Pictures = Annotated[
-    str, typer.Option(help="Folder or .zip of pictures, a folder for each class.", rich_help_panel=DATA)
-]
-_Tested = Annotated[str | None, typer.Option(help="Other pictures, to measure top-1.", rich_help_panel=DATA)]
-_Out = Annotated[str, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)]
-_Training = Annotated[
-    str, typer.Option(help="s2h learns widths and weights, finetune weights alone.", rich_help_panel=WHAT)
-]
-_Target = Annotated[str, typer.Option(help="What s2h leaves of the network, such as 0.3-macs.", rich_help_panel=AMOUNT)]
-_Multiple = Annotated[int, typer.Option(min=1, help="Widths are multiples of this number.", rich_help_panel=AMOUNT)]
-_Distill = Annotated[str, typer.Option(help="Of s2h: both, weights or none.", rich_help_panel=_TRAINING)]
-_Epochs = Annotated[int, typer.Option(min=1, help="Rounds through the pictures.", rich_help_panel=_TRAINING)]
-_Batch = Annotated[int, typer.Option(min=2, help="Pictures in a step.", rich_help_panel=_TRAINING)]
-_Rate = Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=_TRAINING)]
-_Teacher = Annotated[
-    str | None, typer.Option(help="Of finetune: a network to learn from too.", rich_help_panel=_TRAINING)
-]
-_Seed = Annotated[int, typer.Option(min=0, help="Fixes order, shifts and mirrors.", rich_help_panel=_TRAINING)]
-_Classes = Annotated[
-    int | None, typer.Option(min=2, help="Classes of a network that is made anew.", rich_help_panel=MACHINE)
-]
+def train_network(model: Any, out: str, settings: Mapping[str, Any], data: Mapping[str, Any], how: Run) -> None:
+    """Train a network and print what became of it.
 
-
-def train(
-    model: _Trained,
-    *,
-    method: _Training = "s2h",
-    target: _Target = "0.5-macs",
-    round_to: _Multiple = 4,
-    images: _Pictures,
-    test: _Tested = None,
-    distill: _Distill = "both",
-    epochs: _Epochs = 20,
-    batch: _Batch = 64,
-    rate: _Rate = 0.1,
-    teacher: _Teacher = None,
-    seed: _Seed = 0,
-    out: _Out,
-    resume: Resume = False,
-    as_json: AsJson = False,
-    weights: Weights = "auto",
-    factory: Factory = None,
-    classes: _Classes = None,
-) -> None:
-    """Train a network that reads pictures: prune it while it learns (s2h), or recover a pruned one (finetune)."""
-    check_output(Path(out), may_be_empty=True)
-    from secateur.images.train import NetworkTraining, train_network
+    settings: of the training, with target, round_to and distill of s2h. data: images and test.
+    """
+    from secateur.images.train import NetworkTraining
+    from secateur.images.train import train_network as run_train
     from secateur.train.s2h import SoftToHardSettings
 
-    widths = SoftToHardSettings(target=_share(target), divisor=round_to, distill=distill)
-    settings: Any = {"method": method, "epochs": epochs, "batch": batch, "rate": rate, "seed": seed}
-    network = open_by(model, weights, factory, classes)
-    guide = None if teacher is None else open_by(teacher, "auto", factory, classes)
-    training: Any = NetworkTraining(**settings, widths=widths)
-    data: Any = {"images": images, "test": test}
+    if data["images"] is None:
+        raise InputError("training a network needs pictures with classes: give --images DIR or .zip")
+    own = {key: value for key, value in settings.items() if value is not None}
+    target, divisor, distill = own.pop("target"), own.pop("round_to"), own.pop("distill")
+    widths = SoftToHardSettings(target=_share(target), divisor=divisor, distill=distill)
+    training = NetworkTraining(**own, widths=widths)
     with resumable(RESUME), progress("training steps") as bar:
-        result = train_network(network, out, training, **data, teacher=guide, resume=resume, progress=bar)
-    if as_json:
+        result = run_train(model, out, training, **data, teacher=how.teacher, resume=how.resume, progress=bar)
+    if how.as_json:
         typer.echo(json.dumps(result, indent=2))
     else:
         _tell_training(result, out)

@@ -30,9 +30,10 @@ from secateur.cli.console import (
 from secateur.cli.finished import bench, evaluate, export, recover, verify
 from secateur.cli.forest import forest
 from secateur.cli.heads import heads
-from secateur.cli.images import train
 from secateur.cli.lottery import lottery
+from secateur.cli.mask import mask
 from secateur.cli.prune import methods, prune, prune_by
+from secateur.cli.train import train
 from secateur.core.errors import SecateurError
 from secateur.images.names import is_network
 
@@ -87,8 +88,9 @@ def run(
 
 _GROUPS: Mapping[str, Sequence[Callable[..., None]]] = {
     "Prune language models": (prune, allocate, search, run, methods),
+    "Learn what to prune": (train,),
     "Use a pruned model": (evaluate, verify, bench, recover, export),
-    "Other models": (train, lottery),
+    "Other models": (lottery,),
 }
 app = typer.Typer(
     cls=Commands,
@@ -100,6 +102,7 @@ app = typer.Typer(
 for _panel, _commands in _GROUPS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+app.add_typer(mask, name="mask", rich_help_panel="Learn what to prune")
 app.add_typer(heads, name="heads", rich_help_panel="Other models")
 app.add_typer(forest, name="forest", rich_help_panel="Other models")
 

@@ -25,7 +25,7 @@ class Difference(NamedTuple):
     layers: dict[str, float]
 
 
-def apply_masks(dense: str | Path | Source, file: Path, out: Path) -> dict[str, float]:
+def apply_masks(dense: str | Path | Source, file: Path, out: Path) -> dict[str, int | float]:
     """Save a dense model under the masks of a file in the folder `out`; return its sparsity.
 
     Raises InputError where the masks are of another model: other layers, sizes or weights.
@@ -55,7 +55,7 @@ def _check(opened: OpenModel, keep: Masks, masks: MaskFile, file: Path) -> None:
             raise InputError(
                 f"{file} has a mask of {list(mask.shape)} for {name}, which is {list(own[name])} in {opened.source}"
             )
-    digests = weight_digests(opened, list(masks.base))
+    digests = _weight_digests(opened, list(masks.base))
     for name, digest in masks.base.items():
         if digests.get(name) != digest:
             raise InputError(
@@ -64,7 +64,7 @@ def _check(opened: OpenModel, keep: Masks, masks: MaskFile, file: Path) -> None:
             )
 
 
-def weight_digests(opened: OpenModel, names: list[str]) -> dict[str, str]:
+def _weight_digests(opened: OpenModel, names: list[str]) -> dict[str, str]:
     """SHA-256 of dense weights by layer name, as the checkpoint stores them; names it lacks are left out."""
     known = {layer.name for layer in opened.structure.layers}
     return {
@@ -82,7 +82,7 @@ def pack_masks(folder: Path, pattern: NM, dense: str | Path | Source | None, out
     check_output(out)
     masks = read_masks(folder)
     names = list(masks.keep)
-    base = {} if dense is None else weight_digests(open_model(resolve(dense)), names)
+    base = {} if dense is None else _weight_digests(open_model(resolve(dense)), names)
     packed = MaskFile.of(masks, pattern, base)
     packed.save(out)
     return packed

@@ -21,7 +21,7 @@ from secateur.train.candidates import Candidates
 __all__ = ["SOURCE", "Draw", "key_of", "masked_gradient", "masked_weight", "probabilities"]
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-_WORD = 0xFFFFFFFF
+_WORD, _GOLDEN = 0xFFFFFFFF, 0x9E3779B9
 _KINDS = {torch.float32: 0, torch.bfloat16: 1}
 
 
@@ -81,7 +81,7 @@ def probabilities(logits: Tensor, draw: Draw) -> Tensor:
 
 def _numbers(draw: Draw, logits: Tensor) -> tuple[Tensor, Tensor]:
     """The draw as tensors: a compiler would make its numbers part of the code, and compile at every step."""
-    words = torch.tensor([draw.key & _WORD, draw.key >> 32], device=logits.device)
+    words = torch.tensor([draw.key & _WORD, draw.key >> 32, _GOLDEN], device=logits.device)
     return words, torch.tensor([draw.sharpness, draw.temperature, draw.pull], device=logits.device)
 
 
@@ -94,7 +94,7 @@ def _chosen(logits: Tensor, words: Tensor, numbers: Tensor) -> Tensor:
 
 def _hashed(place: Tensor, words: Tensor) -> Tensor:
     """32 random bits for every place; products wrap around as unsigned ones do in C++."""
-    x = (place * 0x9E3779B9 + words[0]) & _WORD
+    x = (place * words[2] + words[0]) & _WORD
     x = x ^ (x >> 16)
     x = (x * 0x7FEB352D) & _WORD
     x = x ^ (x >> 15)

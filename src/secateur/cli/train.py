@@ -1,0 +1,196 @@
+"""Command train: masks of a language model that are learned, or a network that is pruned while it learns."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from secateur.cli.console import (
+    AMOUNT,
+    DATA,
+    MACHINE,
+    OUTPUT,
+    RESUME,
+    WHAT,
+    AsJson,
+    Column,
+    Resume,
+    Trust,
+    check_names,
+    progress,
+    resumable,
+    say,
+    text_option,
+)
+from secateur.cli.images import Factory, Run, Weights, open_by, refuse, train_network
+from secateur.core.errors import InputError
+from secateur.core.files import check_output
+from secateur.images.names import is_network
+from secateur.registry import check_name
+
+__all__ = ["train"]
+
+_TRAINING, _OWN = "Training", "Language models"
+_METHODS = {
+    "maskllm": "masks of a language model",
+    "s2h": "widths and weights of a network",
+    "finetune": "weights of a network",
+}
+_Trained = Annotated[
+    str,
+    typer.Argument(
+        help="A language model as prune takes it; or timm:NAME, torchvision:NAME, package.module:factory or a folder."
+    ),
+]
+_Method = Annotated[
+    str | None,
+    typer.Option(
+        help="maskllm learns n:m masks of a language model; s2h widths and weights of a network; finetune weights.",
+        rich_help_panel=WHAT,
+    ),
+]
+_Pictures = Annotated[
+    str | None, typer.Option(help="Folder or .zip of pictures, a folder for each class.", rich_help_panel=DATA)
+]
+_Tested = Annotated[str | None, typer.Option(help="Other pictures, to measure top-1.", rich_help_panel=DATA)]
+_Out = Annotated[str, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)]
+_Target = Annotated[str, typer.Option(help="What s2h leaves of the network, such as 0.3-macs.", rich_help_panel=AMOUNT)]
+_Multiple = Annotated[int, typer.Option(min=1, help="Widths are multiples of this number.", rich_help_panel=AMOUNT)]
+_Distill = Annotated[str, typer.Option(help="Of s2h: both, weights or none.", rich_help_panel=_TRAINING)]
+_Epochs = Annotated[int, typer.Option(min=1, help="Rounds through the pictures.", rich_help_panel=_TRAINING)]
+_Batch = Annotated[
+    int | None,
+    typer.Option(min=1, help="Pictures in a step (64), or windows of text (2).", rich_help_panel=_TRAINING),
+]
+_Rate = Annotated[
+    float | None, typer.Option(help="Peak learning rate: 0.1, or 0.002 of masks.", rich_help_panel=_TRAINING)
+]
+_Teacher = Annotated[
+    str | None, typer.Option(help="Of finetune: a network to learn from too.", rich_help_panel=_TRAINING)
+]
+_Seed = Annotated[int, typer.Option(min=0, help="Fixes all that is drawn.", rich_help_panel=_TRAINING)]
+_Classes = Annotated[
+    int | None, typer.Option(min=2, help="Classes of a network that is made anew.", rich_help_panel=MACHINE)
+]
+_Text = Annotated[str | None, text_option(DATA)]
+_NM = Annotated[str, typer.Option(help="n:m, how many of m weights stay.", rich_help_panel=AMOUNT)]
+_Prior = Annotated[
+    str,
+    typer.Option(
+        help="Masks to start from: magnitude, wanda, sparsegpt, a folder that prune wrote, or none.",
+        rich_help_panel=_OWN,
+    ),
+]
+_Steps = Annotated[int, typer.Option(min=1, help="Steps, of every block where --scope is block.", rich_help_panel=_OWN)]
+_Tokens = Annotated[int, typer.Option(min=2, help="Tokens in a window.", rich_help_panel=_OWN)]
+_Scope = Annotated[
+    str,
+    typer.Option(help="model: all masks at once; block: one block at a time, in little memory.", rich_help_panel=_OWN),
+]
+_Refit = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Steps that fit the weights to the learned masks; 0 leaves them as they are.", rich_help_panel=_OWN
+    ),
+]
+_Device = Annotated[str, typer.Option(help="Of masks: cpu, cuda, cuda:1, mps, or auto.", rich_help_panel=MACHINE)]
+
+
+def train(
+    model: _Trained,
+    *,
+    method: _Method = None,
+    target: _Target = "0.5-macs",
+    round_to: _Multiple = 4,
+    pattern: _NM = "2:4",
+    images: _Pictures = None,
+    test: _Tested = None,
+    text: _Text = None,
+    text_column: Column = None,
+    prior: _Prior = "sparsegpt",
+    steps: _Steps = 500,
+    length: _Tokens = 256,
+    scope: _Scope = "model",
+    refit: _Refit = 0,
+    distill: _Distill = "both",
+    epochs: _Epochs = 20,
+    batch: _Batch = None,
+    rate: _Rate = None,
+    teacher: _Teacher = None,
+    seed: _Seed = 0,
+    out: _Out,
+    resume: Resume = False,
+    as_json: AsJson = False,
+    weights: Weights = "auto",
+    factory: Factory = None,
+    classes: _Classes = None,
+    device: _Device = "auto",
+    trust_remote_code: Trust = False,
+) -> None:
+    """Learn what to prune: n:m masks of a language model (maskllm), or widths of a network (s2h).
+
+    finetune recovers a network that was pruned.
+    """
+    check_output(Path(out), may_be_empty=True)
+    if method is not None:
+        check_name("method", method, _METHODS)
+    settings: dict[str, Any] = {"batch": batch, "rate": rate, "seed": seed}
+    if is_network(model):
+        _refuse_method(model, method, "maskllm")
+        refuse(model, {"text": text, "text-column": text_column}, "is for language models")
+        settings |= {"method": method or "s2h", "epochs": epochs, "target": target, "round_to": round_to}
+        network = open_by(model, weights, factory, classes)
+        guide = None if teacher is None else open_by(teacher, "auto", factory, classes)
+        data = {"images": images, "test": test}
+        train_network(network, out, settings | {"distill": distill}, data, Run(guide, resume, as_json))
+        return
+    _refuse_method(model, method, "s2h", "finetune")
+    refuse(model, {"images": images, "test": test, "teacher": teacher}, "is for networks that read pictures")
+    settings |= {"pattern": pattern, "steps": steps, "length": length}
+    task = {"prior": prior, "scope": scope, "refit": refit, "device": device, "text_column": text_column}
+    _learn_masks((model, text, out), settings, task, (resume, trust_remote_code, as_json))
+
+
+def _refuse_method(model: str, method: str | None, *others: str) -> None:
+    if method in others:
+        raise InputError(f"method {method!r} learns {_METHODS[str(method)]}, and {model} is none")
+
+
+def _learn_masks(
+    names: tuple[str, str | None, str], given: dict[str, Any], task: dict[str, Any], how: tuple[bool, bool, bool]
+) -> None:
+    (model, text, out), (resume, trust, as_json) = names, how
+    if text is None:
+        raise InputError("learning masks needs a text: give --text FILE, or --text bundled")
+    check_names(model, Path(out))
+    from secateur.core.pattern import NM, parse_pattern  # torch takes seconds to import: not for --help
+    from secateur.masks.learn import MaskTask, learn_masks
+    from secateur.storage.source import resolve
+    from secateur.train.maskllm import MaskSettings
+
+    settings = {key: value for key, value in given.items() if value is not None}
+    settings["pattern"] = shape = parse_pattern(given["pattern"])
+    if not isinstance(shape, NM):
+        raise InputError(f"pattern {given['pattern']!r} is not n:m, such as 2:4: maskllm learns no other")
+    chosen = MaskTask(settings=MaskSettings(**settings), **task)
+    with resumable(RESUME), progress("prior blocks") as bar:
+        source = resolve(model, trusted=trust)
+        result = learn_masks(source, text, out, chosen, resume=resume, progress=bar)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    say(f"{out}: {result['sparsity']:.2%} of the weights in blocks removed in {result['seconds']:.0f} s")
+    if looks := result.get("looks"):
+        best = min(looks, key=lambda look: look["held"])
+        say(
+            f"held-out loss {looks[0]['held']:.3f} under the prior, {best['held']:.3f} under the masks of step "
+            f"{best['step']}; {best['changed']:.1%} of the prior's masks changed"
+        )
+    else:
+        prior, learned = (
+            sum(row[key] for row in result["blocks"]) / len(result["blocks"]) for key in ("prior", "learned")
+        )
+        say(f"mean error of a block {prior:.3f} under the prior, {learned:.3f} under the learned masks")
+    say(f"next: secateur evaluate {shlex.quote(out)} --perplexity FILE")
