@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from secateur.calibrate.bundled import bundled_text
 from secateur.calibrate.data import Calibration
+from secateur.calibrate.stream import StreamSettings
+from secateur.core.mask import Masks
 from secateur.evaluate.perplexity import token_losses
 from secateur.masks.learn import MaskTask, learn_masks
+from secateur.masks.write import refitted
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
+from secateur.storage.open_model import open_model
 from secateur.storage.source import Source, load_tokenizer, load_with_head, resolve
 from secateur.train.maskllm import MaskSettings
 
@@ -30,15 +35,17 @@ LENGTH, WINDOWS = 1024, 32
 
 
 @torch.no_grad()
-def perplexity(model: Source, texts: dict[str, str]) -> dict[str, float]:
-    """Perplexity on the first windows of every text."""
-    own = load_with_head(model, torch.float32)
-    tokenizer: Any = load_tokenizer(model)
+def perplexity(source: Source, texts: dict[str, str], weights: dict[str, Tensor] | None = None) -> dict[str, float]:
+    """Perplexity on the first windows of every text; weights: those of layers that were refitted."""
+    model = load_with_head(source, torch.float32)
+    for name, own in (weights or {}).items():
+        model.get_submodule(name).get_parameter("weight").copy_(own)
+    tokenizer: Any = load_tokenizer(source)
     found = {}
     for name, text in texts.items():
         ids = tokenizer(text, return_tensors="pt")["input_ids"][0]
         windows = ids[: len(ids) // LENGTH * LENGTH].reshape(-1, LENGTH)[:WINDOWS]
-        losses = torch.cat([token_losses(own, part[None]).flatten() for part in windows])
+        losses = torch.cat([token_losses(model, part[None]).flatten() for part in windows])
         found[name] = math.exp(float(losses.double().mean()))
     return found
 
@@ -52,11 +59,20 @@ def one_shot(method: str, model: Source, train: Path, room: Path) -> dict[str, A
 def learned(run: dict[str, Any], model: Source, train: Path, room: Path) -> dict[str, Any]:
     """MaskLLM end to end or a block at a time."""
     settings = MaskSettings(steps=run["steps"], batch=run.get("batch", 2), length=run.get("length", 256))
-    task = MaskTask(settings=settings, prior=run["prior"], scope=run["scope"], refit=run["refit"])
+    task = MaskTask(settings=settings, prior=run["prior"], scope=run["scope"])
     result = learn_masks(model, str(train), room, task)
     each = {"looks": result["looks"]} if "looks" in result else {"blocks": result["blocks"]}
     passes = run["steps"] * settings.batch * settings.length
     return {"tokens": passes, "minutes": result["seconds"] / 60, "device": result["device"], **each}
+
+
+def refit(source: Source, room: Path, train: Path, texts: dict[str, str]) -> dict[str, Any]:
+    """The same masks with weights that fit the dense layers' outputs under them."""
+    started = time.perf_counter()
+    ids = Calibration(source=str(train), length=LENGTH).draw(load_tokenizer(source))
+    weights = refitted(open_model(source), Masks.load(room / "masks.safetensors").keep, ids, StreamSettings(), steps=20)
+    minutes = (time.perf_counter() - started) / 60
+    return {"refit": {"perplexity": perplexity(source, texts, weights), "minutes": minutes}}
 
 
 def main() -> None:
@@ -73,12 +89,8 @@ def main() -> None:
     source = resolve(chosen.model)
     runs: list[dict[str, Any]] = [{"method": name} for name in ("dense", "magnitude", "wanda", "sparsegpt")]
     for prior in chosen.priors:
-        runs += [{"method": "maskllm", "scope": "block", "steps": 60, "prior": prior, "refit": 0}]
-        runs += [
-            {"method": "maskllm", "scope": "model", "steps": steps, "prior": prior, "refit": refit}
-            for steps in chosen.steps
-            for refit in (0, 20)
-        ]
+        runs += [{"method": "maskllm", "scope": "block", "steps": 60, "prior": prior}]
+        runs += [{"method": "maskllm", "scope": "model", "steps": steps, "prior": prior} for steps in chosen.steps]
     results: list[dict[str, Any]] = json.loads(chosen.out.read_text()) if chosen.out.exists() else []
     for run in runs:
         if any(all(done.get(key) == value for key, value in run.items()) for done in results):
@@ -92,6 +104,8 @@ def main() -> None:
                 told = one_shot(run["method"], source, train, room)
             pruned = source if run["method"] == "dense" else Source(room)
             results.append({**run, **told, "perplexity": perplexity(pruned, texts)})
+            if run["method"] == "maskllm":
+                results[-1] |= refit(source, room, train, texts)
         chosen.out.write_text(json.dumps(results, indent=1) + "\n")
         print(json.dumps({**run, **results[-1]["perplexity"], "s": time.perf_counter() - started}), flush=True)
 
