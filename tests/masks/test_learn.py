@@ -133,3 +133,31 @@ def test_what_cannot_be_done_leaves_nothing_behind(wrong, why, saved, text, tmp_
 def test_tasks_outside_their_range_are_refused(wrong):
     with pytest.raises(secateur.SecateurError):
         replace(TASK, **wrong)
+
+
+TWO = """
+import sys
+from dataclasses import replace
+from secateur.masks.learn import learn_masks
+sys.path.insert(0, {tests!r})
+from masks.test_learn import GENTLE
+learn_masks({model!r}, {text!r}, {out!r}, GENTLE)
+"""
+GENTLE = replace(TASK, settings=replace(SETTINGS, rate=0.005))  # large steps would make rounding grow
+
+
+def test_two_processes_learn_what_one_does_with_the_same_batch(saved, text, tmp_path):
+    one = learn_masks(saved("llama"), str(text), tmp_path / "one", GENTLE)
+    script = tmp_path / "two.py"
+    names = {"tests": str(Path(__file__).parents[1]), "model": str(saved("llama")), "text": str(text)}
+    script.write_text(TWO.format(**names, out=str(tmp_path / "two")))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = json.loads((tmp_path / "two" / "result.json").read_text())
+    for ours, theirs in zip(one["looks"], two["looks"], strict=True):
+        assert ours["held"] == pytest.approx(theirs["held"], abs=2e-2)  # moments round to bfloat16
+    pair = [Masks.load(tmp_path / name / "masks.safetensors").keep for name in ("one", "two")]
+    same = sum(int((pair[0][name] == mask).sum()) for name, mask in pair[1].items())
+    assert same > 0.98 * sum(mask.numel() for mask in pair[1].values())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two", "two.py"]
