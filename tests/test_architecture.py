@@ -18,6 +18,7 @@ LAYERS = {
     "convnet": 1.5,
     "forest": 1,
     "lottery": 1,
+    "runtime": 1,
     "storage": 2,
     "calibrate": 3,
     "score": 4,

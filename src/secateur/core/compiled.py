@@ -34,10 +34,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @cache
-def library(source: Path) -> ctypes.CDLL | None:
+def library(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL | None:
     """A C++ file of the package, compiled for this processor; None, and a note in the log, where that cannot be.
 
-    $CXX names the compiler, else g++ or clang++. SECATEUR_COMPILE=0 turns compiling off.
+    $CXX names the compiler, else g++ or clang++. SECATEUR_COMPILE=0 turns compiling off. flags: more of the compiler's.
     """
     compiler = shutil.which(os.environ.get("CXX") or "g++") or shutil.which("clang++")
     if compiler is None or os.environ.get("SECATEUR_COMPILE") == "0":
@@ -46,8 +46,8 @@ def library(source: Path) -> ctypes.CDLL | None:
     try:
         made = cached(
             f"{source.stem}.so",
-            lambda room: _build(compiler, source, room),
-            of=(file_digest(source), compiler, *_FLAGS, _processor()),
+            lambda room: _build([compiler, *_FLAGS, *flags], source, room),
+            of=(file_digest(source), compiler, *_FLAGS, *flags, _processor()),
         )
         return ctypes.CDLL(str(made))
     except (OSError, subprocess.CalledProcessError, InputError) as error:
@@ -58,8 +58,8 @@ def library(source: Path) -> ctypes.CDLL | None:
         return None
 
 
-def _build(compiler: str, source: Path, room: Path) -> None:
-    subprocess.run([compiler, *_FLAGS, str(source), "-o", str(room)], check=True, capture_output=True, text=True)
+def _build(command: list[str], source: Path, room: Path) -> None:
+    subprocess.run([*command, str(source), "-o", str(room)], check=True, capture_output=True, text=True)
 
 
 def _processor() -> str:

@@ -1,0 +1,1 @@
+"""Products with packed sparse weights that are faster than dense ones where a model decodes on a CPU."""

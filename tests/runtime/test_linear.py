@@ -1,0 +1,63 @@
+import pytest
+import torch
+from torch import nn
+
+import secateur
+from conftest import tiny_model
+from secateur.core.errors import InputError
+from secateur.run.prune import prune
+from secateur.run.recipe import Recipe
+from secateur.runtime import linear, two_four
+from secateur.runtime.linear import SparseLinear, use_runtime_
+from secateur.runtime.two_four import TwoFour
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(3, 16), (2, 5, 16), (16,), (40, 16)])
+def test_a_packed_layer_computes_what_the_dense_one_does(shape, bias, compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(linear, "runs_here", lambda: False)
+    dense = nn.Linear(16, 24, bias=bias)
+    dense.weight.data = dense.weight.data.bfloat16().float()
+    dense.weight.data.view(24, 4, 4)[:, :, 1::2] = 0
+    packed = SparseLinear(TwoFour.pack(dense.weight.detach()), dense.bias)
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(packed(x), dense(x), atol=1e-5) and packed(x).shape == dense(x).shape
+        assert packed(x.bfloat16()).dtype == torch.bfloat16
+    assert torch.equal(packed.weight.float(), dense.weight)
+
+
+def test_a_pruned_folder_runs_packed_and_generates_the_same(saved, ids, tmp_path):
+    prune(saved("llama"), Recipe(method="wanda", pattern="2:4", save_dtype="bfloat16"), tmp_path / "out", ids=ids)
+    dense = secateur.load(tmp_path / "out", torch.float32)
+    packed = secateur.load(tmp_path / "out", torch.float32, runtime="2:4")
+    kinds = {type(module).__name__ for name, module in packed.named_modules() if name.endswith("_proj")}
+    assert kinds == {"SparseLinear"}
+    with torch.no_grad():
+        assert torch.allclose(packed(ids[:2]).logits, dense(ids[:2]).logits, atol=1e-4)
+    new = [model.generate(ids[:1, :4], max_new_tokens=6, do_sample=False) for model in (dense, packed)]
+    assert torch.equal(*new)
+
+
+def test_replacing_says_how_many_and_how_much(saved, ids, tmp_path):
+    prune(saved("llama"), Recipe(method="magnitude", pattern="2:4"), tmp_path / "out")
+    model = secateur.load(tmp_path / "out")
+    told = use_runtime_(model)
+    assert told.layers == 14 and told.packed_bytes == told.dense_bytes * 9 // 16
+
+
+def test_models_without_2_of_4_and_other_runtimes_are_refused():
+    with pytest.raises(InputError, match="no linear layer of the model is 2:4"):
+        use_runtime_(tiny_model("llama"))
+    with pytest.raises(InputError, match="runtime '4:8' is unknown"):
+        use_runtime_(tiny_model("llama"), "4:8")
+
+
+def test_without_a_compiler_a_note_says_so(saved, tmp_path, monkeypatch, caplog):
+    prune(saved("llama"), Recipe(method="magnitude", pattern="2:4"), tmp_path / "out")
+    monkeypatch.setattr(two_four, "library", lambda source, flags=(): None)
+    monkeypatch.setattr(linear, "runs_here", lambda: False)
+    use_runtime_(secateur.load(tmp_path / "out"))
+    assert "not faster" in caplog.text
