@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import LlamaConfig
 
 from conftest import CONFIGS, tiny_model
 from secateur.adapt.block import Sizes
-from secateur.adapt.decoder import listed_sizes, lists_sizes, resize_, shrunk_config
+from secateur.adapt.decoder import _fields, listed_sizes, lists_sizes, resize_, shrunk_config
+from secateur.adapt.decoder_table import DECODERS
 from secateur.adapt.structure import describe
 from secateur.core.errors import ModelError
 
@@ -63,3 +66,9 @@ def test_the_global_count_of_key_value_heads_is_the_dense_models():
     written = shrunk_config(document, config, [Sizes(3, 3, 40), Sizes(4, 4, 48)])
     assert written["num_key_value_heads"] == 4
     assert listed_sizes(LlamaConfig.from_dict(written)) == [(3, 3, 40), (4, 4, 48)]
+
+
+def test_shared_kv_heads_are_recorded_also_where_a_class_takes_no_width_of_heads():
+    row = replace(DECODERS["llama"], free_heads=False)
+    assert _fields(row, Sizes(4, 2, 8))["num_key_value_heads"] == 2
+    assert "num_key_value_heads" not in _fields(row, Sizes(4, 4, 8))

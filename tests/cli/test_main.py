@@ -81,6 +81,12 @@ def test_help_lists_and_mistyped_names_import_neither_torch_nor_transformers(lin
     assert done.returncode == code and said in (done.stderr if code else done.stdout), done.stderr
 
 
+def test_a_mistyped_name_in_a_recipe_imports_neither(tmp_path):
+    (tmp_path / "r.yaml").write_text("model: m\nmethod: wnda\n")
+    done = python("-c", COMMAND, "run", tmp_path / "r.yaml")
+    assert done.returncode == 2 and "did you mean 'wanda'?" in done.stderr, done.stderr
+
+
 def test_the_package_itself_is_the_command_line():
     done = python("-m", "secateur", "--help")
     assert done.returncode == 0 and "python -m secateur" in done.stdout

@@ -6,24 +6,36 @@ from typer.main import get_command
 
 from conftest import run
 from secateur.cli.main import app
-from secateur.cli.recipes import as_arguments, plain_recipe
+from secateur.cli.recipes import check_recipe_names, plain_recipe, run_command
 from secateur.core.errors import RecipeError
+from secateur.core.files import read_settings
 from secateur.run.recipe import load_recipe
 
 
-def words(**settings):
-    return as_arguments(get_command(app), settings)
+@pytest.fixture
+def seen(monkeypatch):
+    """What the next commands are called with, instead of being run."""
+    calls = []
+
+    def ran(self, context):
+        calls.append({name: value for name, value in context.params.items() if value not in (None, ())})
+
+    monkeypatch.setattr("typer._click.core.Command.invoke", ran)
+    return calls
 
 
-def test_keys_become_options_and_arguments_in_order():
-    assert words(command="verify", pruned="b", dense="a", json=True) == ["verify", "--json", "--", "a", "b"]
-    assert words(command="lottery", target="t", eps="1e-2", non_negative=True, out=None) == [
-        *("lottery", "--eps", "1e-2", "--non-negative", "--", "t")
-    ]
-    assert words(command="heads importance", model="m", data=["a", "b"], normalise=False) == [
-        *("heads", "importance", "--data", "a", "--data", "b", "--no-normalise", "--", "m")
-    ]
-    assert words(command="forest fit", data="d", regression=False) == ["forest", "fit", "--", "d"]
+def test_keys_become_settings_of_their_kind(seen):
+    group = get_command(app)
+    run_command(group, {"command": "verify", "pruned": "b", "dense": "a", "json": True})
+    assert seen[0] | {"as_json": True, "dense": "a", "pruned": "b"} == seen[0]
+    run_command(group, {"command": "lottery", "target": "t", "eps": "1e-2", "non_negative": True, "out": None})
+    assert seen[1]["eps"] == 0.01 and seen[1]["non_negative"] is True and "out" not in seen[1]
+    run_command(
+        group, {"command": "heads importance", "model": "m", "data": ["a", "b"], "normalise": False, "out": "o"}
+    )
+    assert list(seen[2]["data"]) == ["a", "b"] and seen[2]["normalise"] is False
+    run_command(group, {"command": "forest fit", "data": 5, "target": "y", "out": "o", "regression": False})
+    assert str(seen[3]["data"]) == "5" and str(seen[3]["out"]) == "o"
 
 
 @pytest.mark.parametrize(
@@ -38,11 +50,13 @@ def test_keys_become_options_and_arguments_in_order():
         ({"command": "lottery", "plan": "yes"}, "key 'plan' wants true or false, found 'yes'"),
         ({"command": "lottery", "eps": True}, "key 'eps' wants a value, found True"),
         ({"command": "lottery", "eps": {"a": 1}}, "key 'eps' wants a value"),
+        ({"command": "lottery", "eps": [0.1, 0.2]}, "key 'eps' takes one value"),
+        ({"command": "lottery", "eps": " "}, "key 'eps' is empty"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(settings, message):
     with pytest.raises(RecipeError, match=message):
-        as_arguments(get_command(app), settings)
+        run_command(get_command(app), settings)
 
 
 def test_a_recipe_runs_its_command_and_what_the_line_says_stands_above_it(monkeypatch, capsys, tmp_path):
@@ -113,3 +127,19 @@ def test_ratios_may_be_a_file_and_flags_are_true_or_false(tmp_path):
     assert fields == {"ratios": {"model.layers.0": 0.25}} and flags == {"resume": True}
     with pytest.raises(RecipeError, match="key 'json' wants true or false, found 'yes'"):
         plain_recipe({"command": "prune", "json": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("method: wnda", "method 'wnda' is unknown: did you mean 'wanda'"),
+        ("method: {name: wnda}", "did you mean 'wanda'"),
+        ("pattern: chanels", "did you mean 'channels'"),
+        ("allocator: owll", "did you mean 'owl'"),
+        ("dtype: bfloat", "did you mean 'bfloat16'"),
+    ],
+)
+def test_mistyped_names_of_a_recipe_are_refused_with_the_file(line, message, tmp_path):
+    (tmp_path / "r.yaml").write_text(line)
+    with pytest.raises(RecipeError, match=f"r.yaml: .*{message}"):
+        check_recipe_names(tmp_path / "r.yaml", read_settings(tmp_path / "r.yaml"))

@@ -33,8 +33,10 @@ from secateur.cli.heads import heads
 from secateur.cli.lottery import lottery
 from secateur.cli.mask import mask
 from secateur.cli.prune import methods, prune, prune_by
+from secateur.cli.recipes import check_recipe_names, plain_recipe, run_command
 from secateur.cli.train import train
-from secateur.core.errors import SecateurError
+from secateur.core.errors import RecipeError, SecateurError
+from secateur.core.files import read_settings
 from secateur.images.names import is_network
 
 __all__ = ["app", "main", "run"]
@@ -53,25 +55,19 @@ def run(
     trust_remote_code: Trust = False,
 ) -> None:
     """Run a recipe: a pruning run, or any command that it names."""
-    from secateur.core.errors import RecipeError
-    from secateur.run.recipe import load_recipe, read_settings
-
     data, flags = read_settings(recipe), dict[str, bool]()
     plain = isinstance(data, dict) and str(data.get("command")).split() == ["prune"]
-    if plain and not is_network(str(data.get("model"))):
-        from secateur.cli.recipes import plain_recipe
-
-        fields, flags = plain_recipe(data)
-        settings = load_recipe(recipe, fields)
-    elif isinstance(data, dict) and "command" in data:
-        from secateur.cli.recipes import as_arguments
-
+    if isinstance(data, dict) and "command" in data and not (plain and not is_network(str(data.get("model")))):
         given = {"out": out, "resume": resume or None, "json": as_json or None}  # they stand above the recipe's
         given["trust_remote_code"] = trust_remote_code or None
-        words = as_arguments(get_command(app), data | {key: value for key, value in given.items() if value is not None})
-        raise typer.Exit(app(words, standalone_mode=False) or 0)
-    else:
-        settings = load_recipe(recipe, data)
+        told = {key: value for key, value in given.items() if value is not None}
+        raise typer.Exit(run_command(get_command(app), data | told) or 0)
+    check_recipe_names(recipe, data)
+    from secateur.run.recipe import load_recipe  # torch takes seconds to import: not for a mistyped name
+
+    if plain:
+        data, flags = plain_recipe(data)
+    settings = load_recipe(recipe, data)
     target = out or settings.out
     if settings.model is None or target is None:
         raise RecipeError(f"recipe {recipe} needs a model and an out folder (out may also be given by --out)")

@@ -1,39 +1,39 @@
-"""A recipe of any command: its options, written as the keys of a YAML file."""
+"""A recipe of any command: the same settings as on the command line, read from the keys of a YAML file."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from secateur.core.allocation import Allocation
-from secateur.core.errors import RecipeError
-from secateur.registry import nearest
+from secateur.core.errors import RecipeError, SecateurError
+from secateur.evaluate.choices import DTYPES
+from secateur.registry import check_name, nearest
+from secateur.run.methods import ALLOCATORS, METHODS, SAVE_DTYPES, check_pattern
 
-__all__ = ["as_arguments", "plain_recipe"]
+__all__ = ["check_recipe_names", "plain_recipe", "run_command"]
 
 _DRAWN = ("samples", "length", "seed", "text_column")  # options that a plain recipe holds under `calibration`
 _FLAGS = ("resume", "json", "trust_remote_code")
 
 
-def as_arguments(group: Any, settings: Mapping[str, Any]) -> list[str]:
-    """The command line that a mapping stands for: `command` names it, other keys are its options and arguments.
+def run_command(group: Any, settings: Mapping[str, Any]) -> Any:
+    """Run the command that a mapping stands for: `command` names it, other keys are its options and arguments.
 
-    Keys are spelled as options are, with _ for -; true turns a flag on, and a list repeats an option.
-    Raises RecipeError on an unknown command and on a key or value it does not take.
+    Keys are spelled as options are, with _ for -. Each value is checked by the option that it is of: its kind, its
+    range, its names. Returns what the command does. Raises RecipeError on an unknown command and on a key or value
+    it does not take.
     """
     words = str(settings["command"]).split()
-    known = {_key(option): option for option in _find(group, words).params}
-    options: list[str] = []
-    positional: dict[str, str] = {}
+    command = _find(group, words)
+    known = {_key(option): option for option in command.params}
+    given: dict[str, Any] = {}
     for key, value in settings.items():
         if key == "command" or value is None:
             continue
         if key not in known:
             raise RecipeError(f"command {' '.join(words)!r} has no key {key!r}{nearest(str(key), known)}")
-        if known[key].param_type_name == "argument":
-            positional[key] = str(value)
-        else:
-            options += _option(key, known[key], value)
-    return [*words, *options, "--", *(positional[key] for key in known if key in positional)]
+        given[known[key].name] = _value(key, known[key], value)
+    with command.make_context(words[-1], [], default_map=given) as context:
+        return command.invoke(context)
 
 
 def _find(group: Any, words: list[str]) -> Any:
@@ -53,15 +53,38 @@ def _key(option: Any) -> str:
     return str(option.opts[0]).removeprefix("--").replace("-", "_")
 
 
-def _option(key: str, option: Any, value: Any) -> Iterator[str]:
-    if option.is_flag != isinstance(value, bool) or isinstance(value, Mapping):
-        wanted = "true or false" if option.is_flag else "a value"
-        raise RecipeError(f"key {key!r} wants {wanted}, found {value!r}")
-    if option.is_flag:
-        yield from option.opts[:1] if value else option.secondary_opts[:1]
-        return
-    for item in value if isinstance(value, list) else [value]:
-        yield from (option.opts[0], str(item))
+def _value(key: str, option: Any, value: Any) -> Any:
+    """The value as its option takes it: a text as on the command line, several where the option may be repeated."""
+    flag = getattr(option, "is_flag", False)
+    if flag != isinstance(value, bool) or isinstance(value, Mapping):
+        raise RecipeError(f"key {key!r} wants {'true or false' if flag else 'a value'}, found {value!r}")
+    if flag:
+        return value
+    if isinstance(value, list) != option.multiple and not option.multiple:
+        raise RecipeError(f"key {key!r} takes one value, found {value!r}")
+    texts = [str(item) for item in (value if isinstance(value, list) else [value])]
+    if not all(text.strip() for text in texts):
+        raise RecipeError(f"key {key!r} is empty: give it a value, or leave it out")
+    return texts if option.multiple else texts[0]
+
+
+def check_recipe_names(recipe: Path, data: Any) -> None:
+    """Refuse mistyped names of a plain recipe before anything heavy is imported. Raises RecipeError with the file."""
+    known: dict[str, Iterable[str]] = {
+        "method": METHODS,
+        "allocator": ALLOCATORS,
+        "dtype": DTYPES,
+        "save_dtype": SAVE_DTYPES,
+    }
+    for key, value in (data if isinstance(data, dict) else {}).items():
+        name = value.get("name") if isinstance(value, Mapping) else value
+        try:
+            if key in known and isinstance(name, str):
+                check_name(key, name, known[key])
+            if key == "pattern" and isinstance(name, str):
+                check_pattern(name)
+        except SecateurError as error:
+            raise RecipeError(f"recipe {recipe}: {error}") from error
 
 
 def plain_recipe(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bool]]:
@@ -76,6 +99,8 @@ def plain_recipe(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
         given = fields.get("calibration", {})
         fields["calibration"] = drawn | (dict(given) if isinstance(given, Mapping) else {"source": given})
     if isinstance(fields.get("ratios"), str):
+        from secateur.core.allocation import Allocation  # numpy takes a while: not for --help
+
         fields["ratios"] = dict(Allocation.load(Path(fields["ratios"])).ratios)
     flags = {key: settings[key] for key in _FLAGS if key in settings}
     for key, value in flags.items():

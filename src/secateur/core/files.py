@@ -1,4 +1,4 @@
-"""Files and folders: names checked before any work, written whole, JSON read with one clear refusal and sealed."""
+"""Files and folders: names checked before any work, written whole; JSON and YAML read with one clear refusal."""
 
 import errno
 import glob
@@ -9,14 +9,15 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
 from safetensors import SafetensorError
 
-from secateur.core.errors import InputError, StorageError
+from secateur.core.errors import InputError, RecipeError, StorageError
 
 __all__ = [
     "check_folder",
@@ -26,6 +27,7 @@ __all__ = [
     "parse_json",
     "read_document",
     "read_sealed",
+    "read_settings",
     "reserve",
     "room_beside",
     "storage_errors",
@@ -229,3 +231,28 @@ def read_sealed(path: Path) -> dict[str, Any]:
 def _digest(path: Path, data: dict[str, Any]) -> str:
     """SHA-256 of a file's name and of what it holds: another file in its place is noticed too."""
     return hashlib.sha256(f"{path.name} {json.dumps(data, sort_keys=True)}".encode()).hexdigest()
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML without aliases, which can make a short file endless, and without a key given twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases (*name) are not read{self.peek_event().start_mark}")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if not isinstance(key, Hashable) or keys.count(key) > 1:
+                raise yaml.YAMLError(f"key {key!r} is given twice or cannot be a key{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+def read_settings(path: Path) -> Any:
+    """The plain data of a YAML file. Raises RecipeError naming the file."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8-sig"), _Plain)  # a SafeLoader
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        why = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise RecipeError(f"recipe {path} cannot be read: {why}") from error

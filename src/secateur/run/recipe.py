@@ -1,18 +1,17 @@
 """YAML to frozen dataclasses and back; an unknown key names the nearest known one."""
 
 import inspect
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from secateur.allocate.problem import Allocator
 from secateur.calibrate.data import Calibration
 from secateur.core.allocation import Allocation
 from secateur.core.budget import Budget, parse_budget
 from secateur.core.errors import RecipeError
+from secateur.core.files import read_settings
 from secateur.core.pattern import NM, Columns, check_ratio, parse_pattern
 from secateur.core.protocols import Pattern, Score, Solver
 from secateur.evaluate.choices import DTYPES
@@ -31,7 +30,7 @@ from secateur.run.methods import (
 )
 from secateur.solve.shortgpt import ShortGPT
 
-__all__ = ["Recipe", "load_recipe", "parse_recipe", "read_settings"]
+__all__ = ["Recipe", "load_recipe", "parse_recipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,31 +173,6 @@ class Recipe:
 
     def _method(self) -> Method:
         return METHODS.find(str(self._name()))
-
-
-class _Plain(yaml.SafeLoader):
-    """YAML without aliases, which can make a short file endless, and without a key given twice."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"aliases (*name) are not read{self.peek_event().start_mark}")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if not isinstance(key, Hashable) or keys.count(key) > 1:
-                raise yaml.YAMLError(f"key {key!r} is given twice or cannot be a key{node.start_mark}")
-        return super().construct_mapping(node, deep)
-
-
-def read_settings(path: Path) -> Any:
-    """The plain data of a YAML file. Raises RecipeError naming the file."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8-sig"), _Plain)  # a SafeLoader
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        why = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise RecipeError(f"recipe {path} cannot be read: {why}") from error
 
 
 def load_recipe(path: Path, data: Any = None) -> Recipe:
