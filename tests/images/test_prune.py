@@ -1,13 +1,15 @@
 import json
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
 
 from convnet.networks import EXAMPLE, NETWORKS, made
 from images.test_pictures import picture
+from secateur.convnet.costs import costs
 from secateur.convnet.structure import describe_channels
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, RatioError
 from secateur.images.pictures import Pictures
 from secateur.images.prune import gradients, prune_channels_, prune_network, top1
 from secateur.images.recipe import NetworkRecipe
@@ -87,3 +89,26 @@ def test_accuracy_counts_and_refuses_classes_that_are_not_there():
         top1(model, Pictures(pixels, torch.tensor([0, 1, 2, 7])))
     with pytest.raises(InputError, match="needs classes"):
         top1(model, Pictures(pixels, None))
+
+
+def test_a_budget_in_ms_follows_from_times_at_a_few_sizes(tmp_path, monkeypatch):
+    """Times are those of a machine where half of the multiplications take half of the time."""
+    seen, source = [], Network(network(), "x", preprocessing=Preprocessing(size=8))
+
+    def timed(networks, rounds=15):
+        seen.append([costs(describe_channels(one.model, one.example)).macs for one in networks])
+        return [macs / seen[0][0] * 40 for macs in seen[0]]
+
+    monkeypatch.setattr("secateur.images.prune.time_in_turns", timed)
+    recipe = NetworkRecipe(method="l1", budget="30-ms", least=0.05)
+    result = prune_network(source, tmp_path / "out", recipe)
+    assert len(seen[0]) > 2 and len(result["ms_by_share"]) == len(seen[0])
+    assert 0.7 < float(result["timed_budget"].removesuffix("-macs")) <= 0.7501
+    assert result["macs"][1] <= 0.7501 * result["macs"][0] and result["recipe"]["budget"] == "30-ms"
+    with pytest.raises(RatioError, match="2-ms is out of reach: 2.00 ms of 40.00"):
+        prune_network(
+            Network(network(), "x", preprocessing=Preprocessing(size=8)),
+            tmp_path / "other",
+            replace(recipe, budget="2-ms"),
+        )
+    assert not (tmp_path / "other").exists()

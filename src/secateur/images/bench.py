@@ -14,7 +14,7 @@ from secateur.core.seed import generator
 from secateur.images.export import export_network, onnx_session
 from secateur.storage.network import Network
 
-__all__ = ["ENGINES", "bench_networks"]
+__all__ = ["ENGINES", "bench_networks", "time_in_turns"]
 
 ENGINES = ("torch", "onnxruntime", "openvino")
 _Step = Callable[[], object]
@@ -42,6 +42,11 @@ def bench_networks(
             one, two = _in_turns(pair, rounds)
             results[f"{engine} batch {batch}"] = {"dense_ms": one, "pruned_ms": two, "times_faster": one / two}
     return results
+
+
+def time_in_turns(networks: Sequence[Network], rounds: int = 15) -> list[float]:
+    """Median milliseconds of one picture through each network in torch; they take turns."""
+    return _in_turns([_step(network, "torch", 1) for network in networks], rounds)
 
 
 def _step(network: Network, engine: str, batch: int) -> _Step:

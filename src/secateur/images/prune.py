@@ -1,7 +1,9 @@
 """prune_network(name, out, recipe): open, describe, choose, repair, shrink, check and save a network."""
 
+import copy
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +14,9 @@ from torch.nn.functional import cross_entropy
 from secateur.convnet.costs import Costs, costs
 from secateur.convnet.structure import ChannelStructure, describe_channels
 from secateur.core.cut import Cut
-from secateur.core.errors import DisagreementError, InputError
+from secateur.core.errors import DisagreementError, InputError, RatioError
 from secateur.core.files import new_folder, write_document
+from secateur.images.bench import time_in_turns
 from secateur.images.pictures import Pictures, read_pictures
 from secateur.images.recipe import NetworkRecipe
 from secateur.images.repair import Repaired, repair_
@@ -27,6 +30,7 @@ __all__ = ["PrunedNetwork", "gradients", "prune_channels_", "prune_network", "sp
 
 _TOLERANCE = 1e-4  # of the largest output, between the masked and the shrunk network
 _BATCH = 32
+_SHARES = (0.75, 0.5, 0.3, 0.15)  # of the MACs, at which a budget in ms is timed
 _WIDTHS: Mapping[str, Callable[[Mapping[str, Tensor], float], Mapping[str, float]]] = {
     "uniform": uniform_widths,
     "global": global_widths,
@@ -96,6 +100,9 @@ def prune_network(
         drawn = None if images is None else read_pictures(images, usual, limit=recipe.samples, seed=recipe.seed)
         tested = None if test is None else read_pictures(test, usual)
         recipe.repaired(pictures=drawn is not None)
+        asked, times = recipe, dict[float, float]()
+        if recipe.limit.unit == "ms":
+            recipe, times = _timed(network, recipe)
         accuracy = None if tested is None else top1(network.model, tested)
         pruned = prune_channels_(network.model, network.example, recipe, drawn)
         save_network(network.without(pruned.removal), folder)
@@ -103,7 +110,7 @@ def prune_network(
         result: dict[str, Any] = {
             "out": str(out),
             "network": network.source,
-            "recipe": recipe.to_dict(),
+            "recipe": asked.to_dict(),
             "images": None if images is None else str(images),
             "macs": [pruned.before.macs, pruned.after.macs],
             "params": [pruned.before.params, pruned.after.params],
@@ -112,12 +119,48 @@ def prune_network(
             "not_refitted": pruned.skipped,
             "not_removable": pruned.kept,
         }
+        if times:
+            result |= {"timed_budget": recipe.budget, "ms_by_share": times}
         if tested is not None:
             result["top1"] = [accuracy, top1(network.model, tested)]
             result["tested"] = len(tested.pixels)
         result["seconds"] = time.perf_counter() - started
         write_document(folder / "result.json", result)
     return result
+
+
+def _timed(network: Network, recipe: NetworkRecipe) -> tuple[NetworkRecipe, dict[float, float]]:
+    """The recipe with the share of MACs that its budget in ms comes to here, and the milliseconds it follows from.
+
+    Copies at a few shares are cut by filter norms and timed in turns, one picture in torch; between them lines are
+    drawn. Raises RatioError where even the smallest copy takes longer.
+    """
+    copies, shares = [network], [1.0]
+    for share in _SHARES:
+        small = copy.deepcopy(network.model)
+        try:
+            done = prune_channels_(
+                small, network.example, replace(recipe, method="l1", budget=f"{share}-macs", repair="none")
+            )
+        except RatioError:  # smaller than the sites allow
+            break
+        shares.append(done.after.macs / done.before.macs)
+        copies.append(replace(network, model=small))
+    times = dict(zip(shares, time_in_turns(copies), strict=True))
+    dense = times[1.0]
+    limit = recipe.limit.limit * dense if recipe.limit.limit <= 1 else recipe.limit.limit
+    if min(times.values()) > limit:
+        raise RatioError(
+            f"budget {recipe.budget} is out of reach: {limit:.2f} ms of {dense:.2f}, and the smallest network tried, "
+            f"with {min(times):.2f} of the MACs, takes {min(times.values()):.2f}"
+        )
+    fits = [share for share, own in times.items() if own <= limit]
+    share = max(fits)
+    over = [other for other in times if other > share]
+    if over:  # on the line from the largest that fits to the next
+        above = min(over)
+        share += (above - share) * (limit - times[share]) / (times[above] - times[share])
+    return replace(recipe, budget=f"{share:.4f}-macs"), times
 
 
 def sparsify_network(

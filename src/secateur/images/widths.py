@@ -36,7 +36,7 @@ def choose_widths(
     Raises RatioError where even the smallest network costs more.
     """
     if budget.unit == "ms":
-        raise InputError("a budget in ms needs a measured network: see choose_measured")
+        raise InputError("a budget in ms is for prune_network, which times the network: give macs, params or bytes")
     sites = [site for site in structure.sites if site.name in scores]
 
     def cost(kept: Widths) -> int:
