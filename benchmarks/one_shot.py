@@ -1,12 +1,13 @@
 """Channels removed in one shot, without training: top-1 of every method at three budgets, on ImageNet networks.
 
 .venv/bin/python benchmarks/one_shot.py
-PYTHONPATH=.venv/pictures .venv/bin/python benchmarks/one_shot.py --network torchvision:mobilenet_v2 --weights FILE
+.venv/bin/python benchmarks/one_shot.py --network torchvision:mobilenet_v2 --weights FILE
 """
 
 import argparse
 import copy
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from secateur.images.recipe import NetworkRecipe
 from secateur.images.repair import Repair, repair_
 from secateur.storage.network import open_network
 
+sys.path.append(f"{sys.prefix}/pictures")  # torchvision, which transformers must not have found: see docs/networks.md
 DATA = Path(__file__).parents[2] / "shared" / "data"
 METHODS: dict[str, dict[str, Any]] = {
     "random": {"method": "random"},
