@@ -11,8 +11,8 @@ def test_nothing_is_left_when_a_format_cannot_be_written(saved, tmp_path):
 
 
 def test_unknown_formats_and_taken_names_are_refused(saved, tmp_path):
-    with pytest.raises(InputError, match="known are decilm, gguf, onnx, standalone"):
-        convert(str(saved("llama")), "pickle", tmp_path / "x")
+    with pytest.raises(InputError, match="known are decilm, gguf, onnx, packed, standalone"):
+        convert(str(saved("llama")), "torchscript", tmp_path / "x")
     (tmp_path / "x").write_text("mine")
     with pytest.raises(InputError, match="already exists"):
         convert(str(saved("llama")), "gguf", tmp_path / "x")

@@ -12,6 +12,7 @@ from secateur.export.decilm import write_decilm
 from secateur.export.formats import FORMATS
 from secateur.export.gguf import write_gguf
 from secateur.export.onnx import write_forward_onnx, write_onnx
+from secateur.export.packed import write_packed
 from secateur.export.standalone import write_standalone
 from secateur.registry import check_name
 from secateur.storage.folder import copy_companions
@@ -35,11 +36,12 @@ _FOLDERS: Mapping[str, Callable[[Source, Path], None]] = {
     "onnx": _onnx,
     "decilm": write_decilm,
     "standalone": write_standalone,
+    "packed": write_packed,
 }
 
 
 def convert(model: str | Source, to: str, out: Path, *, quantize: str = "f32") -> Path:
-    """Write `model` as gguf (a file), onnx, decilm or standalone (folders) under its name once it is whole.
+    """Write `model` as gguf (a file), onnx, decilm, standalone or packed (folders) under its name once it is whole.
 
     quantize: of a gguf. Raises InputError on another format, on a quantization it does not have or when `out` exists.
     """

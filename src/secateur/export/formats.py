@@ -9,6 +9,7 @@ FORMATS: Mapping[str, str] = {
     "onnx": "a folder for onnxruntime",
     "decilm": "a folder for vLLM",
     "standalone": "a folder that loads without secateur",
+    "packed": "a folder of 2:4 weights in 9/16 of their bytes, which secateur.load runs faster on a CPU",
 }
 QUANTIZATIONS: Mapping[str, str] = {
     "f32": "4 bytes a weight",

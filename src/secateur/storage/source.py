@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from secateur.adapt.block_count import check_block_count
 from secateur.adapt.structure import Structure, describe, kind_of, known_kinds
@@ -24,6 +25,7 @@ from secateur.core.cache import package_file
 from secateur.core.errors import ModelError
 from secateur.core.files import read_document
 from secateur.runtime.linear import use_runtime_
+from secateur.runtime.packed_file import PACKED, load_packed, use_packed_
 from secateur.storage.gguf import convert_gguf
 from secateur.storage.loading import HEADLESS, check_report, check_sizes, first_line, quiet
 from secateur.storage.network import open_network
@@ -201,13 +203,16 @@ def load(
     It gets the class its config names in `architectures`, task head included; a decoder whose config names none
     is a language model. dtype None keeps the checkpoint's own. A folder of a pruned network that reads pictures
     gives that network; factory is what made it, where that is code of yours. runtime: 2:4 packs the weights of
-    linear layers that are 2:4, which decodes faster on a CPU. Raises ModelError when it cannot be loaded.
+    linear layers that are 2:4, which decodes faster on a CPU; a folder of packed weights always runs so. Raises
+    ModelError when it cannot be loaded.
     """
     if not isinstance(model, Source) and (Path(model) / "network.json").is_file():
         network = open_network(model, factory=factory).model
         return network if dtype is None else network.to(dtype)
     source = resolve(model, trusted=trust_remote_code)
     config = read_config(source)
+    if (source.folder / PACKED).is_file():
+        return _load_packed(source, dtype)
     loaded = load_as_saved(source, dtype) if config.architectures else load_with_head(source, dtype)
     if runtime is not None:
         use_runtime_(loaded, runtime)
@@ -266,15 +271,28 @@ def load_model(source: Source, dtype: torch.dtype | None = None) -> PreTrainedMo
     return _loaded(AutoModelForCausalLM, source, dtype)
 
 
-def _loaded(auto: Any, source: Source, dtype: torch.dtype | None) -> PreTrainedModel:
+def _load_packed(source: Source, dtype: torch.dtype | None) -> PreTrainedModel:
+    """A language model of packed weights; they are unpacked while it is made."""
+    tensors, packed = load_packed(source.folder / PACKED)
+    tensors |= {f"{name}.weight": own.unpack() for name, own in packed.items()}
+    config = read_config(source)
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    wanted = dtype or (config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32)
+    model = _loaded(kind, source, wanted, {"config": config, "state_dict": tensors})
+    use_packed_(model, packed)
+    return model
+
+
+def _loaded(
+    auto: Any, source: Source, dtype: torch.dtype | None, given: dict[str, Any] | None = None
+) -> PreTrainedModel:
+    """given: a config and tensors that stand for those of the folder."""
+    usual: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": source.trusted}
+    place = source.folder if given is None else None
     try:
         with quiet():
             model, report = auto.from_pretrained(
-                source.folder,
-                dtype=dtype or "auto",
-                use_safetensors=True,
-                output_loading_info=True,
-                trust_remote_code=source.trusted,
+                place, dtype=dtype or "auto", output_loading_info=True, **(given or usual)
             )
     except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
         raise ModelError(f"{source} cannot be loaded by transformers: {_why(error, source)}") from error
