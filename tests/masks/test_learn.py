@@ -129,6 +129,25 @@ def test_what_cannot_be_done_leaves_nothing_behind(wrong, why, saved, text, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("what", ["blocks", "size", "pattern"])
+def test_a_prior_of_another_model_or_pattern_is_refused_with_its_layer(what, saved, text, tmp_path):
+    model = {"blocks": saved("llama", blocks=1), "size": saved("qwen2")}.get(what, saved("llama"))
+    recipe = Recipe(method="magnitude", pattern="2:4" if what != "pattern" else "unstructured", ratio=0.5)
+    prune(model, recipe, tmp_path / "prior")
+    if what == "size":
+        keep = Masks.load(tmp_path / "prior" / "masks.safetensors").keep
+        (tmp_path / "prior" / "masks.safetensors").unlink()
+        Masks({name: mask[:4] for name, mask in keep.items()}).save(tmp_path / "prior" / "masks.safetensors")
+    words = {
+        "blocks": "has no mask of model.layers.1",
+        "size": "has a mask of",
+        "pattern": "q_proj: .* do not keep 2 of 4",
+    }
+    with pytest.raises(secateur.SecateurError, match=words[what]):
+        learn_masks(saved("llama"), str(text), tmp_path / "out", replace(TASK, prior=str(tmp_path / "prior")))
+    assert [path.name for path in tmp_path.iterdir()] == ["prior"]
+
+
 @pytest.mark.parametrize("wrong", [{"scope": "layer"}, {"half": "maybe"}, {"held": 0}, {"refit": -1}])
 def test_tasks_outside_their_range_are_refused(wrong):
     with pytest.raises(secateur.SecateurError):

@@ -15,9 +15,11 @@ from secateur.calibrate.data import Calibration
 from secateur.calibrate.stream import StreamSettings
 from secateur.core.errors import InputError
 from secateur.core.files import storage_errors, write_document
+from secateur.core.mask import Masks
 from secateur.core.shapes import TokenIds
 from secateur.masks.blockwise import BlockTask, learn_blocks
-from secateur.masks.prior import Room, find_prior
+from secateur.masks.packed import MaskFile
+from secateur.masks.prior import Room, check_prior, find_prior
 from secateur.masks.whole import Look, learn_whole
 from secateur.masks.write import refitted, write_masked
 from secateur.registry import check_name
@@ -179,7 +181,12 @@ class _Run:
         candidates, saved = Candidates(self.task.settings.pattern), self.folder.load_start()
         if saved is None:
             keep = find_prior(self.task.prior, self.source, candidates.pattern, self.data, self._room())
-            found = {name: candidates.numbers(own).to(torch.uint8) for name, own in (keep or {}).items()}
+            found: dict[str, Tensor] = {}
+            if keep is not None:
+                layers = self.opened.structure.layers
+                check_prior(keep, layers, self.task.prior)
+                packed = MaskFile.of(Masks({layer.name: keep[layer.name] for layer in layers}), candidates.pattern, {})
+                found = dict(packed.numbers)
             self.folder.save_start(found)
         else:
             found = saved[0]

@@ -1,13 +1,14 @@
 """Masks that learning starts from: those of a one-shot method, or of a folder that was pruned before."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
+from secateur.adapt.layer import Layer
 from secateur.calibrate.data import Calibration
 from secateur.core.errors import InputError
 from secateur.core.files import room_beside
@@ -18,9 +19,9 @@ from secateur.run.prune import Progress, prune
 from secateur.run.recipe import Recipe
 from secateur.storage.source import Source
 
-__all__ = ["PRIOR_WINDOWS", "Room", "find_prior"]
+__all__ = ["Room", "check_prior", "find_prior"]
 
-PRIOR_WINDOWS = 16  # of 1,024 tokens, or as many as the model has positions: what a one-shot method is calibrated on
+_TOKENS = 16_384  # of the text, that a one-shot method is calibrated on
 
 
 class Room(NamedTuple):
@@ -51,7 +52,7 @@ def find_prior(
     recipe = Recipe(
         method=name,
         pattern=f"{pattern.n}:{pattern.m}",
-        calibration=replace(calibration, samples=PRIOR_WINDOWS, length=None),
+        calibration=replace(calibration, samples=-(-_TOKENS // (calibration.length or _TOKENS))),
     )
     room = room_beside(place.out)
     try:
@@ -59,6 +60,20 @@ def find_prior(
         return Masks.load(room / "masks.safetensors").keep
     finally:
         _clear(room)
+
+
+def check_prior(keep: Mapping[str, Tensor], layers: Sequence[Layer], name: str) -> None:
+    """Refuse masks of another model. Raises InputError on a layer without a mask, or with one of another size."""
+    for layer in layers:
+        shape = tuple(layer.weight.shape)
+        if layer.name not in keep:
+            raise InputError(
+                f"prior {name!r} has no mask of {layer.name}: name a folder that was pruned from this model"
+            )
+        if tuple(keep[layer.name].shape) != shape:
+            raise InputError(
+                f"prior {name!r} has a mask of {list(keep[layer.name].shape)} for {layer.name} of {list(shape)}"
+            )
 
 
 def _clear(room: Path) -> None:

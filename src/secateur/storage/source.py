@@ -276,7 +276,9 @@ def _load_packed(source: Source, dtype: torch.dtype | None) -> PreTrainedModel:
     tensors, packed = load_packed(source.folder / PACKED)
     tensors |= {f"{name}.weight": own.unpack() for name, own in packed.items()}
     config = read_config(source)
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if kind is None:
+        raise ModelError(f"{source} holds packed weights of a {config.model_type}, which is no language model")
     wanted = dtype or (config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32)
     model = _loaded(kind, source, wanted, {"config": config, "state_dict": tensors})
     use_packed_(model, packed)
