@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--model", default="bundled:smollm2")
     parser.add_argument("--train", type=Path, help="default is the validation split of WikiText-2")
     parser.add_argument("--steps", type=int, nargs="*", default=[100, 500])
+    parser.add_argument("--scopes", nargs="*", default=["block", "model"])
     parser.add_argument("--priors", nargs="*", default=["sparsegpt"])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/maskllm.json"))
     chosen = parser.parse_args()
@@ -89,7 +90,10 @@ def main() -> None:
     source = resolve(chosen.model)
     runs: list[dict[str, Any]] = [{"method": name} for name in ("dense", "magnitude", "wanda", "sparsegpt")]
     for prior in chosen.priors:
-        runs += [{"method": "maskllm", "scope": "block", "steps": 60, "prior": prior}]
+        if "block" in chosen.scopes:
+            runs += [{"method": "maskllm", "scope": "block", "steps": 60, "prior": prior}]
+        if "model" not in chosen.scopes:
+            continue
         runs += [{"method": "maskllm", "scope": "model", "steps": steps, "prior": prior} for steps in chosen.steps]
     results: list[dict[str, Any]] = json.loads(chosen.out.read_text()) if chosen.out.exists() else []
     for run in runs:

@@ -35,6 +35,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "taylor + refit, global": {"method": "taylor", "repair": "refit", "allocator": "global"},
     "refit": {"method": "refit"},
     "refit, global": {"method": "refit", "allocator": "global"},
+    "taylor, knapsack": {"method": "taylor", "allocator": "knapsack"},
+    "taylor + refit, knapsack": {"method": "taylor", "repair": "refit", "allocator": "knapsack"},
 }
 
 

@@ -8,7 +8,7 @@ from secateur.convnet.costs import costs
 from secateur.convnet.structure import describe_channels
 from secateur.core.budget import Budget
 from secateur.core.errors import RatioError
-from secateur.images.widths import choose_widths, global_widths, uniform_widths
+from secateur.images.widths import choose_widths, global_widths, knapsack_widths, uniform_widths
 
 
 def scores_of(structure, seed=0):
@@ -17,7 +17,7 @@ def scores_of(structure, seed=0):
 
 
 @pytest.mark.parametrize("multiple", [1, 2])
-@pytest.mark.parametrize("widths", [uniform_widths, global_widths])
+@pytest.mark.parametrize("widths", [uniform_widths, global_widths, knapsack_widths])
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_cut_never_costs_more_than_the_budget_and_nothing_more_would_fit(kind, widths, multiple):
     structure = describe_channels(made(kind), EXAMPLE)
@@ -25,7 +25,8 @@ def test_a_cut_never_costs_more_than_the_budget_and_nothing_more_would_fit(kind,
     for unit, share in itertools.product(("macs", "params", "bytes"), (0.9, 0.7, 0.6)):
         limit = Budget(share, unit)
         try:
-            cut = choose_widths(structure, scores, limit, widths, multiple=multiple, least=0.05)
+            chosen = widths(structure, unit) if widths is knapsack_widths else widths
+            cut = choose_widths(structure, scores, limit, chosen, multiple=multiple, least=0.05)
         except RatioError:
             smallest = {site.name: min(site.count, multiple) for site in structure.sites}
             assert getattr(costs(structure, smallest), unit) > share * getattr(costs(structure), unit)
@@ -61,3 +62,20 @@ def test_of_equal_scores_the_earlier_stay():
     flat = {site.name: torch.ones(site.count) for site in structure.sites}
     cut = choose_widths(structure, flat, Budget(0.5, "macs"), uniform_widths)
     assert all(units == tuple(range(len(units))) for units in cut.kept.values())
+
+
+def test_a_knapsack_loses_least_for_what_it_saves():
+    """With every channel's price known, no other choice of channels saves as much and has a lower score."""
+    structure = describe_channels(made("Residual"), EXAMPLE)
+    scores = scores_of(structure, 3)
+    dense = costs(structure).macs
+    prices = {site.name: dense - costs(structure, {site.name: site.count - 1}).macs for site in structure.sites}
+    kept = knapsack_widths(structure, "macs")(scores, 0.4)
+    every = sorted((float(value) / prices[name], name) for name, own in scores.items() for value in own)
+    saved, budget, gone = 0, 0.4 * sum(prices[name] for _, name in every), dict.fromkeys(scores, 0)
+    for _, name in every:
+        if saved + prices[name] > budget:
+            break
+        saved, gone[name] = saved + prices[name], gone[name] + 1
+    assert kept == {name: len(own) - gone[name] for name, own in scores.items()}
+    assert knapsack_widths(structure, "macs")(scores, 0.0) == {name: len(own) for name, own in scores.items()}

@@ -21,7 +21,7 @@ from secateur.images.pictures import Pictures, read_pictures
 from secateur.images.recipe import NetworkRecipe
 from secateur.images.repair import Repaired, repair_
 from secateur.images.sparse import sparsify_
-from secateur.images.widths import choose_widths, global_widths, uniform_widths
+from secateur.images.widths import choose_widths, global_widths, knapsack_widths, uniform_widths
 from secateur.run.recipe import Recipe
 from secateur.score.filters import ChannelScore
 from secateur.storage.network import Network, Removal, open_network, save_network
@@ -31,9 +31,11 @@ __all__ = ["PrunedNetwork", "gradients", "prune_channels_", "prune_network", "sp
 _TOLERANCE = 1e-4  # of the largest output, between the masked and the shrunk network
 _BATCH = 32
 _SHARES = (0.75, 0.5, 0.3, 0.15)  # of the MACs, at which a budget in ms is timed
-_WIDTHS: Mapping[str, Callable[[Mapping[str, Tensor], float], Mapping[str, float]]] = {
-    "uniform": uniform_widths,
-    "global": global_widths,
+_Widths = Callable[[Mapping[str, Tensor], float], Mapping[str, float]]
+_WIDTHS: Mapping[str, Callable[[ChannelStructure, str], _Widths]] = {
+    "uniform": lambda structure, unit: uniform_widths,
+    "global": lambda structure, unit: global_widths,
+    "knapsack": knapsack_widths,
 }
 
 
@@ -63,9 +65,8 @@ def prune_channels_(
     structure = describe_channels(model, example)
     before = costs(structure)
     scores = _scores(structure, recipe, pictures)
-    cut = choose_widths(
-        structure, scores, recipe.limit, _WIDTHS[recipe.allocator], multiple=recipe.multiple, least=recipe.least
-    )
+    widths = _WIDTHS[recipe.allocator](structure, recipe.limit.unit)
+    cut = choose_widths(structure, scores, recipe.limit, widths, multiple=recipe.multiple, least=recipe.least)
     repair = recipe.repaired(pictures=pictures is not None)
     done = Repaired(cut, {})
     if repair is not None and pictures is not None:

@@ -13,7 +13,7 @@ from secateur.core.budget import Budget
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError, RatioError
 
-__all__ = ["Widths", "choose_widths", "global_widths", "uniform_widths"]
+__all__ = ["Widths", "choose_widths", "global_widths", "knapsack_widths", "uniform_widths"]
 
 Widths = Mapping[str, int]
 _STEPS = 60  # halvings of the share that is removed
@@ -79,6 +79,35 @@ def global_widths(scores: Mapping[str, Tensor], share: float) -> Mapping[str, fl
     gone = min(int(share * len(every)), len(every) - 1)
     threshold = every[gone]
     return {name: float((own >= threshold).sum()) for name, own in scaled.items()}
+
+
+def knapsack_widths(
+    structure: ChannelStructure, unit: str
+) -> Callable[[Mapping[str, Tensor], float], Mapping[str, float]]:
+    """Channels whose score is least for what they cost are removed first: most is saved for the loss that is taken.
+
+    Formula: s_c / (F - F without c), in order [Dantzig 1957, of scores that are losses]
+
+    A channel's cost is that in the dense network, where others have not been removed yet. Scores of all sites are
+    taken as they are, so they should be losses, as taylor's are.
+    """
+    dense = getattr(costs(structure), unit)
+    prices = {
+        site.name: float(dense - getattr(costs(structure, {site.name: site.count - 1}), unit))
+        for site in structure.sites
+    }
+
+    def widths(scores: Mapping[str, Tensor], share: float) -> Mapping[str, float]:
+        worth = torch.cat([own.double() / max(prices[name], 1e-12) for name, own in scores.items()])
+        saved = torch.cat([torch.full((len(own),), prices[name]).double() for name, own in scores.items()])
+        order = worth.argsort(stable=True)
+        gone = saved[order].cumsum(0) <= share * saved.sum()  # a share of what all channels cost
+        removed = torch.zeros(len(worth), dtype=torch.bool)
+        removed[order[gone]] = True
+        parts = removed.split([len(own) for own in scores.values()])
+        return {name: float((~part).sum()) for name, part in zip(scores, parts, strict=True)}
+
+    return widths
 
 
 def _floor(site: Site, multiple: int, least: float) -> int:

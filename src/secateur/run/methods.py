@@ -121,6 +121,7 @@ CHANNEL_METHODS: "Table[Callable[..., ChannelScore]]" = Table(
 CHANNEL_ALLOCATORS: Mapping[str, str] = {
     "uniform": "the same share at every site",
     "global": "the lowest scores of all sites",
+    "knapsack": "the lowest scores for what a channel costs; for scores that are losses, as taylor's",
 }
 CHANNEL_SITES: Mapping[str, str] = {
     "all": "every site",
