@@ -75,6 +75,16 @@ def refit(source: Source, room: Path, train: Path, texts: dict[str, str]) -> dic
     return {"refit": {"perplexity": perplexity(source, texts, weights), "minutes": minutes}}
 
 
+def planned(chosen: argparse.Namespace) -> list[dict[str, Any]]:
+    """The runs that the command line asks for."""
+    runs: list[dict[str, Any]] = [{"method": name} for name in ("dense", "magnitude", "wanda", "sparsegpt")]
+    for prior in chosen.priors:
+        for scope in chosen.scopes:
+            steps = [60] if scope == "block" else chosen.steps
+            runs += [{"method": "maskllm", "scope": scope, "steps": count, "prior": prior} for count in steps]
+    return runs
+
+
 def main() -> None:
     """Every run, and what it is measured by."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -88,13 +98,7 @@ def main() -> None:
     train = chosen.train or DATA / "wikitext2-valid.txt"
     texts = {"wikitext2": (DATA / "wikitext2-test.txt").read_text(), "wikipedia": bundled_text("evaluation")}
     source = resolve(chosen.model)
-    runs: list[dict[str, Any]] = [{"method": name} for name in ("dense", "magnitude", "wanda", "sparsegpt")]
-    for prior in chosen.priors:
-        if "block" in chosen.scopes:
-            runs += [{"method": "maskllm", "scope": "block", "steps": 60, "prior": prior}]
-        if "model" not in chosen.scopes:
-            continue
-        runs += [{"method": "maskllm", "scope": "model", "steps": steps, "prior": prior} for steps in chosen.steps]
+    runs = planned(chosen)
     results: list[dict[str, Any]] = json.loads(chosen.out.read_text()) if chosen.out.exists() else []
     for run in runs:
         if any(all(done.get(key) == value for key, value in run.items()) for done in results):
