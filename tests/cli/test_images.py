@@ -115,6 +115,8 @@ def test_a_network_learns_widths_and_is_finetuned(run, pictures, tmp_path):
         (("train", FACTORY, *drawn, "--method", "wheel", "--out", "x"), "method 'wheel' is unknown"),
         (("train", "bundled:smollm2", *drawn, "--out", "x"), "--images is for networks that read pictures"),
         (("train", FACTORY, *drawn, "--out", out), "already exists"),
+        (("train", FACTORY, *drawn, "--steps", 5, "--out", "x"), "--steps is for language models"),
+        (("train", FACTORY, *drawn, "--method", "maskllm", "--out", "x"), "masks of a language model"),
     ):
         code, _, said = run(*line)
         assert code == 2 and words in said

@@ -48,6 +48,8 @@ def test_masks_are_learned_packed_compared_and_applied(run, saved, text, tmp_pat
         (("--text", "bundled", "--scope", "layer"), "scope 'layer' is unknown"),
         (("--text", "bundled", "--device", "cuda:77"), "device 'cuda:77' is not there"),
         (("--images", "x"), "--images is for networks"),
+        (("--text", "bundled", "--epochs", 3), "--epochs is for networks that read pictures"),
+        (("--text", "bundled", "--round-to", 4), "--round-to is for networks that read pictures"),
     ],
 )
 def test_what_does_not_fit_is_refused(run, options, words, saved, tmp_path):

@@ -80,7 +80,8 @@ def refuse(model: str, given: dict[str, Any], why: str) -> None:
     """Refuse options that this kind of model does not take."""
     for option, value in given.items():
         if value not in (None, False, [], ()):
-            raise InputError(f"--{option} {why}: {model} takes no --{option}")
+            shown = option.replace("_", "-")
+            raise InputError(f"--{shown} {why}: {model} takes no --{shown}")
 
 
 def open_by(model: str, weights: str, factory: str | None, classes: int | None = None) -> Any:
@@ -150,8 +151,11 @@ def train_network(model: Any, out: str, settings: Mapping[str, Any], data: Mappi
     if data["images"] is None:
         raise InputError("training a network needs pictures with classes: give --images DIR or .zip")
     own = {key: value for key, value in settings.items() if value is not None}
-    target, divisor, distill = own.pop("target"), own.pop("round_to"), own.pop("distill")
-    widths = SoftToHardSettings(target=_share(target), divisor=divisor, distill=distill)
+    named = {"target": "target", "round_to": "divisor", "distill": "distill"}  # as the settings call them
+    known = {name: own.pop(key) for key, name in named.items() if key in own}
+    if "target" in known:
+        known["target"] = _share(known["target"])
+    widths = SoftToHardSettings(**known)
     training = NetworkTraining(**own, widths=widths)
     with resumable(RESUME), progress("training steps") as bar:
         result = run_train(model, out, training, **data, teacher=how.teacher, resume=how.resume, progress=bar)

@@ -56,10 +56,22 @@ _Pictures = Annotated[
 ]
 _Tested = Annotated[str | None, typer.Option(help="Other pictures, to measure top-1.", rich_help_panel=DATA)]
 _Out = Annotated[str, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)]
-_Target = Annotated[str, typer.Option(help="What s2h leaves of the network, such as 0.3-macs.", rich_help_panel=AMOUNT)]
-_Multiple = Annotated[int, typer.Option(min=1, help="Widths are multiples of this number.", rich_help_panel=AMOUNT)]
-_Distill = Annotated[str, typer.Option(help="Of s2h: both, weights or none.", rich_help_panel=_TRAINING)]
-_Epochs = Annotated[int, typer.Option(min=1, help="Rounds through the pictures.", rich_help_panel=_TRAINING)]
+_Target = Annotated[
+    str | None,
+    typer.Option(help="What s2h leaves of the network, such as 0.3-macs; default is 0.5-macs.", rich_help_panel=AMOUNT),
+]
+_Multiple = Annotated[
+    int | None,
+    typer.Option(min=1, help="Widths are multiples of this number; default is 4.", rich_help_panel=AMOUNT),
+]
+_Distill = Annotated[
+    str | None,
+    typer.Option(help="Of s2h: both (the default), weights or none.", rich_help_panel=_TRAINING),
+]
+_Epochs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Rounds through the pictures; default is 20.", rich_help_panel=_TRAINING),
+]
 _Batch = Annotated[
     int | None,
     typer.Option(min=1, help="Pictures in a step (64), or windows of text (2).", rich_help_panel=_TRAINING),
@@ -75,47 +87,64 @@ _Classes = Annotated[
     int | None, typer.Option(min=2, help="Classes of a network that is made anew.", rich_help_panel=MACHINE)
 ]
 _Text = Annotated[str | None, text_option(DATA)]
-_NM = Annotated[str, typer.Option(help="n:m, how many of m weights stay.", rich_help_panel=AMOUNT)]
+_NM = Annotated[
+    str | None,
+    typer.Option(help="n:m, how many of m weights stay; default is 2:4.", rich_help_panel=AMOUNT),
+]
 _Prior = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="Masks to start from: magnitude, wanda, sparsegpt, a folder that prune wrote, or none.",
+        help="Masks to start from: magnitude, wanda, sparsegpt (the default), a folder that prune wrote, or none.",
         rich_help_panel=_OWN,
     ),
 ]
-_Steps = Annotated[int, typer.Option(min=1, help="Steps, of every block where --scope is block.", rich_help_panel=_OWN)]
-_Tokens = Annotated[int, typer.Option(min=2, help="Tokens in a window.", rich_help_panel=_OWN)]
-_Scope = Annotated[
-    str,
-    typer.Option(help="model: all masks at once; block: one block at a time, in little memory.", rich_help_panel=_OWN),
+_Steps = Annotated[
+    int | None,
+    typer.Option(min=1, help="Steps, of every block where --scope is block; default is 500.", rich_help_panel=_OWN),
 ]
-_Refit = Annotated[
-    int,
+_Tokens = Annotated[
+    int | None,
+    typer.Option(min=2, help="Tokens in a window; default is 256.", rich_help_panel=_OWN),
+]
+_Scope = Annotated[
+    str | None,
     typer.Option(
-        min=0, help="Steps that fit the weights to the learned masks; 0 leaves them as they are.", rich_help_panel=_OWN
+        help="model (the default): all masks at once; block: one block at a time, in little memory.",
+        rich_help_panel=_OWN,
     ),
 ]
-_Device = Annotated[str, typer.Option(help="Of masks: cpu, cuda, cuda:1, mps, or auto.", rich_help_panel=MACHINE)]
+_Refit = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Steps that fit the weights to the learned masks; the default, 0, leaves them as they are.",
+        rich_help_panel=_OWN,
+    ),
+]
+_Device = Annotated[
+    str | None,
+    typer.Option(help="Of masks: cpu, cuda, cuda:1, mps, or auto (the default).", rich_help_panel=MACHINE),
+]
 
 
 def train(
     model: _Trained,
     *,
     method: _Method = None,
-    target: _Target = "0.5-macs",
-    round_to: _Multiple = 4,
-    pattern: _NM = "2:4",
+    target: _Target = None,
+    round_to: _Multiple = None,
+    pattern: _NM = None,
     images: _Pictures = None,
     test: _Tested = None,
     text: _Text = None,
     text_column: Column = None,
-    prior: _Prior = "sparsegpt",
-    steps: _Steps = 500,
-    length: _Tokens = 256,
-    scope: _Scope = "model",
-    refit: _Refit = 0,
-    distill: _Distill = "both",
-    epochs: _Epochs = 20,
+    prior: _Prior = None,
+    steps: _Steps = None,
+    length: _Tokens = None,
+    scope: _Scope = None,
+    refit: _Refit = None,
+    distill: _Distill = None,
+    epochs: _Epochs = None,
     batch: _Batch = None,
     rate: _Rate = None,
     teacher: _Teacher = None,
@@ -126,7 +155,7 @@ def train(
     weights: Weights = "auto",
     factory: Factory = None,
     classes: _Classes = None,
-    device: _Device = "auto",
+    device: _Device = None,
     trust_remote_code: Trust = False,
 ) -> None:
     """Learn what to prune: n:m masks of a language model (maskllm), or widths of a network (s2h).
@@ -134,26 +163,28 @@ def train(
     finetune recovers a network that was pruned.
     """
     check_output(Path(out), may_be_empty=True)
-    if method is not None:
-        check_name("method", method, _METHODS)
     settings: dict[str, Any] = {"batch": batch, "rate": rate, "seed": seed}
+    masks = {"pattern": pattern, "steps": steps, "length": length}
+    task = {"prior": prior, "scope": scope, "refit": refit, "device": device, "text_column": text_column}
+    widths = {"epochs": epochs, "target": target, "round_to": round_to, "distill": distill}
     if is_network(model):
         _refuse_method(model, method, "maskllm")
-        refuse(model, {"text": text, "text-column": text_column}, "is for language models")
-        settings |= {"method": method or "s2h", "epochs": epochs, "target": target, "round_to": round_to}
+        refuse(model, {"text": text, "trust-remote-code": trust_remote_code} | masks | task, "is for language models")
         network = open_by(model, weights, factory, classes)
         guide = None if teacher is None else open_by(teacher, "auto", factory, classes)
-        data = {"images": images, "test": test}
-        train_network(network, out, settings | {"distill": distill}, data, Run(guide, resume, as_json))
+        settings |= {"method": method or "s2h"} | widths
+        train_network(network, out, settings, {"images": images, "test": test}, Run(guide, resume, as_json))
         return
     _refuse_method(model, method, "s2h", "finetune")
-    refuse(model, {"images": images, "test": test, "teacher": teacher}, "is for networks that read pictures")
-    settings |= {"pattern": pattern, "steps": steps, "length": length}
-    task = {"prior": prior, "scope": scope, "refit": refit, "device": device, "text_column": text_column}
-    _learn_masks((model, text, out), settings, task, (resume, trust_remote_code, as_json))
+    own = {"images": images, "test": test, "teacher": teacher, "factory": factory, "classes": classes}
+    refuse(model, own | widths, "is for networks that read pictures")
+    _learn_masks((model, text, out), settings | masks, task, (resume, trust_remote_code, as_json))
 
 
 def _refuse_method(model: str, method: str | None, *others: str) -> None:
+    """Refuse an unknown method, and one that is for the other kind of model."""
+    if method is not None:
+        check_name("method", method, _METHODS)
     if method in others:
         raise InputError(f"method {method!r} learns {_METHODS[str(method)]}, and {model} is none")
 
@@ -171,10 +202,12 @@ def _learn_masks(
     from secateur.train.maskllm import MaskSettings
 
     settings = {key: value for key, value in given.items() if value is not None}
-    settings["pattern"] = shape = parse_pattern(given["pattern"])
+    pattern = settings.get("pattern", "2:4")
+    settings["pattern"] = shape = parse_pattern(pattern)
     if not isinstance(shape, NM):
-        raise InputError(f"pattern {given['pattern']!r} is not n:m, such as 2:4: maskllm learns no other")
-    chosen = MaskTask(settings=MaskSettings(**settings), **task)
+        raise InputError(f"pattern {pattern!r} is not n:m, such as 2:4: maskllm learns no other")
+    known = {key: value for key, value in task.items() if value is not None}
+    chosen = MaskTask(settings=MaskSettings(**settings), **known)
     with resumable(RESUME), progress("prior blocks") as bar:
         source = resolve(model, trusted=trust)
         result = learn_masks(source, text, out, chosen, resume=resume, progress=bar)
