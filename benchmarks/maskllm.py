@@ -1,9 +1,9 @@
 """2:4 masks that are learned (MaskLLM) against one-shot masks, on SmolLM2-135M: perplexity, tokens, minutes.
 
-    .venv/bin/python benchmarks/maskllm.py --train train.txt --steps 100 500
+    .venv/bin/python benchmarks/maskllm.py --train train.txt --test news=news.txt --steps 100 500
 
-Training text and test text never overlap. `--other` is a text of another domain, to see what masks cost outside of
-theirs. Results are written after every run; runs that the file holds are not repeated.
+Training text and test text never overlap. `--test` adds a text to measure, such as one of another domain, to see what
+masks cost outside of theirs. Results are written after every run; runs that the file holds are not repeated.
 """
 
 import argparse
@@ -77,26 +77,29 @@ def refit(source: Source, room: Path, train: Path, texts: dict[str, str]) -> dic
 
 def planned(chosen: argparse.Namespace) -> list[dict[str, Any]]:
     """The runs that the command line asks for."""
-    runs: list[dict[str, Any]] = [{"method": name} for name in ("dense", "magnitude", "wanda", "sparsegpt")]
+    runs: list[dict[str, Any]] = [{"method": name} for name in chosen.methods]
     for prior in chosen.priors:
         for scope in chosen.scopes:
             steps = [60] if scope == "block" else chosen.steps
             runs += [{"method": "maskllm", "scope": scope, "steps": count, "prior": prior} for count in steps]
-    return runs
+    return [run if run["method"] in ("dense", "magnitude") else run | {"train": chosen.train.name} for run in runs]
 
 
 def main() -> None:
     """Every run, and what it is measured by."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="bundled:smollm2")
-    parser.add_argument("--train", type=Path, help="default is the validation split of WikiText-2")
+    parser.add_argument("--train", type=Path, default=DATA / "wikitext2-valid.txt")
+    parser.add_argument("--test", nargs="*", default=[], metavar="NAME=FILE", help="more texts to measure")
+    parser.add_argument("--methods", nargs="*", default=["dense", "magnitude", "wanda", "sparsegpt"])
     parser.add_argument("--steps", type=int, nargs="*", default=[100, 500])
     parser.add_argument("--scopes", nargs="*", default=["block", "model"])
     parser.add_argument("--priors", nargs="*", default=["sparsegpt"])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/maskllm.json"))
     chosen = parser.parse_args()
-    train = chosen.train or DATA / "wikitext2-valid.txt"
+    train: Path = chosen.train
     texts = {"wikitext2": (DATA / "wikitext2-test.txt").read_text(), "wikipedia": bundled_text("evaluation")}
+    texts |= {name: Path(file).read_text() for name, file in (pair.split("=", 1) for pair in chosen.test)}
     source = resolve(chosen.model)
     runs = planned(chosen)
     results: list[dict[str, Any]] = json.loads(chosen.out.read_text()) if chosen.out.exists() else []
