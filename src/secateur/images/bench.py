@@ -12,11 +12,12 @@ import torch
 from secateur.core.errors import InputError
 from secateur.core.seed import generator
 from secateur.images.export import export_network, onnx_session
+from secateur.runtime.blocked import BlockedNetwork, make_program
 from secateur.storage.network import Network
 
 __all__ = ["ENGINES", "bench_networks", "time_in_turns"]
 
-ENGINES = ("torch", "onnxruntime", "openvino")
+ENGINES = ("torch", "onnxruntime", "openvino", "blocked")
 _Step = Callable[[], object]
 
 
@@ -51,8 +52,9 @@ def time_in_turns(networks: Sequence[Network], rounds: int = 15) -> list[float]:
 
 def _step(network: Network, engine: str, batch: int) -> _Step:
     pixels = torch.rand(batch, *network.example.shape[1:], generator=generator(0, "bench", batch))
-    if engine == "torch":
-        return torch.inference_mode()(lambda: network.model(pixels))
+    if engine in ("torch", "blocked"):
+        model = network.model if engine == "torch" else BlockedNetwork(make_program(network.model, network.example))
+        return torch.inference_mode()(lambda: model(pixels))
     with tempfile.TemporaryDirectory() as room:
         path = export_network(network, Path(room) / "model.onnx")
         if engine == "onnxruntime":

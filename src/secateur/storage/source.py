@@ -22,8 +22,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from secateur.adapt.block_count import check_block_count
 from secateur.adapt.structure import Structure, describe, kind_of, known_kinds
 from secateur.core.cache import package_file
-from secateur.core.errors import ModelError
+from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document
+from secateur.runtime.blocked import blocked
 from secateur.runtime.linear import use_runtime_
 from secateur.runtime.packed_file import PACKED, load_packed, use_packed_
 from secateur.storage.gguf import convert_gguf
@@ -203,12 +204,12 @@ def load(
     It gets the class its config names in `architectures`, task head included; a decoder whose config names none
     is a language model. dtype None keeps the checkpoint's own. A folder of a pruned network that reads pictures
     gives that network; factory is what made it, where that is code of yours. runtime: 2:4 packs the weights of
-    linear layers that are 2:4, which decodes faster on a CPU; a folder of packed weights always runs so. Raises
+    linear layers that are 2:4, which decodes faster on a CPU; a folder of packed weights always runs so. runtime:
+    blocked runs a network that reads pictures in compiled code, where taps that are zero cost nothing. Raises
     ModelError when it cannot be loaded.
     """
     if not isinstance(model, Source) and (Path(model) / "network.json").is_file():
-        network = open_network(model, factory=factory).model
-        return network if dtype is None else network.to(dtype)
+        return _load_network(model, dtype, factory, runtime)
     source = resolve(model, trusted=trust_remote_code)
     config = read_config(source)
     if (source.folder / PACKED).is_file():
@@ -217,6 +218,17 @@ def load(
     if runtime is not None:
         use_runtime_(loaded, runtime)
     return loaded
+
+
+def _load_network(
+    folder: str | Path, dtype: torch.dtype | None, factory: str | Callable[..., nn.Module] | None, runtime: str | None
+) -> nn.Module:
+    network = open_network(folder, factory=factory)
+    if runtime is None:
+        return network.model if dtype is None else network.model.to(dtype)
+    if runtime != "blocked" or dtype not in (None, torch.float32):
+        raise InputError(f"runtime {runtime!r} is not for networks that read pictures: take blocked, in float32")
+    return blocked(network.model, network.example)
 
 
 def open_whole(source: Source, dtype: torch.dtype | None = None, *, as_saved: bool = False) -> Structure:
