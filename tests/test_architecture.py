@@ -33,6 +33,7 @@ LAYERS = {
     "search": 8,
     "heads": 8,
     "images": 8,
+    "deprune": 8.5,
     "masks": 8,
     "cli": 9,
     "testing": 10,

@@ -186,3 +186,12 @@ def test_a_network_that_would_compute_something_else_is_refused(monkeypatch):
     monkeypatch.setattr(module, "make_program", lambda *_: program._replace(data=program.data * 1.01))
     with pytest.raises(DisagreementError, match="differs from torch's"):
         blocked(model, torch.rand(1, 3, 8, 8))
+
+
+def test_a_profile_has_a_time_for_every_layer():
+    model = drawn(Inverted())
+    made = BlockedNetwork(make_program(model, torch.rand(1, 3, 16, 16)))
+    for batch in (1, 4):
+        times = made.profile(torch.rand(batch, 3, 16, 16), rounds=3)
+        assert {"stem", "expand.0", "depthwise", "project", "gate.1", "head.2", "last", ""} <= set(times)
+        assert all(time >= 0 for time in times.values()) and sum(times.values()) > 0

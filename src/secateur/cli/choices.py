@@ -14,6 +14,7 @@ from secateur.run.methods import (
     CHANNEL_ALLOCATORS,
     CHANNEL_METHODS,
     METHODS,
+    NETWORK_METHODS,
     PATTERNS,
     SAVE_DTYPES,
     check_pattern,
@@ -84,7 +85,7 @@ Method = Annotated[
     str | None,
     one_of(
         "method",
-        lambda: {**CHANNEL_METHODS.lines(), **METHODS.lines()},
+        lambda: {**CHANNEL_METHODS.lines(), **NETWORK_METHODS, **METHODS.lines()},
         "Pruning method; `secateur methods` lists them. Default is sparsegpt, or refit for networks.",
         WHAT,
     ),
@@ -121,11 +122,12 @@ SaveDType = Annotated[
     ),
 ]
 Engines = Annotated[
-    str,
+    str | None,
     one_of(
         "engine",
         lambda: ENGINES,
-        "torch, torch-bfloat16, onnxruntime or llama.cpp; several with commas between.",
+        "torch (the default), torch-bfloat16, onnxruntime, llama.cpp; of networks blocked and openvino too; "
+        "several with commas between.",
         MACHINE,
         _check_engines,
     ),

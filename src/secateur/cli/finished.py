@@ -29,6 +29,7 @@ from secateur.cli.console import (
 from secateur.cli.images import (
     Factory,
     Weights,
+    bench_layers,
     bench_network,
     evaluate_network,
     export_network,
@@ -211,20 +212,30 @@ def export(
 
 def bench(
     dense: Annotated[str, typer.Argument(help="The model that was pruned.")],
-    pruned: Annotated[str, typer.Argument(help="The smaller model.")],
-    engine: Engines = "torch",
+    pruned: Annotated[str | None, typer.Argument(help="The smaller model; none with --layers.")] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Time each layer of a network at several widths.", rich_help_panel=DATA)
+    ] = False,
+    engine: Engines = None,
     batch: Annotated[str, typer.Option(help="Batch sizes, commas between.", rich_help_panel=DATA)] = "1",
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.", rich_help_panel=DATA)] = 512,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded after it.", rich_help_panel=DATA)] = 128,
     rounds: Annotated[
         int, typer.Option(min=1, help="Turns each model takes; medians are reported.", rich_help_panel=DATA)
     ] = 3,
+    out: Annotated[Path | None, typer.Option(help="With --layers: file to write.", rich_help_panel=DATA)] = None,
     factory: Factory = None,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Time both models side by side."""
-    sizes = whole_numbers("batch", batch, "1,8")
+    if layers:
+        refuse(dense, {"pruned": pruned}, "has no place beside --layers")
+        bench_layers(dense, out, engine=engine or "blocked", factory=factory, as_json=as_json)
+        return
+    if pruned is None or out is not None:
+        raise InputError("bench takes two models, or one network with --layers and perhaps --out")
+    sizes, engine = whole_numbers("batch", batch, "1,8"), engine or "torch"
     if is_network(dense):
         bench_network(
             dense,
@@ -236,8 +247,9 @@ def bench(
             as_json=as_json,
         )
         return
-    if "openvino" in engine.split(","):
-        raise InputError(f"openvino times networks that read pictures, and {dense} is none")
+    for name in ("openvino", "blocked"):
+        if name in engine.split(","):
+            raise InputError(f"{name} times networks that read pictures, and {dense} is none")
     check_names(dense)
     check_names(pruned)
     from secateur.evaluate.bench import Workload

@@ -27,16 +27,22 @@ __all__ = [
     "Exempt",
     "Factory",
     "Images",
+    "LayerTable",
+    "Pointwise",
     "Repair",
     "Run",
     "Sites",
+    "Taps",
     "Test",
     "Weights",
+    "bench_layers",
     "bench_network",
+    "deprune_network",
     "evaluate_network",
     "export_network",
     "open_by",
     "prune_network",
+    "prune_pictures",
     "refuse",
     "sparsify_network",
     "train_network",
@@ -57,6 +63,18 @@ Sites = Annotated[
 ]
 Exempt = Annotated[
     list[str] | None, typer.Option(help="Site that stays as it is; may be repeated.", rich_help_panel=WHAT)
+]
+Taps = Annotated[
+    str | None,
+    typer.Option(help="Of deprune: run (the default), balanced, channel or none.", rich_help_panel=WHAT),
+]
+Pointwise = Annotated[
+    str | None,
+    typer.Option(help="Of deprune: expanded channels (the default), projected, or none.", rich_help_panel=WHAT),
+]
+LayerTable = Annotated[
+    Path | None,
+    typer.Option(help="Of deprune: times that bench --layers wrote; measured if not given.", rich_help_panel=WHAT),
 ]
 Weights = Annotated[
     str,
@@ -79,7 +97,7 @@ class Run(NamedTuple):
 def refuse(model: str, given: dict[str, Any], why: str) -> None:
     """Refuse options that this kind of model does not take."""
     for option, value in given.items():
-        if value not in (None, False, [], ()):
+        if value not in (None, False, [], ()) or (option == "norms" and value is not None):
             shown = option.replace("_", "-")
             raise InputError(f"--{shown} {why}: {model} takes no --{shown}")
 
@@ -119,6 +137,63 @@ def prune_network(
     if kept := result["not_refitted"]:
         say(f"{len(kept)} layers were not refitted, such as {next(iter(kept))}: {next(iter(kept.values()))}")
     say(f"next: secateur verify {shlex.join([network.source, out])}")
+
+
+def prune_pictures(network: Any, model: str, out: str, given: dict[str, Any], *, as_json: bool) -> None:
+    """Prune a network by the method that its options name: zeros by a pattern, deprune, or channels."""
+    data = dict[str, Any](images=given["images"], test=given["test"], as_json=as_json)
+    deprune = {key: given[key] for key in ("taps", "pointwise", "table")}
+    drawn = {"samples": given["samples"], "seed": given["seed"]}
+    if given["method"] == "deprune":
+        usual = {"pattern": None, "exempt": None, "allocator": "uniform", "sites": "all"}
+        refuse(model, {key: given[key] for key in usual if given[key] != usual[key]}, "is not of deprune")
+        if given["repair"] == "none":
+            raise InputError("deprune repairs by refit or by norms alone: take --repair refit or norms")
+        repair = None if given["repair"] == "auto" else given["repair"] == "refit"
+        chosen = drawn | {key: given[key] for key in ("budget", "ratio", "taps", "pointwise")}
+        chosen |= {"multiple": given["round_to"], "refit": repair}
+        deprune_network(network, out, chosen, table=given["table"], **data)
+        return
+    refuse(model, deprune, "is of method deprune")
+    if given["pattern"] is not None:
+        zeros = {"method": given["method"] or "sparsegpt", "pattern": given["pattern"], "ratio": given["ratio"]}
+        calibration = {"samples": drawn["samples"] or 128, "seed": drawn["seed"]}
+        sparsify_network(network, out, zeros | {"calibration": calibration}, **data)
+        return
+    refuse(model, {"ratio": given["ratio"]}, "goes with --pattern (zeros); channels go by --budget")
+    chosen = drawn | {key: given[key] for key in ("method", "budget", "allocator", "repair", "sites")}
+    chosen |= {"multiple": given["round_to"], "exempt": tuple(given["exempt"] or ())}
+    prune_network(network, out, chosen, **data)
+
+
+def deprune_network(
+    network: Any,
+    out: str,
+    settings: dict[str, Any],
+    *,
+    table: Path | None,
+    images: str | None,
+    test: str | None,
+    as_json: bool,
+) -> None:
+    """Prune taps and channels of depthwise-separable convolutions and print what became of them."""
+    from secateur.deprune.prune import prune_depthwise
+    from secateur.deprune.recipe import DepruneRecipe
+
+    recipe = DepruneRecipe(**{key: value for key, value in settings.items() if value is not None})
+    result = prune_depthwise(network, out, recipe, images=images, test=test, table=table)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    say("{}: {:,.1f}M MACs before, {:,.1f}M after".format(out, *(value / 1e6 for value in result["macs"])))
+    if result["ms"] is not None:
+        say(f"one picture, {recipe.engine}: " + "{:.2f} ms before, {:.2f} ms after".format(*result["ms"]))
+    if result["taps"]:
+        kept, every = (sum(pair[place] for pair in result["taps"].values()) for place in (0, 1))
+        say(f"{kept / every:.0%} of the taps stay in {len(result['taps'])} depthwise convolutions")
+    if "top1" in result:
+        say("top-1 on {} pictures: {:.3f} before, {:.3f} after".format(result["tested"], *result["top1"]))
+    say(f"next: secateur train {shlex.quote(out)} --method finetune --teacher {shlex.quote(network.source)} ...")
 
 
 def sparsify_network(
@@ -234,3 +309,23 @@ def bench_network(
 
     pair = [open_by(name, "none", factory) for name in (dense, pruned)]
     show(bench_networks(*pair, engines=engines, batches=batches, rounds=rounds), as_json=as_json)
+
+
+def bench_layers(model: str, out: Path | None, *, engine: str, factory: str | None, as_json: bool) -> None:
+    """Time every layer of a network at several widths and taps; print the table or write it."""
+    from secateur.core.files import check_output
+    from secateur.deprune.depthwise import describe_separable
+    from secateur.deprune.table import measure_table
+
+    if engine not in ("blocked", "torch"):
+        raise InputError(f"layers are timed in blocked or torch, not in {engine!r}")
+    if out is not None:
+        check_output(out)
+    network = open_by(model, "none", factory)
+    parts = describe_separable(network.model, network.example, "expanded")
+    table = measure_table(parts, network.example, engine=engine)
+    if out is not None:
+        table.save(out)
+        say(f"{out}: times of {len(table.layers)} layers")
+        return
+    show({name: [list(row) for row in rows] for name, rows in table.layers.items()}, as_json=as_json)

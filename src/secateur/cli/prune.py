@@ -33,14 +33,16 @@ from secateur.cli.images import (
     Exempt,
     Factory,
     Images,
+    LayerTable,
+    Pointwise,
     Repair,
     Sites,
+    Taps,
     Test,
     Weights,
     open_by,
-    prune_network,
+    prune_pictures,
     refuse,
-    sparsify_network,
 )
 from secateur.images.names import is_network
 
@@ -77,6 +79,9 @@ def prune(
     *,
     method: Method = None,
     pattern: Pattern = None,
+    taps: Taps = None,
+    pointwise: Pointwise = None,
+    table: LayerTable = None,
     sites: Sites = "all",
     exempt: Exempt = None,
     repair: Repair = "auto",
@@ -105,19 +110,14 @@ def prune(
 
     What transformers cannot load by itself loads after `import secateur`.
     """
+    own = dict[str, Any](images=images, test=test, exempt=exempt, taps=taps, pointwise=pointwise, table=table)
     if is_network(model):
         refuse(model, {"ratios": ratios, "length": length, "resume": resume}, "is for language models")
-        network, data = open_by(model, weights, factory), dict[str, Any](images=images, test=test, as_json=as_json)
-        if pattern is not None:
-            zeros = {"method": method or "sparsegpt", "pattern": pattern, "ratio": ratio}
-            sparsify_network(network, out, zeros | {"calibration": {"samples": samples or 128, "seed": seed}}, **data)
-            return
-        refuse(model, {"ratio": ratio}, "goes with --pattern (zeros); channels go by --budget")
-        chosen = dict[str, Any](method=method, budget=budget, multiple=round_to, samples=samples, seed=seed)
-        chosen |= {"allocator": allocator, "repair": repair, "sites": sites, "exempt": tuple(exempt or ())}
-        prune_network(network, out, chosen, **data)
+        own |= {"method": method, "pattern": pattern, "ratio": ratio, "budget": budget, "round_to": round_to}
+        own |= {"allocator": allocator, "sites": sites, "repair": repair, "samples": samples, "seed": seed}
+        prune_pictures(open_by(model, weights, factory), model, out, own, as_json=as_json)
         return
-    refuse(model, {"images": images, "test": test, "exempt": exempt}, "is for networks that read pictures")
+    refuse(model, own, "is for networks that read pictures")
     check_names(model, Path(out))
     from secateur.run.recipe import parse_recipe  # torch takes seconds to import: not for --help
 
@@ -135,6 +135,7 @@ def methods(as_json: AsJson = False) -> None:
         CHANNEL_ALLOCATORS,
         CHANNEL_METHODS,
         METHODS,
+        NETWORK_METHODS,
         PATTERNS,
         REPAIRS,
         SCORES,
@@ -144,7 +145,7 @@ def methods(as_json: AsJson = False) -> None:
     rows = {
         **{table.kind: table.lines() for table in (METHODS, SCORES, SOLVERS, ALLOCATORS)},
         "pattern": dict(PATTERNS),
-        "network method": CHANNEL_METHODS.lines(),
+        "network method": {**CHANNEL_METHODS.lines(), **NETWORK_METHODS},
         "network allocator": dict(CHANNEL_ALLOCATORS),
         "network repair": dict(REPAIRS),
     }

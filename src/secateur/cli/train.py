@@ -82,6 +82,21 @@ _Rate = Annotated[
 _Teacher = Annotated[
     str | None, typer.Option(help="Of finetune: a network to learn from too.", rich_help_panel=_TRAINING)
 ]
+_Teaching = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="The teacher's share of the loss, default 0.5; with 1, pictures need no classes.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+_Norms = Annotated[
+    bool | None,
+    typer.Option(
+        "--norms/--keep-norms", help="Of finetune: whether batch norms follow the pictures.", rich_help_panel=_TRAINING
+    ),
+]
 _Seed = Annotated[int, typer.Option(min=0, help="Fixes all that is drawn.", rich_help_panel=_TRAINING)]
 _Classes = Annotated[
     int | None, typer.Option(min=2, help="Classes of a network that is made anew.", rich_help_panel=MACHINE)
@@ -148,6 +163,8 @@ def train(
     batch: _Batch = None,
     rate: _Rate = None,
     teacher: _Teacher = None,
+    teaching: _Teaching = None,
+    norms: _Norms = None,
     seed: _Seed = 0,
     out: _Out,
     resume: Resume = False,
@@ -166,18 +183,18 @@ def train(
     settings: dict[str, Any] = {"batch": batch, "rate": rate, "seed": seed}
     masks = {"pattern": pattern, "steps": steps, "length": length}
     task = {"prior": prior, "scope": scope, "refit": refit, "device": device, "text_column": text_column}
-    widths = {"epochs": epochs, "target": target, "round_to": round_to, "distill": distill}
+    widths = dict[str, Any](epochs=epochs, target=target, round_to=round_to, distill=distill, teaching=teaching)
     if is_network(model):
         _refuse_method(model, method, "maskllm")
         refuse(model, {"text": text, "trust-remote-code": trust_remote_code} | masks | task, "is for language models")
         network = open_by(model, weights, factory, classes)
         guide = None if teacher is None else open_by(teacher, "auto", factory, classes)
-        settings |= {"method": method or "s2h"} | widths
+        settings |= {"method": method or "s2h", "norms": norms} | widths
         train_network(network, out, settings, {"images": images, "test": test}, Run(guide, resume, as_json))
         return
     _refuse_method(model, method, "s2h", "finetune")
     own = {"images": images, "test": test, "teacher": teacher, "factory": factory, "classes": classes}
-    refuse(model, own | widths, "is for networks that read pictures")
+    refuse(model, own | widths | {"norms": norms}, "is for networks that read pictures")
     _learn_masks((model, text, out), settings | masks, task, (resume, trust_remote_code, as_json))
 
 

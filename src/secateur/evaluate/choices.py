@@ -14,6 +14,7 @@ ENGINES: Mapping[str, str] = {
     "torch-bfloat16": "transformers in bfloat16",
     "onnxruntime": "an ONNX export; needs secateur[onnx]",
     "openvino": "an ONNX export, of networks that read pictures",
+    "blocked": "compiled code for networks that read pictures; leaves out taps that are zero",
     "llama.cpp": "a GGUF export, one sequence at a time; needs secateur[llamacpp]",
 }
 HEAD_SCORES: Mapping[str, str] = {

@@ -45,9 +45,9 @@ def bench_networks(
     return results
 
 
-def time_in_turns(networks: Sequence[Network], rounds: int = 15) -> list[float]:
-    """Median milliseconds of one picture through each network in torch; they take turns."""
-    return _in_turns([_step(network, "torch", 1) for network in networks], rounds)
+def time_in_turns(networks: Sequence[Network], rounds: int = 15, engine: str = "torch") -> list[float]:
+    """Median milliseconds of one picture through each network in an engine; they take turns."""
+    return _in_turns([_step(network, engine, 1) for network in networks], rounds)
 
 
 def _step(network: Network, engine: str, batch: int) -> _Step:

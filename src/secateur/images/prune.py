@@ -19,14 +19,22 @@ from secateur.core.files import new_folder, write_document
 from secateur.images.bench import time_in_turns
 from secateur.images.pictures import Pictures, read_pictures
 from secateur.images.recipe import NetworkRecipe
-from secateur.images.repair import Repaired, repair_
+from secateur.images.repair import Repair, Repaired, repair_
 from secateur.images.sparse import sparsify_
 from secateur.images.widths import choose_widths, global_widths, knapsack_widths, uniform_widths
 from secateur.run.recipe import Recipe
 from secateur.score.filters import ChannelScore
 from secateur.storage.network import Network, Removal, open_network, save_network
 
-__all__ = ["PrunedNetwork", "gradients", "prune_channels_", "prune_network", "sparsify_network", "top1"]
+__all__ = [
+    "PrunedNetwork",
+    "cut_channels_",
+    "gradients",
+    "prune_channels_",
+    "prune_network",
+    "sparsify_network",
+    "top1",
+]
 
 _TOLERANCE = 1e-4  # of the largest output, between the masked and the shrunk network
 _BATCH = 32
@@ -63,11 +71,21 @@ def prune_channels_(
     where it does not, ModelError where no channel can be removed, InputError on a budget out of reach.
     """
     structure = describe_channels(model, example)
-    before = costs(structure)
     scores = _scores(structure, recipe, pictures)
     widths = _WIDTHS[recipe.allocator](structure, recipe.limit.unit)
     cut = choose_widths(structure, scores, recipe.limit, widths, multiple=recipe.multiple, least=recipe.least)
     repair = recipe.repaired(pictures=pictures is not None)
+    return cut_channels_(structure, cut, example, pictures, repair)
+
+
+def cut_channels_(
+    structure: ChannelStructure, cut: Cut, example: Tensor, pictures: Pictures | None, repair: Repair | None
+) -> PrunedNetwork:
+    """Remove what a cut does not keep from the structure's network, repaired where there are pictures.
+
+    Raises DisagreementError where the shrunk network does not compute what the masked one does.
+    """
+    before = costs(structure)
     done = Repaired(cut, {})
     if repair is not None and pictures is not None:
         done = repair_(structure, cut, pictures.pixels, repair)

@@ -1,6 +1,6 @@
 """repair_(structure, cut, pixels): refit what reads removed channels, and correct batch norms, in one forward pass."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,7 +18,9 @@ from secateur.core.linalg import damped
 from secateur.images.tokens import tokens_of, understood
 from secateur.solve.slimgpt import SlimGPT
 
-__all__ = ["Repair", "Repaired", "repair_"]
+__all__ = ["Edit", "Repair", "Repaired", "lone_readers", "repair_"]
+
+Edit = Callable[[Any, Tensor], None]  # changes a module's weight, given what its pruned self reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,9 @@ class Repaired(NamedTuple):
 
 
 @torch.no_grad()
-def repair_(structure: ChannelStructure, cut: Cut, pixels: Tensor, repair: Repair) -> Repaired:
+def repair_(
+    structure: ChannelStructure, cut: Cut, pixels: Tensor, repair: Repair, edits: Mapping[str, Edit] | None = None
+) -> Repaired:
     """Overwrite weights and batch norms of the network so that, with the cut's columns at zero, it changes least.
 
     The dense and the pruned network run side by side as two halves of one batch. Each layer that
@@ -56,9 +60,10 @@ def repair_(structure: ChannelStructure, cut: Cut, pixels: Tensor, repair: Repai
 
     Formula: min over W' of ||W X - W' X'||^2, X' the pruned inputs [Sun et al. 2023; ours for sites]
 
-    pixels `[count, ...]`: all pictures at once.
+    pixels `[count, ...]`: all pictures at once. edits: what else changes, by the layer's name; each is made when its
+    layer is reached, and what reads that layer's channels is solved as well.
     """
-    run = _Pass(structure, cut, repair)
+    run = _Pass(structure, cut, repair, edits or {})
     with ExitStack() as stack:
         stack.enter_context(evaluating(structure.model))
         for name, layer in structure.layers.items():
@@ -71,11 +76,15 @@ def repair_(structure: ChannelStructure, cut: Cut, pixels: Tensor, repair: Repai
 class _Pass:
     """One pass of both networks: `[dense; pruned]` along the batch."""
 
-    def __init__(self, structure: ChannelStructure, cut: Cut, repair: Repair) -> None:
-        self.repair = repair
+    def __init__(self, structure: ChannelStructure, cut: Cut, repair: Repair, edits: Mapping[str, Edit]) -> None:
+        self.repair, self.edits = repair, edits
         self.kept = dict(cut.kept)
-        self.alone = _alone(structure, cut) if repair.choose and repair.refit else {}
+        cut_sites = [site for site in structure.sites if site.name in cut.kept]
+        self.alone = lone_readers(structure, cut_sites) if repair.choose and repair.refit else {}
         self.gone = {name: part.columns for name, part in structure.slices(cut).items() if part.columns is not None}
+        for site in structure.sites:
+            if edits.keys() & site.rows.keys():  # its readers lose no column, and are solved all the same
+                self.gone = {name: torch.empty(0, dtype=torch.long) for name in site.columns} | self.gone
         self.skipped: dict[str, str] = {}
         self.changed = False
 
@@ -84,6 +93,11 @@ class _Pass:
         """Let a module compute the pruned half with what was solved for it."""
 
         def hook(module: Any, args: Any, out: Tensor) -> Tensor | None:
+            if name in self.edits:
+                self.changed = True
+                own = args[0][len(args[0]) // 2 :]
+                self.edits[name](module, own)
+                return torch.cat([out[: len(out) // 2], module.forward(own)])
             if name in self.gone:
                 self.changed = True
                 return self._solved(name, layer, args[0], out)
@@ -140,12 +154,12 @@ class _Pass:
         return f"it reads {weight.shape[1]:,} inputs" if weight.shape[1] > self.repair.widest else ""
 
 
-def _alone(structure: ChannelStructure, cut: Cut) -> dict[str, Site]:
-    """Sites of a cut that one layer reads, which reads nothing else; by that layer's name."""
-    sites = {site.layer: site for site in structure.sites if site.name in cut.kept and len(site.columns) == 1}
+def lone_readers(structure: ChannelStructure, sites: Iterable[Site]) -> dict[str, Site]:
+    """Sites that one layer reads, which reads nothing else; by that layer's name."""
+    read = {site.layer: site for site in sites if len(site.columns) == 1}
     return {
         name: site
-        for name, site in sites.items()
+        for name, site in read.items()
         if site.columns[name].numel() == structure.layers[name].weight.shape[1]
         and getattr(structure.layers[name].module, "groups", 1) == 1
     }

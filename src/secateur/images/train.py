@@ -25,6 +25,7 @@ from secateur.storage.sealed import tensor_digest
 from secateur.train.device import processes
 from secateur.train.loop import Loop
 from secateur.train.objective import Classes
+from secateur.train.parametrizations import keep_zeros_
 from secateur.train.s2h import SoftToHard, SoftToHardSettings, weight_descent
 
 __all__ = ["NetworkTraining", "train_network"]
@@ -42,7 +43,9 @@ class NetworkTraining:
     method: s2h learns widths and weights together, finetune weights alone. epochs: of the pictures, in
     batches of `batch`. rate: peak of a cosine schedule with a tenth of warm-up. decay: of weights of
     matrices. held: share of the pictures that does not train and is measured after every epoch.
-    widths: settings of s2h. teaching: of finetune, the teacher's share of the loss.
+    widths: settings of s2h. teaching: of finetune, the teacher's share of the loss; with 1, pictures need no classes.
+    norms: of finetune, whether the statistics of batch norms follow the pictures; without, few pictures do no harm.
+    Zeros in the weights of convolutions and linear layers stay zeros in finetune.
     """
 
     method: str = "s2h"
@@ -53,6 +56,7 @@ class NetworkTraining:
     held: float = 0.05
     seed: int = 0
     teaching: float = 0.5
+    norms: bool = True
     widths: SoftToHardSettings = field(default_factory=SoftToHardSettings)
 
     def __post_init__(self) -> None:
@@ -87,7 +91,8 @@ def train_network(
     with processes() as (rank, ranks):
         folder = RunFolder(Path(out) if rank == 0 else Path(f"{out}.rank{rank}"))
         try:
-            run = _Run(network, training, read_pictures(images, network.preprocessing), teacher, (rank, ranks))
+            pictures = _taught(read_pictures(images, network.preprocessing), training, teacher)
+            run = _Run(network, training, pictures, teacher, (rank, ranks))
             folder.open(run.plan(), resume=resume)
             run.go(folder, progress or (lambda done, steps: None))
             tested = None if test is None else read_pictures(test, network.preprocessing)
@@ -95,6 +100,15 @@ def train_network(
         except BaseException:
             folder.give_up()
             raise
+
+
+@torch.no_grad()
+def _taught(pictures: Pictures, training: NetworkTraining, teacher: Network | None) -> Pictures:
+    """Pictures with the teacher's classes, where it alone teaches and they have none."""
+    if pictures.classes is not None or teacher is None or training.method != "finetune" or training.teaching < 1:
+        return pictures
+    said = [teacher.model.eval()(part).argmax(dim=1) for part in pictures.pixels.split(_BATCH)]
+    return pictures._replace(classes=torch.cat(said))
 
 
 class _Run:
@@ -125,8 +139,10 @@ class _Run:
             self.learner = SoftToHard(self.structure, training.widths, len(self.batches), self.batches.epoch)
             self.loop = self.learner.loop(training.rate, training.decay)
         else:
-            objective = Classes(network.model, None if teacher is None else teacher.model, training.teaching)
+            guide = None if teacher is None else teacher.model
+            objective = Classes(network.model, guide, training.teaching, norms=training.norms)
             parameters = list(network.model.parameters())
+            keep_zeros_(network.model)
             descent = weight_descent(parameters, training.rate, len(self.batches), training.decay)
             self.loop = Loop(parameters, objective, [descent], others={"objective": objective}, clip=None)
 

@@ -18,6 +18,7 @@ __all__ = [
     "CHANNEL_METHODS",
     "CHANNEL_SITES",
     "METHODS",
+    "NETWORK_METHODS",
     "PATTERNS",
     "REPAIRS",
     "SAVE_DTYPES",
@@ -118,6 +119,9 @@ CHANNEL_METHODS: "Table[Callable[..., ChannelScore]]" = Table(
     },
     group="secateur.channel_scores",
 )
+NETWORK_METHODS: Mapping[str, str] = {
+    "deprune": "Taps of depthwise convolutions and channels, to a time that is measured (Park et al. 2024).",
+}
 CHANNEL_ALLOCATORS: Mapping[str, str] = {
     "uniform": "the same share at every site",
     "global": "the lowest scores of all sites",

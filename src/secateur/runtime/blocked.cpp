@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <thread>
@@ -326,9 +327,12 @@ class Barrier {
   int64_t of;
 };
 
-// x: [images, channels, h, w]. rooms: [threads, room]; tail: what `tail` buffers need, times images.
+typedef std::chrono::steady_clock Clock;
+
+// x: [images, channels, h, w]. rooms: [threads, room]; tail: what `tail` buffers need, times images. spent: seconds
+// that the first thread is in each operation, waiting included, are added there; or null.
 extern "C" void run_program(const Program* program, const float* x, int64_t images, int64_t channels, float* rooms,
-                            int64_t room, float* tail, int64_t threads) {
+                            int64_t room, float* tail, int64_t threads, double* spent) {
   std::vector<Buffer> buffers(program->buffers, program->buffers + program->many);
   for (Buffer& b : buffers)
     if (b.tail) b.w = b.pw = images, b.offset *= images;
@@ -337,20 +341,32 @@ extern "C" void run_program(const Program* program, const float* x, int64_t imag
   const bool apart = images >= threads;  // every thread its own images
   Barrier barrier(threads);
   const auto work = [&](int64_t who) {
+    const bool timed = spent && who == 0;
+    Clock::time_point start = timed ? Clock::now() : Clock::time_point();
+    const auto told = [&](int64_t k) {
+      if (!timed) return;
+      const Clock::time_point now = Clock::now();
+      if (k >= 0) spent[k] += std::chrono::duration<double>(now - start).count();
+      start = now;
+    };
     const int64_t me = apart ? 0 : who, of = apart ? 1 : threads;
     float* mine = rooms + (apart ? who : 0) * room;
     for (int64_t image = apart ? who : 0; image < images; image += apart ? threads : 1) {
       read(run, x + image * size, channels, mine, me, of);
       if (!apart) barrier.wait();
+      told(-1);
       for (int64_t k = 0; k < program->split; k++) {
         step(run, program->ops[k], mine, image, me, of);
         if (!apart) barrier.wait();
+        told(k);
       }
     }
     barrier.wait();
+    told(-1);
     for (int64_t k = program->split; k < program->count; k++) {
       step(run, program->ops[k], rooms, 0, who, threads);
       barrier.wait();
+      told(k);
     }
   };
   std::vector<std::thread> others;
@@ -358,5 +374,3 @@ extern "C" void run_program(const Program* program, const float* x, int64_t imag
   work(0);
   for (std::thread& other : others) other.join();
 }
-
-extern "C" int64_t most_taps() { return TAPS; }

@@ -14,7 +14,7 @@ from secateur.core.compiled import library
 from secateur.core.errors import DisagreementError, InputError, ModelError
 from secateur.runtime.graph import Graph, Step, read_steps
 
-__all__ = ["BLOCK", "BlockedNetwork", "Program", "blocked", "make_program"]
+__all__ = ["BLOCK", "BlockedNetwork", "Program", "blocked", "lay_out", "make_program"]
 
 BLOCK = 16
 _SOURCE = Path(__file__).with_suffix(".cpp")
@@ -28,7 +28,8 @@ class Program(NamedTuple):
     """What the compiled code runs; the fields of `ops` and `buffers` are those of blocked.cpp.
 
     split: the first operation that takes all images at once. room, tail: floats that buffers of one image, and
-    those of all images for each of them, need. taps: of depthwise convolutions, kept and all, in blocks of 16.
+    those of all images for each of them, need. layers: of every operation, the module whose weight it has. taps: of
+    depthwise convolutions, kept and all, in blocks of 16.
     """
 
     ops: Tensor
@@ -41,6 +42,7 @@ class Program(NamedTuple):
     input: tuple[int, ...]
     out: int
     classes: int
+    layers: tuple[str, ...]
     taps: tuple[int, int]
 
 
@@ -93,7 +95,26 @@ class BlockedNetwork(nn.Module):
         with self._lock:  # callers on several threads would share the rooms
             return self._computed(own).to(pixels.dtype)
 
-    def _computed(self, own: Tensor) -> Tensor:
+    @torch.no_grad()
+    def profile(self, pixels: Tensor, rounds: int = 20) -> dict[str, float]:
+        """Milliseconds of a batch in every layer, by the module's name; operations without weights as ''.
+
+        The lower quartile of all rounds: what else the machine does only adds.
+        """
+        times: list[Tensor] = []
+        own = pixels.to("cpu", torch.float32).contiguous()
+        self(pixels)
+        for _ in range(rounds):
+            spent = torch.zeros(len(self.program.ops), dtype=torch.float64)
+            with self._lock:
+                self._computed(own, spent)
+            times.append(spent)
+        found: dict[str, float] = {}
+        for layer, time in zip(self.program.layers, torch.stack(times).quantile(0.25, dim=0).tolist(), strict=True):
+            found[layer] = found.get(layer, 0.0) + 1000 * time
+        return found
+
+    def _computed(self, own: Tensor, spent: Tensor | None = None) -> Tensor:
         program, count, threads = self.program, len(own), torch.get_num_threads()
         rooms, tail = self._rooms
         if len(rooms) != threads * program.room or len(tail) != count * program.tail:
@@ -109,6 +130,7 @@ class BlockedNetwork(nn.Module):
             number(program.room),
             pointer(tail.data_ptr()),
             number(threads),
+            None if spent is None else pointer(spent.data_ptr()),
         )
         out = program.buffers[program.out]
         first, blocks = int(out[0]) * count, int(out[1])
@@ -137,7 +159,11 @@ def blocked(model: nn.Module, example: Tensor) -> nn.Module:
 
 def make_program(model: nn.Module, example: Tensor) -> Program:
     """What blocked.cpp runs for a classifier. Raises ModelError where an operation has no place there."""
-    graph = read_steps(model, example)
+    return lay_out(read_steps(model, example), example)
+
+
+def lay_out(graph: Graph, example: Tensor) -> Program:
+    """A program of steps, for pictures of the example's shape. Raises ModelError where one has no place there."""
     names = list(graph.steps)
     split = _split(graph)
     tail = set(names[split - 1 :])
@@ -158,6 +184,7 @@ def make_program(model: nn.Module, example: Tensor) -> Program:
         input=tuple(int(size) for size in example.shape[1:]),
         out=places[graph.output],
         classes=shapes[graph.output][0],
+        layers=tuple(step.layer for step in graph.steps.values()),
         taps=(store.kept, store.all),
     )
 

@@ -29,7 +29,7 @@ class Step:
     """One operation: kind is conv, depthwise, pool, add or scale; then `other` is added, then the activation.
 
     shape: channels, rows and columns of the result. weight: `[out, in, kh, kw]` and bias `[out]` in float64.
-    pads: zeros at the left, right, top and bottom of the source.
+    pads: zeros at the left, right, top and bottom of the source. layer: the module whose weight it is.
     """
 
     kind: str
@@ -42,6 +42,7 @@ class Step:
     stride: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    layer: str = ""
 
 
 class Graph(NamedTuple):
@@ -66,10 +67,10 @@ def read_steps(model: nn.Module, example: Tensor) -> Graph:
         raise ModelError(f"{type(model).__name__} cannot run in blocks: torch.export says {why}") from error
     signature = exported.graph_signature
     held: dict[str, Any] = {**exported.state_dict, **exported.constants}
-    values = {spec.arg.name: held[spec.target] for spec in signature.input_specs if spec.target is not None}
+    owned = {spec.arg.name: spec.target for spec in signature.input_specs if spec.target is not None}
     if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
         raise ModelError(f"{type(model).__name__} cannot run in blocks: it has several inputs or outputs")
-    reader = _Reader({name: value.detach() for name, value in values.items()})
+    reader = _Reader({name: held[target].detach() for name, target in owned.items()}, owned)
     for node in exported.graph.nodes:
         if node.op == "call_function":
             reader.read(node)
@@ -80,8 +81,8 @@ def read_steps(model: nn.Module, example: Tensor) -> Graph:
 class _Reader:
     """Turns nodes of an exported graph into steps, in order."""
 
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
-        self.values = values
+    def __init__(self, values: Mapping[str, Tensor], owned: Mapping[str, str]) -> None:
+        self.values, self.owned = values, owned
         self.steps: dict[str, Step] = {}
         self.names: dict[str, str] = {}  # nodes that are what another step makes
         self.padded: dict[str, tuple[str, tuple[int, ...]]] = {}
@@ -142,13 +143,15 @@ class _Reader:
             stride=tuple(stride),
             dilation=tuple(dilation),
             pads=sides,
+            layer=self._owner(node),
         )
 
     def _linear(self, node: Any, args: list[Any]) -> None:
         source, weight, bias = [*args, None][:3]
         own = torch.zeros(len(weight)) if bias is None else bias
-        shape = (len(weight), 1, 1)
-        self.steps[node.name] = Step("conv", source, shape, weight=weight.double()[:, :, None, None], bias=own.double())
+        step = Step("conv", source, (len(weight), 1, 1), layer=self._owner(node))
+        step.weight, step.bias = weight.double()[:, :, None, None], own.double()
+        self.steps[node.name] = step
 
     def _norm(self, node: Any, args: list[Any]) -> None:
         source, gain, shift, mean, variance, _, eps = args
@@ -209,6 +212,9 @@ class _Reader:
         if not whole or len(node.args[0].meta["val"].shape) != 4:
             raise _refused(node, "of less than a whole picture")
         self.steps[node.name] = Step("pool", args[0], (_shape(node)[0], 1, 1))
+
+    def _owner(self, node: Any) -> str:
+        return self.owned.get(node.args[1].name, "").rpartition(".")[0]
 
     def _alone(self, node: Any) -> Step | None:
         """The step that makes a node, where nothing else reads it."""

@@ -64,15 +64,21 @@ class Classes:
     Formula: L = (1 - t) CE(p, y) + t KL(q || p), q the teacher's [Hinton et al. 2015]
     """
 
-    def __init__(self, model: nn.Module, teacher: nn.Module | None = None, teaching: float = 0.5) -> None:
-        """teaching: the teacher's share of the loss."""
-        self.model, self.teacher, self.teaching = model, teacher, teaching
+    def __init__(
+        self, model: nn.Module, teacher: nn.Module | None = None, teaching: float = 0.5, *, norms: bool = True
+    ) -> None:
+        """teaching: the teacher's share of the loss. norms: batch norms follow the pictures, or stay as they are."""
+        self.model, self.teacher, self.teaching, self.norms = model, teacher, teaching, norms
 
     def __call__(self, batch: Any, step: int) -> Tensor:
         """The loss of `(pixels, classes)`, nats a picture."""
         pixels, classes = batch
         taught = None
-        logits = self.model.train()(pixels)
+        self.model.train()
+        for module in () if self.norms else self.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()  # its scale and shift are trained all the same
+        logits = self.model(pixels)
         if self.teacher is not None and self.teaching:
             with torch.no_grad():
                 taught = self.teacher.eval()(pixels)

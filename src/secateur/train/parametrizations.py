@@ -9,7 +9,15 @@ from torch.nn.utils import parametrize
 from secateur.adapt.layer import Layer
 from secateur.core.seed import generator
 
-__all__ = ["Changes", "Kept", "LoRA"]
+__all__ = ["Changes", "Kept", "LoRA", "keep_zeros_"]
+
+
+def keep_zeros_(model: nn.Module) -> None:
+    """Let zeros in matrices and kernels get no gradient: by descent that starts with no momentum they stay zeros."""
+    for value in model.parameters():
+        if value.dim() > 1 and bool((value == 0).any()):
+            keep = (value != 0).to(value.dtype)
+            value.requires_grad_(True).register_hook(keep.mul)
 
 
 class Kept(nn.Module):

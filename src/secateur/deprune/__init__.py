@@ -1,0 +1,1 @@
+"""DEPrune: depthwise-separable convolutions that lose taps and channels, and get faster."""

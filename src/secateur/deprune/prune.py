@@ -1,0 +1,208 @@
+"""prune_depthwise(network, out, recipe): DEPrune, from a network to a folder."""
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from secateur.convnet.structure import describe_channels
+from secateur.core.cut import Cut
+from secateur.core.errors import DisagreementError, InputError, RatioError
+from secateur.core.files import new_folder, write_document
+from secateur.deprune.depthwise import Separable, depthwise_layers, describe_separable, importance, permute_, tap_grams
+from secateur.deprune.losses import loss_curves
+from secateur.deprune.plan import Plan, dense_ms, plan_budget, plan_ratio
+from secateur.deprune.recipe import DepruneRecipe
+from secateur.deprune.table import CostTable, measure_table
+from secateur.images.bench import time_in_turns
+from secateur.images.pictures import Pictures, read_pictures
+from secateur.images.prune import PrunedNetwork, cut_channels_, top1
+from secateur.images.repair import Repair, repair_
+from secateur.solve.taps import eliminate_taps, refit_taps, share_taps, smallest_taps
+from secateur.storage.network import Network, open_network, save_network
+
+__all__ = ["Depruned", "deprune_", "prune_depthwise"]
+
+_RUN, _TILE = 16, 32
+_TRIES = 4  # plans whose networks are timed
+_SLACK = 1.02  # of the budget, for what two timings differ by
+
+
+class Depruned(NamedTuple):
+    """What was removed: channels, and taps that stay of all by layer. ms: the dense and the pruned network's."""
+
+    pruned: PrunedNetwork
+    taps: Mapping[str, tuple[int, int]]
+    ms: tuple[float, float] | None
+
+
+def prune_depthwise(
+    name: str | Path | Network,
+    out: str | Path,
+    recipe: DepruneRecipe,
+    *,
+    images: str | Path | None,
+    test: str | Path | None = None,
+    table: str | Path | CostTable | None = None,
+) -> dict[str, Any]:
+    """Prune the depthwise-separable convolutions of a network and write the folder `out`.
+
+    Returns what result.json holds. images: pictures that calibrate. test: pictures with classes, on which top-1 is
+    measured before and after. table: times of layers that `secateur bench --layers` wrote; measured here if None.
+    Raises a SecateurError with one sentence on anything that cannot be done; `out` then does not exist.
+    """
+    started = time.perf_counter()
+    network = name if isinstance(name, Network) else open_network(name)
+    if images is None:
+        raise InputError("method deprune needs pictures: give --images DIR or .zip")
+    times = CostTable.load(table) if isinstance(table, str | Path) else table
+    with new_folder(Path(out)) as folder:
+        drawn = read_pictures(images, network.preprocessing, limit=recipe.samples, seed=recipe.seed)
+        tested = None if test is None else read_pictures(test, network.preprocessing)
+        accuracy = None if tested is None else top1(network.model, tested)
+        done = deprune_(network, recipe, drawn, times)
+        pruned = done.pruned
+        save_network(network.without(pruned.removal), folder)
+        pruned.cut.save(folder / "cut.json")
+        result: dict[str, Any] = {
+            "out": str(out),
+            "network": network.source,
+            "method": "deprune",
+            "recipe": recipe.to_dict(),
+            "images": str(images),
+            "macs": [pruned.before.macs, pruned.after.macs],
+            "params": [pruned.before.params, pruned.after.params],
+            "bytes": [pruned.before.bytes, pruned.after.bytes],
+            "sites": {site: len(kept) for site, kept in pruned.cut.kept.items()},
+            "taps": done.taps,
+            "ms": done.ms,
+            "not_refitted": pruned.skipped,
+            "not_removable": pruned.kept,
+        }
+        if tested is not None:
+            result |= {"top1": [accuracy, top1(network.model, tested)], "tested": len(tested.pixels)}
+        result["seconds"] = time.perf_counter() - started
+        write_document(folder / "result.json", result)
+    return result
+
+
+def deprune_(network: Network, recipe: DepruneRecipe, pictures: Pictures, table: CostTable | None = None) -> Depruned:
+    """Prune a network in memory: channels first, then taps of what is left; each repaired on the pictures.
+
+    Raises ModelError where the network has no depthwise convolution, RatioError where the budget is out of reach.
+    """
+    parts = describe_separable(network.model, network.example, recipe.pointwise)
+    ms = None
+    if recipe.ratio is None:
+        plan, ms = _timed_plan(network, parts, recipe, pictures, table)
+    else:
+        plan = plan_ratio(parts, recipe)
+    pruned = cut_channels_(parts.structure, _cut(parts, plan), network.example, pictures, recipe.repaired())
+    return Depruned(pruned, _prune_taps_(network, recipe, plan, pictures), ms)
+
+
+def _timed_plan(
+    network: Network, parts: Separable, recipe: DepruneRecipe, pictures: Pictures, table: CostTable | None
+) -> tuple[Plan, tuple[float, float]]:
+    """The plan of the least loss whose network, when it is timed, keeps to the budget, and both networks' times."""
+    table = table or measure_table(parts, network.example, engine=recipe.engine, multiple=recipe.multiple)
+    curves = loss_curves(parts, pictures.pixels[: recipe.measured], recipe.repaired())
+    dense = dense_ms(parts, table)
+    limit = recipe.limit.limit
+    aim = limit * dense if limit <= 1 else limit
+    two = allowed = 0.0
+    for _ in range(_TRIES):
+        plan = plan_budget(parts, table, curves, recipe, aim)
+        copied = copy.deepcopy(network.model)
+        parts.structure.of(copied).shrink_(_cut(parts, plan))
+        _zero_taps_(copied, plan)
+        one, two = time_in_turns([network, replace(network, model=copied)], engine=recipe.engine)
+        allowed = limit * one if limit <= 1 else limit
+        if two <= allowed * _SLACK:
+            return plan, (one, two)
+        aim *= allowed / two
+    raise RatioError(
+        f"budget {recipe.budget} was not met: {_TRIES} networks were timed, the last takes {two:.2f} ms, and "
+        f"{allowed:.2f} are allowed; a busy machine times badly: try again when it is quiet"
+    )
+
+
+def _cut(parts: Separable, plan: Plan) -> Cut:
+    """The highest scores of every site that loses channels."""
+    kept: dict[str, tuple[int, ...]] = {}
+    for site in parts.sites:
+        if plan.widths.get(site.name, site.count) < site.count:
+            best = parts.scores[site.name].argsort(descending=True, stable=True)[: plan.widths[site.name]]
+            kept[site.name] = tuple(sorted(best.tolist()))
+    return Cut(kept)
+
+
+@torch.no_grad()
+def _zero_taps_(model: torch.nn.Module, plan: Plan) -> None:
+    """Zeros at as many taps as a plan removes, wherever they are: for timing."""
+    for name, share in plan.taps.items():
+        weight: Any = model.get_submodule(name).get_parameter("weight")
+        flat = weight.flatten(1)
+        flat[:, max(1, round(share * flat.shape[1])) :] = 0
+        weight.copy_(flat.view_as(weight))
+
+
+def _prune_taps_(network: Network, recipe: DepruneRecipe, plan: Plan, pictures: Pictures) -> dict[str, tuple[int, int]]:
+    """Remove taps of the network, whose channels are cut, and repair what follows; taps that stay, by layer."""
+    if recipe.taps == "none" or all(share >= 1 for share in plan.taps.values()):
+        return {}
+    structure = describe_channels(network.model, network.example)
+    kernels = [own for own in depthwise_layers(structure) if plan.taps.get(own.name, 1.0) < 1]
+    before = network.model.eval()(network.example).detach()
+    edits = {}
+    for own in kernels:
+        matters = importance(structure, own)
+        if recipe.taps == "run" and own.site is not None:
+            kept = max(1, round(plan.taps[own.name] * own.taps))
+            weight = own.module.weight.detach().flatten(1).float()
+            shared = share_taps((weight * matters[:, None]).square(), kept, _RUN)
+            index = own.site.rows[own.name].flatten()
+            places = torch.empty_like(index)
+            places[index] = torch.arange(len(index))  # the unit of every row
+            permute_(structure, own.site, _ordered(index, places, shared.order))
+            matters = matters[shared.order]
+        edits[own.name] = _edit(recipe, plan.taps[own.name], matters)
+    after = network.model(network.example).detach()
+    far = float((before - after).abs().max() / before.abs().max().clamp_min(1e-12))
+    if not far <= 1e-3:
+        raise DisagreementError(f"channels in another order change the outputs by {far:.2g}: please report it")
+    repair = Repair(refit=recipe.refit, damp=recipe.damp)
+    repair_(structure, Cut({}), pictures.pixels, repair, edits)
+    return {own.name: (int((own.module.weight != 0).sum()), own.module.weight.numel()) for own in kernels}
+
+
+def _ordered(index: Tensor, places: Tensor, order: Tensor) -> Tensor:
+    """Units in the order that puts row `order[r]` at row r."""
+    units = torch.empty_like(order)
+    units[places] = places[order]
+    return units
+
+
+def _edit(recipe: DepruneRecipe, share: float, matters: Tensor) -> Callable[[Any, Tensor], None]:
+    """What becomes of one depthwise convolution when it is reached."""
+
+    def edit(module: Any, x: Tensor) -> None:
+        weight = module.weight.detach().flatten(1).float()
+        taps = weight.shape[1]
+        if recipe.taps == "run":
+            grams = tap_grams(module, x)
+            runs = eliminate_taps(weight * matters[:, None], grams, max(1, round(share * taps)), _RUN)
+            keep = runs.repeat_interleave(_RUN, dim=0)[: len(weight)]
+        else:
+            tile = _TILE if recipe.taps == "balanced" else None
+            keep = smallest_taps(weight.abs(), 1 - share, tile=tile)
+            grams = tap_grams(module, x) if recipe.refit else torch.empty(0)
+        left = refit_taps(weight, grams, keep) if recipe.refit else weight * keep
+        module.weight.copy_(left.view_as(module.weight))
+
+    return edit
