@@ -7,6 +7,7 @@ import torch
 import secateur
 from conftest import run as in_process
 from convnet.networks import EXAMPLE, made
+from deprune.networks import mobile
 from images.test_pictures import picture
 
 FACTORY = "cli.test_images:factory"
@@ -84,6 +85,19 @@ def test_a_recipe_prunes_a_network(run, pictures, tmp_path):
         (("evaluate", FACTORY, "--perplexity", "bundled"), "--perplexity is for language models"),
         (("export", FACTORY, "--to", "gguf", "--out", "x"), "written as onnx"),
         (("bench", "bundled:smollm2", "bundled:smollm2", "--engine", "openvino"), "openvino times networks"),
+        (("bench", "bundled:smollm2", "bundled:smollm2", "--engine", "blocked"), "blocked times networks"),
+        (("bench", FACTORY, FACTORY, "--layers"), "has no place beside --layers"),
+        (("bench", FACTORY), "bench takes two models"),
+        (("bench", FACTORY, "--layers", "--engine", "onnxruntime"), "timed in blocked or torch"),
+        (("bench", FACTORY, "--layers"), "no depthwise convolution"),
+        (("bench", "bundled:smollm2", "--layers"), "is no network"),
+        (("prune", FACTORY, "--taps", "run", "--out", "x"), "--taps is of method deprune"),
+        (("prune", FACTORY, "--method", "deprune", "--ratio", 0.5, "--out", "x"), "needs pictures"),
+        (("prune", FACTORY, "--method", "deprune", "--out", "x"), "needs a budget in ms"),
+        (("prune", FACTORY, "--method", "deprune", "--budget", "0.5-macs", "--out", "x"), "a budget in ms"),
+        (("prune", FACTORY, "--method", "deprune", "--pattern", "2:4", "--out", "x"), "--pattern is not of deprune"),
+        (("prune", FACTORY, "--method", "deprune", "--repair", "none", "--out", "x"), "--repair refit or norms"),
+        (("prune", "bundled:smollm2", "--taps", "run", "--out", "x"), "--taps is for networks"),
     ],
 )
 def test_what_does_not_fit_is_refused(run, line, words, tmp_path, monkeypatch):
@@ -128,3 +142,23 @@ def test_zeros_go_into_a_network(run, pictures, tmp_path):
     assert code == 0 and "zeros in" in said and "top-1 on 10" in said and "1 layers were left" in said, err
     small = secateur.load(tmp_path / "out", factory=factory)
     assert float((small.project.weight == 0).float().mean()) == 0.5
+
+
+def test_taps_and_channels_go_layers_are_timed_and_zeros_stay_in_finetuning(run, pictures, tmp_path):
+    name, out, table = "deprune.networks:mobile", str(tmp_path / "out"), str(tmp_path / "table.json")
+    asked = ("--method", "deprune", "--ratio", 0.5, "--samples", 8, "--images", pictures, "--test", pictures)
+    code, said, told = run("prune", name, *asked, "--out", out)
+    assert code == 0 and "of the taps stay in 3 depthwise convolutions" in said and "next: secateur train" in said, told
+    code, said, _ = run("bench", name, "--layers", "--engine", "torch", "--out", table)
+    assert code == 0 and "times of" in said and json.loads((tmp_path / "table.json").read_text())["engine"] == "torch"
+    code, said, told = run(
+        "train", out, "--factory", name, "--method", "finetune", "--teacher", name, "--teaching", 1, "--keep-norms",
+        "--epochs", 1, "--batch", 4, "--rate", 0.01, "--images", pictures, "--out", str(tmp_path / "healed"),
+    )  # fmt: skip
+    assert code == 0, told
+    before, after = (secateur.load(folder, factory=mobile).state_dict() for folder in (out, tmp_path / "healed"))
+    kernels = [key for key in before if key.endswith("depthwise.weight")]
+    assert all(torch.equal(before[key] == 0, after[key] == 0) and (before[key] == 0).any() for key in kernels)
+    assert not torch.equal(before[kernels[0]], after[kernels[0]])
+    norms = [key for key in before if key.endswith("running_mean")]
+    assert all(torch.equal(before[key], after[key]) for key in norms)

@@ -102,3 +102,25 @@ def test_channels_chosen_anew_lose_less_on_what_calibrates():
         own.shrink_(done.cut)
         far.append(float((own.model(x) - dense).square().mean()))
     assert far[1] < far[0] and len(done.cut.kept[structure.sites[0].name]) == 4
+
+
+def test_an_edited_layer_is_changed_when_it_is_reached_and_its_readers_are_solved():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1)).eval()
+    model = nn.Sequential(*model, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    x, seen = torch.rand(16, 3, 9, 9), []
+    expected = model(x).detach()
+    reader = model[2].weight.detach().clone()
+
+    def edit(module, read):
+        seen.append(read.shape)
+        module.weight[:, :, 1] = 0
+
+    plain = [model[1].weight.detach().clone(), None]
+    with torch.no_grad():
+        model[1].weight[:, :, 1] = 0
+        plain[1] = float((model(x) - expected).square().mean())
+        model[1].weight.copy_(plain[0])
+    repair_(describe_channels(model, x[:1]), Cut({}), x, Repair(damp=0.01), {"1": edit})
+    assert seen == [(16, 8, 9, 9)] and not model[1].weight[:, :, 1].any() and not torch.equal(model[2].weight, reader)
+    assert float((model(x) - expected).square().mean().detach()) < 0.5 * plain[1]

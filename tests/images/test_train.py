@@ -103,3 +103,17 @@ def test_two_processes_give_the_loss_curve_of_one(images, tmp_path):
     one, two = (open_network(tmp_path / name, factory=kind).model.state_dict() for name in ("one", "two"))
     assert all(torch.allclose(value, two[name], atol=1e-4) for name, value in one.items())
     assert not list(tmp_path.glob("two.rank1*"))
+
+
+def test_pictures_without_classes_learn_from_the_teacher_alone(tmp_path):
+    with zipfile.ZipFile(tmp_path / "plain.zip", "w") as archive:
+        for number in range(20):
+            archive.writestr(f"picture{number}.png", picture(12 * number, 10, 8))
+    settings = {**vars(TRAINING), "method": "finetune", "epochs": 1}
+    with pytest.raises(InputError, match="needs classes"):
+        train_network(network(), tmp_path / "a", NetworkTraining(**settings), images=tmp_path / "plain.zip")
+    taught = NetworkTraining(**settings | {"teaching": 1.0, "norms": False})
+    own = network()
+    before = {name: value.clone() for name, value in own.model.named_buffers()}
+    train_network(own, tmp_path / "b", taught, images=tmp_path / "plain.zip", teacher=network())
+    assert all(torch.equal(value, before[name]) for name, value in own.model.named_buffers())

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from secateur.train.parametrizations import Kept, LoRA
+from secateur.train.parametrizations import Kept, LoRA, keep_zeros_
 
 
 def sparse():
@@ -34,3 +34,17 @@ def test_the_rank_is_bounded_by_the_matrix_and_named_numbers_repeat():
     assert LoRA(weight, 64, "a").down.shape == (6, 8)
     assert torch.equal(LoRA(weight, 2, "a").down, LoRA(weight, 2, "a").down)
     assert not torch.equal(LoRA(weight, 2, "a").down, LoRA(weight, 2, "b").down)
+
+
+def test_zeros_stay_through_descent_with_momentum_and_decay():
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(4, 3))
+    with torch.no_grad():
+        model[0].weight[:, :, 1] = 0
+    before = model[0].weight.detach().clone()
+    keep_zeros_(model)
+    descent = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    for _ in range(5):
+        descent.zero_grad()
+        model(torch.rand(6, 2, 3, 3)).square().sum().backward()
+        descent.step()
+    assert torch.equal(model[0].weight == 0, before == 0) and not torch.equal(model[0].weight, before)
