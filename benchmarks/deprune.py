@@ -55,11 +55,8 @@ def main() -> None:
     dense = open_network(chosen.network)
     drawn = read_pictures(chosen.images, dense.preprocessing, limit=chosen.samples)
     tested = read_pictures(chosen.test, dense.preprocessing)
-    results: dict[str, Any] = {
-        "samples": chosen.samples,
-        "tested": len(tested.pixels),
-        "dense": top1(dense.model, tested),
-    }
+    results: dict[str, Any] = {"samples": chosen.samples, "tested": len(tested.pixels)}
+    results["dense"] = top1(dense.model, tested)
     for name, fields in ROWS.items():
         pruned = replace(dense, model=copy.deepcopy(dense.model))
         done = deprune_(pruned, DepruneRecipe(samples=chosen.samples, **fields), drawn)

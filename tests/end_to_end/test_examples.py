@@ -3,6 +3,7 @@ import importlib.util
 import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from sklearn.datasets import load_breast_cancer
 
 from conftest import run
+from images.test_pictures import picture
 from secateur import (
     Calibration,
     DataOptions,
@@ -39,10 +41,19 @@ def test_every_recipe_runs_on_a_tiny_model(recipe, saved, text, tmp_path):
 
 
 @pytest.mark.parametrize("recipe", COMMANDS, ids=lambda path: path.stem)
-def test_every_recipe_of_a_command_runs_on_small_files(recipe, saved_task, labelled, monkeypatch, capsys, tmp_path):
+def test_every_recipe_of_a_command_runs_on_small_files(
+    recipe, saved, text, saved_task, labelled, monkeypatch, capsys, tmp_path
+):
     small = {}
     if recipe.stem == "heads-40":
         small = {"model": str(saved_task("BertForSequenceClassification")), "data": str(labelled), "test": None}
+    if recipe.stem == "maskllm-2-4":
+        small = {"model": str(saved("llama")), "text": str(text), "steps": 2, "length": 16, "device": "cpu"}
+    if recipe.stem == "deprune-lite0":
+        with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+            archive.writestr("0/one.png", picture(90, 15, 13))
+            archive.writestr("1/two.png", picture(30, 15, 13))
+        small = {"model": "deprune.networks:mobile", "images": str(tmp_path / "pictures.zip")}
     if recipe.stem == "forest-budget":
         load_breast_cancer(as_frame=True).frame.iloc[:200, 20:].to_csv(tmp_path / "rows.csv", index=False)
         small = {"data": str(tmp_path / "rows.csv"), "target": "target"}
