@@ -109,7 +109,7 @@ class _Reader:
             self._activate(node, args[0], _ACTIVATIONS[target])
         elif target in _SAME or "getitem" in target:
             self.names[node.name] = args[0]
-        elif target in _FLAT and _shape(node.args[0])[1:] == (1, 1):
+        elif target in _FLAT and _shape(node.args[0])[1:] == (1, 1) and _shape(node) == _shape(node.args[0]):
             self.names[node.name] = args[0]
         else:
             raise _refused(node)
@@ -149,6 +149,8 @@ class _Reader:
     def _linear(self, node: Any, args: list[Any]) -> None:
         source, weight, bias = [*args, None][:3]
         own = torch.zeros(len(weight)) if bias is None else bias
+        if len(node.args[0].meta["val"].shape) != 2:
+            raise _refused(node, "of more than a vector a picture")
         step = Step("conv", source, (len(weight), 1, 1), layer=self._owner(node))
         step.weight, step.bias = weight.double()[:, :, None, None], own.double()
         self.steps[node.name] = step
@@ -183,7 +185,11 @@ class _Reader:
 
     def _add(self, node: Any, args: list[Any]) -> None:
         one, two = args[:2]
-        if not isinstance(two, str) or node.kwargs or _shape(node.args[0]) != _shape(node.args[1]):
+        if (
+            not (isinstance(one, str) and isinstance(two, str))
+            or node.kwargs
+            or _shape(node.args[0]) != _shape(node.args[1])
+        ):
             raise _refused(node, "of other things than two tensors of one shape")
         places = {name: place for place, name in enumerate(self.steps)}
         late, early = sorted((one, two), key=lambda name: -places.get(name, -1))
@@ -196,7 +202,7 @@ class _Reader:
 
     def _scale(self, node: Any, args: list[Any]) -> None:
         one, two = args[:2]
-        if not isinstance(two, str):
+        if not (isinstance(one, str) and isinstance(two, str)):
             raise _refused(node, "of a tensor and a number")
         shapes = _shape(node.args[0]), _shape(node.args[1])
         if shapes[0][1:] == (1, 1):
