@@ -12,8 +12,8 @@ from secateur.cli.main import app
 
 OPTIONS = {
     "prune": "--allocator --budget --calibration --dtype --exempt --factory --images --json --length --method --out "
-    "--pattern --ratio --ratios --repair --resume --round-to --samples --save-dtype --seed --sites --test "
-    "--text-column --trust-remote-code --weights model",
+    "--pattern --pointwise --ratio --ratios --repair --resume --round-to --samples --save-dtype --seed --sites "
+    "--table --taps --test --text-column --trust-remote-code --weights model",
     "allocate": "--allocator --budget --calibration --figures --json --length --out --ratio --samples --seed "
     "--text-column --trust-remote-code model",
     "search": "--calibration --eval-samples --figures --json --length --out --population --ratio --samples --seed "
@@ -24,11 +24,12 @@ OPTIONS = {
     "methods": "--json",
     "recover": "--batch --json --length --out --rank --rate --resume --seed --steps --teacher --text "
     "--text-column --trust-remote-code model",
-    "train": "--batch --classes --device --distill --epochs --factory --images --json --length --method --out "
-    "--pattern --prior --rate --refit --resume --round-to --scope --seed --steps --target --teacher --test --text "
-    "--text-column --trust-remote-code --weights model",
+    "train": "--batch --classes --device --distill --epochs --factory --images --json --length --method --norms --out "
+    "--pattern --prior --rate --refit --resume --round-to --scope --seed --steps --target --teacher --teaching --test "
+    "--text --text-column --trust-remote-code --weights model",
     "verify": "--factory --json --trust-remote-code dense pruned",
-    "bench": "--batch --engine --factory --json --new-tokens --prompt --rounds --trust-remote-code dense pruned",
+    "bench": "--batch --engine --factory --json --layers --new-tokens --out --prompt --rounds --trust-remote-code "
+    "dense pruned",
     "export": "--factory --json --out --quantize --to --trust-remote-code folder",
 }
 
