@@ -98,3 +98,14 @@ def test_an_expert_is_one_matrix_of_three_dimensions(turned):
 def test_other_modules_are_refused_by_kind():
     with pytest.raises(ModelError, match="x is a LSTM, and weights are known of Linear"):
         _ = Layer("x", nn.LSTM(2, 2)).weight
+
+
+@torch.no_grad()
+def test_moved_rows_take_their_bias_and_statistics_along():
+    module, norm, x = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4).eval(), torch.randn(2, 3, 5, 5)
+    for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        values.uniform_(0.5, 1.5)
+    expected, by = norm(module(x)), torch.tensor([2, 0, 3, 1])
+    for layer in (Layer("a", module), Layer("b", norm)):
+        layer.move_rows_(torch.arange(4), by)
+    assert torch.allclose(norm(module(x)), expected[:, by], atol=1e-6)

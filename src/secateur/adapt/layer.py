@@ -211,3 +211,15 @@ class Layer:
             values = getattr(self.module, name, None)
             if isinstance(values, torch.Tensor):
                 setattr(self.module, name, gone.cut(values))
+
+    def move_rows_(self, to: Tensor, by: Tensor) -> None:
+        """Put rows `by` at rows `to` of the weight, and of whatever else the module has one of a row."""
+        if getattr(self.module, self.parameter) is not None:
+            weight = self.weight.clone()
+            weight[to] = self.weight[by]
+            self.set_weight(weight)
+        if self.axis is not None:  # a bare parameter has nothing else
+            return
+        for values in (self.bias, *(getattr(self.module, name, None) for name in _STATISTICS)):
+            if values is not None:
+                values[to] = values[by]

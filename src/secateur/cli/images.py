@@ -97,7 +97,7 @@ class Run(NamedTuple):
 def refuse(model: str, given: dict[str, Any], why: str) -> None:
     """Refuse options that this kind of model does not take."""
     for option, value in given.items():
-        if value not in (None, False, [], ()) or (option == "norms" and value is not None):
+        if value not in (None, False, [], ()):
             shown = option.replace("_", "-")
             raise InputError(f"--{shown} {why}: {model} takes no --{shown}")
 

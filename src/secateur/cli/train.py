@@ -194,7 +194,7 @@ def train(
         return
     _refuse_method(model, method, "s2h", "finetune")
     own = {"images": images, "test": test, "teacher": teacher, "factory": factory, "classes": classes}
-    refuse(model, own | widths | {"norms": norms}, "is for networks that read pictures")
+    refuse(model, own | widths | {"norms": norms is not None}, "is for networks that read pictures")
     _learn_masks((model, text, out), settings | masks, task, (resume, trust_remote_code, as_json))
 
 

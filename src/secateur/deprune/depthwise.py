@@ -7,13 +7,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from secateur.adapt.layer import Layer
 from secateur.adapt.site import Site
 from secateur.convnet.structure import ChannelStructure, describe_channels
 from secateur.core.errors import ModelError
 from secateur.score.filters import L2, GroupNorm
 
-__all__ = ["Depthwise", "Separable", "depthwise_layers", "describe_separable", "importance", "permute_", "tap_grams"]
+__all__ = [
+    "Depthwise",
+    "Separable",
+    "depthwise_layers",
+    "describe_separable",
+    "importance",
+    "permute_",
+    "tap_grams",
+    "zero_taps_",
+]
 
 _POSITIONS = 20_000  # at which taps are read, of all pictures
 _PICTURES = 8  # at once
@@ -139,27 +147,23 @@ def tap_grams(module: nn.Conv2d, x: Tensor) -> Float[Tensor, "channels taps taps
 
 
 @torch.no_grad()
+def zero_taps_(model: nn.Module, shares: Mapping[str, float]) -> None:
+    """Zeros at all but a share of each layer's taps, wherever they are: for timing."""
+    for name, share in shares.items():
+        weight = model.get_submodule(name).get_parameter("weight")
+        flat = weight.flatten(1)
+        flat[:, max(1, round(share * flat.shape[1])) :] = 0
+        weight.copy_(flat.view_as(weight))
+
+
+@torch.no_grad()
 def permute_(structure: ChannelStructure, site: Site, order: Sequence[int] | Int[Tensor, " count"]) -> None:
     """Put a site's units in another order in every layer: unit `order[u]` comes to place u. Outputs stay the same."""
     moved = torch.as_tensor(order)
     for name, index in site.rows.items():
-        _permute_rows_(structure.layers[name], index.flatten(), index[moved].flatten())
+        structure.layers[name].move_rows_(index.flatten(), index[moved].flatten())
     for name, index in site.columns.items():
         layer = structure.layers[name]
         weight = layer.weight.clone()
         weight[:, index.flatten()] = layer.weight[:, index[moved].flatten()]
         layer.set_weight(weight)
-
-
-def _permute_rows_(layer: Layer, to: Tensor, by: Tensor) -> None:
-    module: Any = layer.module
-    if getattr(module, layer.parameter) is not None:
-        weight = layer.weight.clone()
-        weight[to] = layer.weight[by]
-        layer.set_weight(weight)
-    if layer.axis is not None:
-        return
-    for name in ("bias", "running_mean", "running_var"):
-        values = getattr(module, name, None)
-        if isinstance(values, Tensor):
-            values.data[to] = values.data[by].clone()

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from secateur.adapt.layer import Layer
 from secateur.adapt.site import Site
 from secateur.calibrate.statistic import Gathered, Gram, gather
-from secateur.convnet.structure import ChannelStructure
 from secateur.convnet.trace import evaluating
 from secateur.core.cut import Cut
 from secateur.deprune.depthwise import Depthwise, Separable, tap_grams
 from secateur.images.repair import Repair, lone_readers
 from secateur.images.tokens import tokens_of, understood
 from secateur.solve.slimgpt import SlimGPT
-from secateur.solve.taps import eliminate_taps, refit_taps
+from secateur.solve.taps import eliminate_taps, of_channels, refit_taps
 
 __all__ = ["Curve", "Curves", "loss_curves"]
 
@@ -62,8 +62,7 @@ def loss_curves(parts: Separable, pixels: Tensor, how: Repair) -> Curves:
     One thing is pruned at a time, and where `how` refits, what reads it is solved as it will be. Losses of several are
     taken as their sum.
     """
-    trial = _Trial(parts.structure, pixels, how)
-    trial.read(parts)
+    trial = _Trial(parts, pixels, how)
     channels = {
         site.name: Curve(_SHARES, tuple(trial.without_channels(site, parts.scores[site.name], of) for of in _SHARES))
         for site in parts.sites
@@ -74,20 +73,17 @@ def loss_curves(parts: Separable, pixels: Tensor, how: Repair) -> Curves:
 class _Trial:
     """A network of which one thing at a time is pruned."""
 
-    def __init__(self, structure: ChannelStructure, pixels: Tensor, how: Repair) -> None:
-        self.structure, self.pixels, self.how = structure, pixels, how
+    def __init__(self, parts: Separable, pixels: Tensor, how: Repair) -> None:
+        """Run the whole network; keep its outputs, and the Grams of what reads sites and of what taps read."""
+        self.structure, self.pixels, self.how = parts.structure, pixels, how
         self.grams: dict[str, Gathered] = {}
         self.taps: dict[str, Tensor] = {}
-        self.whole = torch.empty(0)
-
-    def read(self, parts: Separable) -> None:
-        """Run the whole network; keep its outputs, and the Grams of what reads sites and of what taps read."""
-        alone = lone_readers(self.structure, parts.sites) if self.how.refit else {}
+        self.readers = lone_readers(self.structure, parts.sites) if how.refit else {}
         with ExitStack() as stack:
-            for name in alone:
-                stack.enter_context(self._watched(name, self._read_layer))
-            for own in parts.kernels if self.how.refit else ():
-                stack.enter_context(self._watched(own.name, self._read_taps))
+            for name in self.readers:
+                stack.callback(self._hooked(name, self._read_layer).remove)
+            for own in parts.kernels if how.refit else ():
+                stack.callback(self._hooked(own.name, self._read_taps).remove)
             self.whole = self._log_shares()
 
     def without_channels(self, site: Site, scores: Tensor, share: float) -> float:
@@ -116,7 +112,7 @@ class _Trial:
                 weight.scatter_(1, weight.abs().argsort(dim=1)[:, : own.taps // 2], 0.0)
             else:
                 runs = eliminate_taps(weight.float(), grams, own.taps - own.taps // 2)
-                keep = runs.repeat_interleave(16, dim=0)[: len(weight)]
+                keep = of_channels(runs, len(weight))
                 weight = refit_taps(weight.float(), grams, keep).to(weight.dtype)
             layer.set_weight(weight)
             return self._loss()
@@ -129,24 +125,14 @@ class _Trial:
             out = [self.structure.model(part) for part in self.pixels.split(_BATCH)]
         return torch.cat(out).double().log_softmax(dim=1)
 
-    @contextmanager
-    def _watched(self, name: str, read: Callable[[Layer, Tensor, Tensor], None]) -> Iterator[None]:
+    def _hooked(self, name: str, read: Callable[[Layer, Tensor, Tensor], None]) -> RemovableHandle:
         layer = self.structure.layers[name]
-
-        def hook(module: Any, args: Any, out: Tensor) -> None:
-            read(layer, args[0], out)
-
-        handle = layer.module.register_forward_hook(hook)
-        try:
-            yield
-        finally:
-            handle.remove()
+        return layer.module.register_forward_hook(lambda module, args, out: read(layer, args[0], out))
 
     def _read_layer(self, layer: Layer, x: Tensor, out: Tensor) -> None:
         tokens = tokens_of(layer.module, x, self.how.tokens)
         if layer.name in self.grams or understood(layer, tokens, out, self.how.tokens):
-            site = next(site for site in self.structure.sites if site.columns.keys() == {layer.name})
-            order = site.columns[layer.name].flatten()
+            order = self.readers[layer.name].columns[layer.name].flatten()
             self.grams.setdefault(layer.name, gather((Gram,))).update(tokens[:, order])
 
     def _read_taps(self, layer: Layer, x: Tensor, out: Tensor) -> None:

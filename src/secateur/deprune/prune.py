@@ -13,22 +13,30 @@ from torch import Tensor
 from secateur.convnet.structure import describe_channels
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError, RatioError
-from secateur.core.files import new_folder, write_document
-from secateur.deprune.depthwise import Separable, depthwise_layers, describe_separable, importance, permute_, tap_grams
+from secateur.core.files import new_folder
+from secateur.deprune.depthwise import (
+    Separable,
+    depthwise_layers,
+    describe_separable,
+    importance,
+    permute_,
+    tap_grams,
+    zero_taps_,
+)
 from secateur.deprune.losses import loss_curves
 from secateur.deprune.plan import Plan, dense_ms, plan_budget, plan_ratio
 from secateur.deprune.recipe import DepruneRecipe
 from secateur.deprune.table import CostTable, measure_table
 from secateur.images.bench import time_in_turns
 from secateur.images.pictures import Pictures, read_pictures
-from secateur.images.prune import PrunedNetwork, cut_channels_, top1
+from secateur.images.prune import PrunedNetwork, cut_channels_, top1, write_result
 from secateur.images.repair import Repair, repair_
-from secateur.solve.taps import eliminate_taps, refit_taps, share_taps, smallest_taps
+from secateur.solve.taps import eliminate_taps, of_channels, refit_taps, share_taps, smallest_taps
 from secateur.storage.network import Network, open_network, save_network
 
 __all__ = ["Depruned", "deprune_", "prune_depthwise"]
 
-_RUN, _TILE = 16, 32
+_TILE = 32
 _TRIES = 4  # plans whose networks are timed
 _SLACK = 1.02  # of the budget, for what two timings differ by
 
@@ -75,20 +83,11 @@ def prune_depthwise(
             "method": "deprune",
             "recipe": recipe.to_dict(),
             "images": str(images),
-            "macs": [pruned.before.macs, pruned.after.macs],
-            "params": [pruned.before.params, pruned.after.params],
-            "bytes": [pruned.before.bytes, pruned.after.bytes],
-            "sites": {site: len(kept) for site, kept in pruned.cut.kept.items()},
             "taps": done.taps,
             "ms": done.ms,
-            "not_refitted": pruned.skipped,
-            "not_removable": pruned.kept,
+            **pruned.told(),
         }
-        if tested is not None:
-            result |= {"top1": [accuracy, top1(network.model, tested)], "tested": len(tested.pixels)}
-        result["seconds"] = time.perf_counter() - started
-        write_document(folder / "result.json", result)
-    return result
+        return write_result(folder, result, network.model, (tested, accuracy), started)
 
 
 def deprune_(network: Network, recipe: DepruneRecipe, pictures: Pictures, table: CostTable | None = None) -> Depruned:
@@ -120,7 +119,7 @@ def _timed_plan(
         plan = plan_budget(parts, table, curves, recipe, aim)
         copied = copy.deepcopy(network.model)
         parts.structure.of(copied).shrink_(_cut(parts, plan))
-        _zero_taps_(copied, plan)
+        zero_taps_(copied, plan.taps)
         one, two = time_in_turns([network, replace(network, model=copied)], engine=recipe.engine)
         allowed = limit * one if limit <= 1 else limit
         if two <= allowed * _SLACK:
@@ -142,16 +141,6 @@ def _cut(parts: Separable, plan: Plan) -> Cut:
     return Cut(kept)
 
 
-@torch.no_grad()
-def _zero_taps_(model: torch.nn.Module, plan: Plan) -> None:
-    """Zeros at as many taps as a plan removes, wherever they are: for timing."""
-    for name, share in plan.taps.items():
-        weight: Any = model.get_submodule(name).get_parameter("weight")
-        flat = weight.flatten(1)
-        flat[:, max(1, round(share * flat.shape[1])) :] = 0
-        weight.copy_(flat.view_as(weight))
-
-
 def _prune_taps_(network: Network, recipe: DepruneRecipe, plan: Plan, pictures: Pictures) -> dict[str, tuple[int, int]]:
     """Remove taps of the network, whose channels are cut, and repair what follows; taps that stay, by layer."""
     if recipe.taps == "none" or all(share >= 1 for share in plan.taps.values()):
@@ -165,11 +154,9 @@ def _prune_taps_(network: Network, recipe: DepruneRecipe, plan: Plan, pictures: 
         if recipe.taps == "run" and own.site is not None:
             kept = max(1, round(plan.taps[own.name] * own.taps))
             weight = own.module.weight.detach().flatten(1).float()
-            shared = share_taps((weight * matters[:, None]).square(), kept, _RUN)
-            index = own.site.rows[own.name].flatten()
-            places = torch.empty_like(index)
-            places[index] = torch.arange(len(index))  # the unit of every row
-            permute_(structure, own.site, _ordered(index, places, shared.order))
+            shared = share_taps((weight * matters[:, None]).square(), kept)
+            index = own.site.rows[own.name].flatten()  # the row of every unit
+            permute_(structure, own.site, index.argsort()[shared.order[index]])
             matters = matters[shared.order]
         edits[own.name] = _edit(recipe, plan.taps[own.name], matters)
     after = network.model(network.example).detach()
@@ -181,13 +168,6 @@ def _prune_taps_(network: Network, recipe: DepruneRecipe, plan: Plan, pictures: 
     return {own.name: (int((own.module.weight != 0).sum()), own.module.weight.numel()) for own in kernels}
 
 
-def _ordered(index: Tensor, places: Tensor, order: Tensor) -> Tensor:
-    """Units in the order that puts row `order[r]` at row r."""
-    units = torch.empty_like(order)
-    units[places] = places[order]
-    return units
-
-
 def _edit(recipe: DepruneRecipe, share: float, matters: Tensor) -> Callable[[Any, Tensor], None]:
     """What becomes of one depthwise convolution when it is reached."""
 
@@ -196,8 +176,8 @@ def _edit(recipe: DepruneRecipe, share: float, matters: Tensor) -> Callable[[Any
         taps = weight.shape[1]
         if recipe.taps == "run":
             grams = tap_grams(module, x)
-            runs = eliminate_taps(weight * matters[:, None], grams, max(1, round(share * taps)), _RUN)
-            keep = runs.repeat_interleave(_RUN, dim=0)[: len(weight)]
+            runs = eliminate_taps(weight * matters[:, None], grams, max(1, round(share * taps)))
+            keep = of_channels(runs, len(weight))
         else:
             tile = _TILE if recipe.taps == "balanced" else None
             keep = smallest_taps(weight.abs(), 1 - share, tile=tile)

@@ -1,6 +1,5 @@
 """DepruneRecipe: how much time a network may take, and which taps and channels go for it."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,20 +7,9 @@ from secateur.core.budget import Budget, parse_budget
 from secateur.core.errors import InputError
 from secateur.images.repair import Repair
 from secateur.registry import check_name
+from secateur.run.methods import POINTWISE, TAPS
 
-__all__ = ["POINTWISE", "TAPS", "DepruneRecipe"]
-
-TAPS: Mapping[str, str] = {
-    "run": "runs of 16 channels keep the same taps: what the blocked runtime leaves out",
-    "balanced": "equally many taps in every 32 channels, by size (BWT)",
-    "channel": "the largest taps of a layer (DCP)",
-    "none": "all taps stay",
-}
-POINTWISE: Mapping[str, str] = {
-    "expanded": "channels between a block's pointwise convolutions",
-    "projected": "channels that blocks project to, by their norm: the published rule",
-    "none": "all channels stay",
-}
+__all__ = ["DepruneRecipe"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.convnet.structure import ChannelStructure
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError
 from secateur.core.files import read_document, write_document
 from secateur.core.seed import generator
-from secateur.deprune.depthwise import Separable
+from secateur.deprune.depthwise import Separable, zero_taps_
 from secateur.runtime.blocked import BlockedNetwork, make_program
 
 __all__ = ["CostTable", "layer_times", "measure_table"]
@@ -106,7 +105,7 @@ def measure_table(parts: Separable, example: Tensor, *, engine: str = "blocked",
         small.shrink_(cut)
         for halved in (False, True):
             if halved:
-                _halve_taps_(small, kernels)
+                zero_taps_(small.model, {name: taps // 2 / taps for name, taps in kernels.items()})
             times = layer_times(small.model, example, engine)
             for name, spent in times.items():
                 if name in owner or name in kernels:
@@ -152,11 +151,3 @@ def _start(started: dict[str, float], name: str, *_: object) -> None:
 
 def _stop(started: dict[str, float], spent: dict[str, list[float]], name: str, *_: object) -> None:
     spent.setdefault(name, []).append(1000 * (time.perf_counter() - started[name]))
-
-
-@torch.no_grad()
-def _halve_taps_(structure: ChannelStructure, kernels: Mapping[str, int]) -> None:
-    for name, taps in kernels.items():
-        weight = structure.layers[name].weight.clone()
-        weight[:, taps // 2 :] = 0
-        structure.layers[name].set_weight(weight)

@@ -34,6 +34,7 @@ __all__ = [
     "prune_network",
     "sparsify_network",
     "top1",
+    "write_result",
 ]
 
 _TOLERANCE = 1e-4  # of the largest output, between the masked and the shrunk network
@@ -59,6 +60,17 @@ class PrunedNetwork(NamedTuple):
     after: Costs
     skipped: dict[str, str]
     kept: dict[str, int]
+
+    def told(self) -> dict[str, Any]:
+        """What result.json holds of it: costs before and after, channels by site, and what was left."""
+        return {
+            "macs": [self.before.macs, self.after.macs],
+            "params": [self.before.params, self.after.params],
+            "bytes": [self.before.bytes, self.after.bytes],
+            "sites": {site: len(kept) for site, kept in self.cut.kept.items()},
+            "not_refitted": self.skipped,
+            "not_removable": self.kept,
+        }
 
 
 def prune_channels_(
@@ -131,20 +143,25 @@ def prune_network(
             "network": network.source,
             "recipe": asked.to_dict(),
             "images": None if images is None else str(images),
-            "macs": [pruned.before.macs, pruned.after.macs],
-            "params": [pruned.before.params, pruned.after.params],
-            "bytes": [pruned.before.bytes, pruned.after.bytes],
-            "sites": {site: len(kept) for site, kept in pruned.cut.kept.items()},
-            "not_refitted": pruned.skipped,
-            "not_removable": pruned.kept,
+            **pruned.told(),
         }
         if times:
             result |= {"timed_budget": recipe.budget, "ms_by_share": times}
-        if tested is not None:
-            result["top1"] = [accuracy, top1(network.model, tested)]
-            result["tested"] = len(tested.pixels)
-        result["seconds"] = time.perf_counter() - started
-        write_document(folder / "result.json", result)
+        return write_result(folder, result, network.model, (tested, accuracy), started)
+
+
+def write_result(
+    folder: Path, result: dict[str, Any], model: nn.Module, test: tuple[Pictures | None, float | None], started: float
+) -> dict[str, Any]:
+    """Write result.json, with top-1 and the seconds since the start, and return it.
+
+    test: the pictures that are tested, if any, and top-1 before.
+    """
+    tested, accuracy = test
+    if tested is not None:
+        result |= {"top1": [accuracy, top1(model, tested)], "tested": len(tested.pixels)}
+    result["seconds"] = time.perf_counter() - started
+    write_document(folder / "result.json", result)
     return result
 
 
@@ -215,11 +232,7 @@ def sparsify_network(
             "layers": done.layers,
             "skipped": done.skipped,
         }
-        if tested is not None:
-            result |= {"top1": [accuracy, top1(network.model, tested)], "tested": len(tested.pixels)}
-        result["seconds"] = time.perf_counter() - started
-        write_document(folder / "result.json", result)
-    return result
+        return write_result(folder, result, network.model, (tested, accuracy), started)
 
 
 @torch.no_grad()

@@ -20,10 +20,12 @@ __all__ = [
     "METHODS",
     "NETWORK_METHODS",
     "PATTERNS",
+    "POINTWISE",
     "REPAIRS",
     "SAVE_DTYPES",
     "SCORES",
     "SOLVERS",
+    "TAPS",
     "UNITS",
     "Method",
     "check_pattern",
@@ -130,6 +132,17 @@ CHANNEL_ALLOCATORS: Mapping[str, str] = {
 CHANNEL_SITES: Mapping[str, str] = {
     "all": "every site",
     "inner": "not channels that residual additions tie together",
+}
+TAPS: Mapping[str, str] = {
+    "run": "runs of 16 channels keep the same taps: what the blocked runtime leaves out",
+    "balanced": "equally many taps in every 32 channels, by size (BWT)",
+    "channel": "the largest taps of a layer (DCP)",
+    "none": "all taps stay",
+}
+POINTWISE: Mapping[str, str] = {
+    "expanded": "channels between a block's pointwise convolutions",
+    "projected": "channels that blocks project to, by their norm: the published rule",
+    "none": "all channels stay",
 }
 REPAIRS: Mapping[str, str] = {
     "auto": "refit for method refit; else norms where there are pictures",

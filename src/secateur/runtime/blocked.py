@@ -14,7 +14,7 @@ from secateur.core.compiled import library
 from secateur.core.errors import DisagreementError, InputError, ModelError
 from secateur.runtime.graph import Graph, Step, read_steps
 
-__all__ = ["BLOCK", "BlockedNetwork", "Program", "blocked", "lay_out", "make_program"]
+__all__ = ["BLOCK", "BlockedNetwork", "Program", "blocked", "make_program"]
 
 BLOCK = 16
 _SOURCE = Path(__file__).with_suffix(".cpp")
@@ -159,11 +159,7 @@ def blocked(model: nn.Module, example: Tensor) -> nn.Module:
 
 def make_program(model: nn.Module, example: Tensor) -> Program:
     """What blocked.cpp runs for a classifier. Raises ModelError where an operation has no place there."""
-    return lay_out(read_steps(model, example), example)
-
-
-def lay_out(graph: Graph, example: Tensor) -> Program:
-    """A program of steps, for pictures of the example's shape. Raises ModelError where one has no place there."""
+    graph = read_steps(model, example)
     names = list(graph.steps)
     split = _split(graph)
     tail = set(names[split - 1 :])

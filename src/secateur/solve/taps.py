@@ -10,10 +10,11 @@ from torch import Tensor
 
 from secateur.core.errors import InputError
 
-__all__ = ["SharedTaps", "eliminate_taps", "refit_taps", "share_taps", "smallest_taps"]
+__all__ = ["SharedTaps", "eliminate_taps", "of_channels", "refit_taps", "share_taps", "smallest_taps"]
 
 Taps = Float[Tensor, "channels taps"]
 Grams = Float[Tensor, "channels taps taps"]
+_RUN = 16  # channels that the blocked runtime takes at once
 _TURNS = 10
 
 
@@ -42,7 +43,7 @@ def smallest_taps(scores: Taps, ratio: float, *, tile: int | None = None) -> Boo
     return keep
 
 
-def share_taps(scores: Taps, kept: int, run: int = 16) -> SharedTaps:
+def share_taps(scores: Taps, kept: int, run: int = _RUN) -> SharedTaps:
     """Runs of channels that keep the same taps, so that the sum of the scores that stay is high.
 
     Formula: max over order, T_r of sum_r sum_{c in r} sum_{t in T_r} s_ct, |T_r| = kept [ours]
@@ -89,7 +90,7 @@ def _by_likeness(value: Tensor, kept: int) -> Tensor:
     return torch.tensor(sorted(range(len(sets)), key=lambda channel: (-common[sets[channel]], sets[channel])))
 
 
-def eliminate_taps(weight: Taps, gram: Grams, kept: int, run: int = 16, *, damp: float = 0.01) -> Bool[Tensor, "r t"]:
+def eliminate_taps(weight: Taps, gram: Grams, kept: int, run: int = _RUN, *, damp: float = 0.01) -> Bool[Tensor, "r t"]:
     """The taps that every run of channels keeps, `[runs, taps]`: one after another the cheapest goes.
 
     Formula: error of tap t = sum_{c in r} w_ct^2 / [H_c^-1]_tt, then w_c -= w_ct H_c^-1[t] / [H_c^-1]_tt [optimal brain
@@ -117,6 +118,11 @@ def eliminate_taps(weight: Taps, gram: Grams, kept: int, run: int = 16, *, damp:
         inverse = inverse - column.unsqueeze(3) * column.unsqueeze(2) / pivot.unsqueeze(3)
         inverse[every, :, goes, goes] = 1.0  # of a tap that is gone; never read again
     return keep
+
+
+def of_channels(runs: Bool[Tensor, "runs taps"], channels: int, run: int = _RUN) -> Bool[Tensor, "channels taps"]:
+    """What each of so many channels keeps, where runs of them keep the same."""
+    return runs.repeat_interleave(run, dim=0)[:channels]
 
 
 def refit_taps(weight: Taps, gram: Grams, keep: Bool[Tensor, "channels taps"], *, damp: float = 0.01) -> Taps:
