@@ -1,10 +1,10 @@
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from deprune.networks import network, pixels
 from secateur.deprune.depthwise import describe_separable
-from secateur.deprune.losses import Curve, loss_curves
-from secateur.images.repair import Repair
+from secateur.deprune.losses import Curve, Curves, loss_curves
 
 
 def test_a_curve_passes_through_its_points_and_never_falls():
@@ -14,23 +14,49 @@ def test_a_curve_passes_through_its_points_and_never_falls():
     assert Curve((0.5,), (2.0,)).at(0.25) == 0.5 and Curve((0.5,), (2.0,)).at(1.0) == 8.0
 
 
+def test_curves_are_levelled_one_kind_at_a_time():
+    both = Curves({"site": Curve((0.5, 1.0), (1.0, 3.0))}, {"kernel": Curve((0.5,), (2.0,))})
+    moved = both.levelled(2.0, 0.5)
+    assert moved.channels["site"] == Curve((0.5, 1.0), (2.0, 6.0)) and moved.taps["kernel"] == Curve((0.5,), (1.0,))
+
+
 @pytest.mark.parametrize("refit", [False, True])
-def test_losses_are_divergences_of_one_thing_pruned_at_a_time(refit):
+def test_losses_leave_the_network_as_it_was(refit):
     own = network()
     before = {name: value.clone() for name, value in own.model.state_dict().items()}
     parts = describe_separable(own.model, own.example, "expanded")
-    found = loss_curves(parts, pixels(), Repair(refit=refit))
+    found = loss_curves(parts, pixels(), refit=refit)
     assert set(found.channels) == {site.name for site in parts.sites}
     assert set(found.taps) == {kernel.name for kernel in parts.kernels}
     assert all(min(curve.losses) >= 0 and max(curve.losses) > 0 for curve in found.channels.values())
     assert all(torch.equal(value, before[name]) for name, value in own.model.state_dict().items())
 
 
-def test_refitting_loses_less_and_plain_zeros_are_checked_by_hand():
+def test_channels_are_estimated_to_first_order():
     own = network()
     parts = describe_separable(own.model, own.example, "expanded")
-    plain, solved = (loss_curves(parts, pixels(), Repair(refit=refit)) for refit in (False, True))
-    total = [sum(curve.losses[1] for curve in found.channels.values()) for found in (plain, solved)]
+    site = parts.sites[0]
+    found = loss_curves(parts, pixels()).channels[site.name]
+    own.model.eval()
+    out = own.model(pixels())
+    made = [name for name in site.rows if parts.structure.layers[name].is_matrix]
+    weights = [parts.structure.layers[name].module.weight for name in made]
+    for weight in weights:
+        weight.requires_grad_(True)
+    cross_entropy(own.model(pixels()), out.argmax(1)).backward()
+    by_hand = torch.zeros(site.count)
+    for name, weight in zip(made, weights, strict=True):
+        by_hand += (weight * weight.grad).flatten(1).sum(1)[site.rows[name]].sum(1).detach()
+    expected = by_hand.abs().sort().values[: site.count // 2].sum()
+    assert found.at(0.5) == pytest.approx(float(expected), rel=1e-3)
+    assert found.at(1.0) == pytest.approx(float(by_hand.abs().sum()), rel=1e-3)
+
+
+def test_the_divergence_of_zeros_is_checked_by_hand():
+    own = network()
+    parts = describe_separable(own.model, own.example, "expanded")
+    plain, solved = (loss_curves(parts, pixels(), refit=refit) for refit in (False, True))
+    total = [sum(curve.losses[0] for curve in found.taps.values()) for found in (plain, solved)]
     assert total[1] < total[0]
     kernel = parts.kernels[0]
     with torch.no_grad():

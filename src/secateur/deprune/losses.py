@@ -1,34 +1,31 @@
 """loss_curves(structure, ...): what a network's outputs lose by channels of each site, and by taps of each kernel."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor, nn
 
 from secateur.adapt.layer import Layer
-from secateur.adapt.site import Site
-from secateur.calibrate.statistic import Gathered, Gram, gather
 from secateur.convnet.trace import evaluating
-from secateur.core.cut import Cut
 from secateur.deprune.depthwise import Depthwise, Separable, tap_grams
-from secateur.images.repair import Repair, lone_readers
-from secateur.images.tokens import tokens_of, understood
-from secateur.solve.slimgpt import SlimGPT
+from secateur.images.pictures import Pictures
+from secateur.images.prune import gradients
+from secateur.score.filters import TaylorChannels
 from secateur.solve.taps import eliminate_taps, of_channels, refit_taps
 
-__all__ = ["Curve", "Curves", "loss_curves"]
+__all__ = ["Curve", "Curves", "divergence", "log_shares", "loss_curves"]
 
-_SHARES = (0.25, 0.5, 0.75)
+_SHARES = tuple(part / 16 for part in range(1, 17))
 _BATCH = 32
 
 
 class Curve(NamedTuple):
-    """The loss without a share of something: measured at some shares, which rise, and never falling between them.
+    """The loss without a share of something: known at some shares, which rise, and never falling between them.
 
     Up to the first it grows with the square; between two on a line, and so beyond the last.
     """
@@ -45,6 +42,10 @@ class Curve(NamedTuple):
         low, high = self.shares[place - 1 : place + 1]
         return losses[place - 1] + (losses[place] - losses[place - 1]) * (share - low) / (high - low)
 
+    def times(self, factor: float) -> "Curve":
+        """The curve with every loss multiplied."""
+        return Curve(self.shares, tuple(factor * loss for loss in self.losses))
+
 
 class Curves(NamedTuple):
     """By site, and by depthwise layer."""
@@ -52,60 +53,69 @@ class Curves(NamedTuple):
     channels: Mapping[str, Curve]
     taps: Mapping[str, Curve]
 
+    def levelled(self, channels: float, taps: float) -> "Curves":
+        """Curves of the same shapes that come to what two networks really lost.
+
+        channels, taps: the measured loss over the sum of the curves' own.
+        """
+        return Curves(
+            {name: own.times(channels) for name, own in self.channels.items()},
+            {name: own.times(taps) for name, own in self.taps.items()},
+        )
+
+
+def loss_curves(parts: Separable, pixels: Tensor, *, refit: bool = True) -> Curves:
+    """Channels by a first-order estimate; kernels by what is lost without half of each, one at a time.
+
+    Formula: sum over the c that go of |sum over c's weights of w dL/dw| [Molchanov et al. 2019], lowest first;
+    KL(p || p') = mean over pictures of sum_y p ln(p / p'), p the whole network's and p' the pruned one's
+
+    L is the cross-entropy with the class that the network predicts. Losses of several are taken as their sum: their
+    level is wrong, so measure it and correct it by `levelled`. refit: solve the taps that are kept.
+    """
+    found = gradients(parts.structure, Pictures(pixels, None))
+    with torch.no_grad():
+        score = TaylorChannels()
+        channels = {site.name: _summed(score(site, parts.structure.layers, found)) for site in parts.sites}
+        trial = _Trial(parts, pixels, refit=refit)
+        return Curves(channels, {own.name: Curve((0.5,), (trial.without_taps(own),)) for own in parts.kernels})
+
+
+def _summed(scores: Tensor) -> Curve:
+    lowest = scores.double().sort().values.cumsum(0)
+    gone = [round(share * len(scores)) for share in _SHARES]
+    return Curve(_SHARES, tuple(float(lowest[count - 1]) if count else 0.0 for count in gone))
+
+
+def divergence(whole: Tensor, pruned: Tensor) -> float:
+    """KL(p || p') of log-probabilities `[pictures, classes]`, in nats a picture."""
+    return float((whole.exp() * (whole - pruned)).sum(dim=1).mean().clamp_min(0))
+
 
 @torch.no_grad()
-def loss_curves(parts: Separable, pixels: Tensor, how: Repair) -> Curves:
-    """Curves through what was measured: sites without a quarter, a half, three quarters; kernels without half of it.
-
-    Formula: KL(p || p') = mean over pictures of sum_y p ln(p / p'), p the whole network's and p' the pruned one's
-
-    One thing is pruned at a time, and where `how` refits, what reads it is solved as it will be. Losses of several are
-    taken as their sum.
-    """
-    trial = _Trial(parts, pixels, how)
-    channels = {
-        site.name: Curve(_SHARES, tuple(trial.without_channels(site, parts.scores[site.name], of) for of in _SHARES))
-        for site in parts.sites
-    }
-    return Curves(channels, {own.name: Curve((0.5,), (trial.without_taps(own),)) for own in parts.kernels})
+def log_shares(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Log-probabilities `[pictures, classes]`."""
+    with evaluating(model):
+        out = [model(part) for part in pixels.split(_BATCH)]
+    return torch.cat(out).double().log_softmax(dim=1)
 
 
 class _Trial:
-    """A network of which one thing at a time is pruned."""
+    """A network of which one kernel at a time is pruned."""
 
-    def __init__(self, parts: Separable, pixels: Tensor, how: Repair) -> None:
-        """Run the whole network; keep its outputs, and the Grams of what reads sites and of what taps read."""
-        self.structure, self.pixels, self.how = parts.structure, pixels, how
-        self.grams: dict[str, Gathered] = {}
+    def __init__(self, parts: Separable, pixels: Tensor, *, refit: bool) -> None:
+        """Run the whole network; keep its outputs, and the Grams of what taps read."""
+        self.structure, self.pixels = parts.structure, pixels
         self.taps: dict[str, Tensor] = {}
-        self.readers = lone_readers(self.structure, parts.sites) if how.refit else {}
         with ExitStack() as stack:
-            for name in self.readers:
-                stack.callback(self._hooked(name, self._read_layer).remove)
-            for own in parts.kernels if how.refit else ():
-                stack.callback(self._hooked(own.name, self._read_taps).remove)
-            self.whole = self._log_shares()
-
-    def without_channels(self, site: Site, scores: Tensor, share: float) -> float:
-        """The loss without a share of a site's channels."""
-        structure, gone = self.structure, round(site.count * share)
-        with _as_they_were([structure.layers[name] for name in site.columns]):
-            if site.layer in self.grams:
-                layer, order = structure.layers[site.layer], site.columns[site.layer].flatten()
-                weight = layer.weight.clone()
-                stats = self.grams[site.layer]
-                solved = SlimGPT(damp=self.how.damp).solve(weight[:, order], stats, site.pattern, gone / site.count)
-                weight[:, order] = solved.weight
-                layer.set_weight(weight)
-            else:
-                best = scores.argsort(descending=True, stable=True)[: max(1, site.count - gone)]
-                structure.mask_(Cut({site.name: tuple(sorted(best.tolist()))}))
-            return self._loss()
+            for own in parts.kernels if refit else ():
+                stack.callback(own.module.register_forward_hook(partial(self._read, own.name)).remove)
+            self.whole = log_shares(self.structure.model, pixels)
 
     def without_taps(self, own: Depthwise) -> float:
         """The loss without half of a kernel's taps, the same in runs of channels as they stand."""
         layer = self.structure.layers[own.name]
-        with _as_they_were([layer]):
+        with _as_it_was(layer):
             weight = layer.weight.clone()
             grams = self.taps.get(own.name)
             if grams is None:
@@ -115,38 +125,18 @@ class _Trial:
                 keep = of_channels(runs, len(weight))
                 weight = refit_taps(weight.float(), grams, keep).to(weight.dtype)
             layer.set_weight(weight)
-            return self._loss()
+            return divergence(self.whole, log_shares(self.structure.model, self.pixels))
 
-    def _loss(self) -> float:
-        return float((self.whole.exp() * (self.whole - self._log_shares())).sum(dim=1).mean().clamp_min(0))
-
-    def _log_shares(self) -> Tensor:
-        with evaluating(self.structure.model):
-            out = [self.structure.model(part) for part in self.pixels.split(_BATCH)]
-        return torch.cat(out).double().log_softmax(dim=1)
-
-    def _hooked(self, name: str, read: Callable[[Layer, Tensor, Tensor], None]) -> RemovableHandle:
-        layer = self.structure.layers[name]
-        return layer.module.register_forward_hook(lambda module, args, out: read(layer, args[0], out))
-
-    def _read_layer(self, layer: Layer, x: Tensor, out: Tensor) -> None:
-        tokens = tokens_of(layer.module, x, self.how.tokens)
-        if layer.name in self.grams or understood(layer, tokens, out, self.how.tokens):
-            order = self.readers[layer.name].columns[layer.name].flatten()
-            self.grams.setdefault(layer.name, gather((Gram,))).update(tokens[:, order])
-
-    def _read_taps(self, layer: Layer, x: Tensor, out: Tensor) -> None:
-        module: Any = layer.module
-        if layer.name not in self.taps:  # the first pictures are enough
-            self.taps[layer.name] = tap_grams(module, x)
+    def _read(self, name: str, module: Any, args: Any, out: Tensor) -> None:
+        if name not in self.taps:  # the first pictures are enough
+            self.taps[name] = tap_grams(module, args[0])
 
 
 @contextmanager
-def _as_they_were(layers: Sequence[Layer]) -> Iterator[None]:
-    """Give layers their weights back afterwards."""
-    held = [(layer, layer.weight.clone()) for layer in layers]
+def _as_it_was(layer: Layer) -> Iterator[None]:
+    """Give a layer its weight back afterwards."""
+    held = layer.weight.clone()
     try:
         yield
     finally:
-        for layer, weight in held:
-            layer.set_weight(weight)
+        layer.set_weight(held)

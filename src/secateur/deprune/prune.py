@@ -23,7 +23,7 @@ from secateur.deprune.depthwise import (
     tap_grams,
     zero_taps_,
 )
-from secateur.deprune.losses import loss_curves
+from secateur.deprune.losses import Curves, divergence, log_shares, loss_curves
 from secateur.deprune.plan import Plan, dense_ms, plan_budget, plan_ratio
 from secateur.deprune.recipe import DepruneRecipe
 from secateur.deprune.table import CostTable, measure_table
@@ -110,7 +110,7 @@ def _timed_plan(
 ) -> tuple[Plan, tuple[float, float]]:
     """The plan of the least loss whose network, when it is timed, keeps to the budget, and both networks' times."""
     table = table or measure_table(parts, network.example, engine=recipe.engine, multiple=recipe.multiple)
-    curves = loss_curves(parts, pictures.pixels[: recipe.measured], recipe.repaired())
+    curves = _levelled(network, parts, recipe, pictures)
     dense = dense_ms(parts, table)
     limit = recipe.limit.limit
     aim = limit * dense if limit <= 1 else limit
@@ -129,6 +129,29 @@ def _timed_plan(
         f"budget {recipe.budget} was not met: {_TRIES} networks were timed, the last takes {two:.2f} ms, and "
         f"{allowed:.2f} are allowed; a busy machine times badly: try again when it is quiet"
     )
+
+
+def _levelled(network: Network, parts: Separable, recipe: DepruneRecipe, pictures: Pictures) -> Curves:
+    """Loss curves at the level of two networks that are pruned as the last one will be: without a quarter of all
+    channels, and without half of all taps."""
+    drawn, held = Pictures(pictures.pixels[: recipe.measured], None), pictures.pixels[-recipe.measured :]
+    curves = loss_curves(parts, drawn.pixels, refit=recipe.refit)
+    whole = log_shares(network.model, held)
+
+    def lost(plan: Plan) -> float:
+        small = replace(network, model=copy.deepcopy(network.model))
+        cut_channels_(parts.structure.of(small.model), _cut(parts, plan), network.example, drawn, recipe.repaired())
+        _prune_taps_(small, recipe, plan, drawn)
+        return divergence(whole, log_shares(small.model, held))
+
+    def level(plan: Plan, expected: float) -> float:
+        return lost(plan) / expected if expected > 0 else 1.0
+
+    widths = {site.name: site.count - site.count // 4 for site in parts.sites}
+    taps = dict.fromkeys([own.name for own in parts.kernels], 0.5)
+    channels = level(Plan(widths, {}), sum(own.at(0.25) for own in curves.channels.values())) if parts.sites else 1.0
+    halved = level(Plan({}, taps), sum(own.at(0.5) for own in curves.taps.values())) if recipe.taps != "none" else 1.0
+    return curves.levelled(channels, halved)
 
 
 def _cut(parts: Separable, plan: Plan) -> Cut:

@@ -22,7 +22,8 @@ class DepruneRecipe:
     with a ratio and balanced taps, columns of 32 channels are rounded to multiples of 32 by the published rule (HSR).
     taps: run, balanced, channel or none. pointwise: expanded, projected or none. engine: blocked or torch, in which
     layers are timed. multiple: of channels that stay. least: share of channels and taps that every layer keeps.
-    refit: solve what is kept by least squares. samples: pictures that calibrate, of which `measured` measure losses.
+    refit: solve what is kept by least squares. samples: pictures that calibrate. measured: how many of them tell what
+    a plan loses, and how many, the last, measure it; the same ones where there are too few.
     """
 
     budget: str | None = None
@@ -36,7 +37,7 @@ class DepruneRecipe:
     least: float = 0.25
     refit: bool = True
     samples: int = 128
-    measured: int = 32
+    measured: int = 64
     seed: int = 0
     damp: float = 0.1
 
