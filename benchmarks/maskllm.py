@@ -23,12 +23,12 @@ from secateur.calibrate.stream import StreamSettings
 from secateur.core.mask import Masks
 from secateur.evaluate.perplexity import token_losses
 from secateur.masks.learn import MaskTask, learn_masks
+from secateur.masks.maskllm import MaskSettings
 from secateur.masks.write import refitted
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 from secateur.storage.open_model import open_model
 from secateur.storage.source import Source, load_tokenizer, load_with_head, resolve
-from secateur.train.maskllm import MaskSettings
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "text"
 LENGTH, WINDOWS = 1024, 32

@@ -11,7 +11,7 @@ _MODULES = {  # public names and where they are; __init__.pyi says the same to t
     "DataOptions": "secateur.heads.task_model",
     "Finetuning": "secateur.train.classifier",
     "Lottery": "secateur.lottery.plan",
-    "MaskSettings": "secateur.train.maskllm",
+    "MaskSettings": "secateur.masks.maskllm",
     "MaskTask": "secateur.masks.learn",
     "Masks": "secateur.core.mask",
     "NetworkRecipe": "secateur.images.recipe",

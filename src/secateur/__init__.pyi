@@ -33,6 +33,7 @@ from secateur.lottery.run import load_ticket as load_ticket
 from secateur.lottery.target import read_target as read_target
 from secateur.masks.learn import MaskTask as MaskTask
 from secateur.masks.learn import learn_masks as learn_masks
+from secateur.masks.maskllm import MaskSettings as MaskSettings
 from secateur.run.prune import prune as prune
 from secateur.run.recipe import Recipe as Recipe
 from secateur.run.recipe import load_recipe as load_recipe
@@ -43,7 +44,6 @@ from secateur.search.study import search_ratios as search_ratios
 from secateur.storage.network import open_network as open_network
 from secateur.storage.source import load as load
 from secateur.train.classifier import Finetuning as Finetuning
-from secateur.train.maskllm import MaskSettings as MaskSettings
 from secateur.train.recover import Training as Training
 from secateur.train.s2h import SoftToHard as SoftToHard
 from secateur.train.s2h import SoftToHardSettings as SoftToHardSettings

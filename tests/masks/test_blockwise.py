@@ -4,10 +4,11 @@ from conftest import tiny_model
 from secateur.calibrate.stream import StreamSettings
 from secateur.core.pattern import NM
 from secateur.masks.blockwise import BlockTask, learn_blocks
+from secateur.masks.maskllm import MaskSettings
 from secateur.storage.open_model import open_model
 from secateur.storage.run_folder import RunFolder
 from secateur.storage.source import Source
-from secateur.train.maskllm import MaskSettings, block_error
+from secateur.train.reconstruct import block_error
 
 
 def test_the_first_blocks_error_is_that_of_the_model_itself(saved, ids, tmp_path):

@@ -14,10 +14,10 @@ import secateur
 from secateur.core.errors import InputError
 from secateur.core.mask import Masks
 from secateur.masks.learn import MaskTask, learn_masks
+from secateur.masks.maskllm import MaskSettings
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 from secateur.storage.source import Source, load_model
-from secateur.train.maskllm import MaskSettings
 
 SETTINGS = MaskSettings(steps=6, batch=2, length=16, rate=0.05)
 TASK = MaskTask(settings=SETTINGS, prior="magnitude", held=2, looks=3, half="no", device="cpu")

@@ -6,8 +6,8 @@ from safetensors.torch import save_file
 from secateur.core.errors import InputError
 from secateur.core.mask import Masks
 from secateur.core.pattern import NM
+from secateur.masks.candidates import Candidates
 from secateur.masks.packed import MaskFile, pack_numbers, unpack_numbers
-from secateur.train.candidates import Candidates
 
 
 @pytest.mark.parametrize("bits", range(1, 8))

@@ -4,9 +4,9 @@ from conftest import tiny_model
 from secateur.adapt.structure import describe
 from secateur.core.pattern import NM
 from secateur.evaluate.perplexity import token_losses
+from secateur.masks.maskllm import LearnedMasks, MaskSettings
 from secateur.masks.whole import learn_whole
 from secateur.storage.run_folder import RunFolder
-from secateur.train.maskllm import LearnedMasks, MaskSettings
 
 
 def test_looks_tell_the_loss_of_the_model_under_its_likeliest_masks(tmp_path):

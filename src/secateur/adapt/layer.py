@@ -155,9 +155,13 @@ class Layer:
         """A tensor of the weight's stored shape, such as its gradient, as `[out, in]`."""
         return self._storage.matrix(stored if self.index is None else stored[self.index])
 
+    def stored(self, matrix: Weight) -> Tensor:
+        """A matrix `[out, in]`, such as a mask, in the layout that the module stores its weight in."""
+        return self._storage.stored(matrix, self.module)
+
     def set_weight(self, weight: Weight) -> None:
         """Overwrite the module's weight from `[out, in]`, in its own dtype and layout."""
-        self._held().copy_(self._storage.stored(weight, self.module))
+        self._held().copy_(self.stored(weight))
 
     @property
     def bias(self) -> Tensor | None:

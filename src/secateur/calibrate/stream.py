@@ -103,6 +103,18 @@ class Stream:
             if not last:
                 self._advance(block, end.layers[0], answers)
 
+    def copied(self) -> Store:
+        """A store of its own with the hidden states as they are; close it."""
+        store = self._store()
+        store.fill([hidden.clone() for hidden in self.hidden.all()])
+        return store
+
+    @torch.no_grad()
+    def put_out(self, block: Block, hidden: Store) -> None:
+        """Replace a block's inputs by its outputs, in a store of hidden states."""
+        for index in range(len(hidden)):
+            hidden[index] = self.call(block, hidden[index])
+
     def call(self, block: Block, hidden: Hidden) -> Hidden:
         """The block's output for one batch of hidden states."""
         args, kwargs = self._calls[block.number, len(hidden)]

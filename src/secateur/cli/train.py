@@ -215,8 +215,8 @@ def _learn_masks(
     check_names(model, Path(out))
     from secateur.core.pattern import NM, parse_pattern  # torch takes seconds to import: not for --help
     from secateur.masks.learn import MaskTask, learn_masks
+    from secateur.masks.maskllm import MaskSettings
     from secateur.storage.source import resolve
-    from secateur.train.maskllm import MaskSettings
 
     settings = {key: value for key, value in given.items() if value is not None}
     pattern = settings.get("pattern", "2:4")

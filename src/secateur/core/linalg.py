@@ -112,17 +112,18 @@ def refit_columns(weight: Weight, kept: Bool[Tensor, " in"], gram: GramMatrix) -
     return solved
 
 
-def refit_conjugate(weight: Weight, keep: Keep, gram: GramMatrix, steps: int) -> Weight:
+def refit_conjugate(weight: Weight, keep: Keep, gram: GramMatrix, steps: int, *, start: Weight | None = None) -> Weight:
     """Least squares of all rows on their kept inputs by conjugate gradients, scaled by the Gram's diagonal.
 
     Formula: min_W' tr (W - W') H (W - W')^T, W' zero outside the mask [Hestenes & Stiefel 1952, preconditioned]
 
-    Starts at the masked weight, so that no number of steps gives a higher loss; a row that is solved stays.
+    Starts at `start`, or at the masked weight, so that no number of steps gives a higher loss; a row that is solved
+    stays.
     """
     allowed = keep.to(gram.dtype)
     scale = allowed / gram.diagonal().clamp_min(torch.finfo(gram.dtype).tiny)  # [out, in]
     wide = weight.to(gram.dtype)
-    solved = wide * allowed
+    solved = (wide if start is None else start.to(gram.dtype)) * allowed
     rest = ((wide - solved) @ gram) * allowed  # half the negative gradient on the mask
     scaled = rest * scale
     direction, before = scaled, (rest * scaled).sum(dim=1, keepdim=True)  # [out, 1]

@@ -40,11 +40,15 @@ def keep_highest(score: Float[Tensor, "rows columns"], removed: int) -> Bool[Ten
     if removed >= score.shape[1]:
         return torch.zeros_like(score, dtype=torch.bool)
     threshold = _kth_lowest(score, removed)  # [rows, 1]
+    count = score.shape[1] - removed
+    above = score > threshold
+    if bool((above.sum(dim=1) == count).all()):  # no ties: most of the time
+        return above
     below = score < threshold
     tied = score == threshold
     # Of the scores equal to the threshold only so many go, in order: `<=` would remove more than was asked for.
     still = removed - below.sum(dim=1, keepdim=True)
-    return _exactly(~(below | (tied & (tied.cumsum(dim=1) <= still))), score.shape[1] - removed)
+    return _exactly(~(below | (tied & (tied.cumsum(dim=1) <= still))), count)
 
 
 def _exactly(keep: Bool[Tensor, "rows columns"], count: int) -> Bool[Tensor, "rows columns"]:

@@ -13,10 +13,11 @@ from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.core.mask import pack, unpack
 from secateur.core.seed import generator
 from secateur.core.shapes import TokenIds
+from secateur.masks.maskllm import LearnedMasks, MaskedBlock, MaskSettings
 from secateur.run.allocate import open_stream
 from secateur.storage.open_model import OpenModel
 from secateur.storage.run_folder import FinishedBlock, RunFolder
-from secateur.train.maskllm import LearnedMasks, MaskedBlock, MaskSettings, block_error
+from secateur.train.reconstruct import block_error
 
 __all__ = ["BlockTask", "learn_blocks"]
 
@@ -52,14 +53,11 @@ def learn_blocks(
     with open_stream(opened.structure, task.stream, ids) as stream:
         with opened.loaded(opened.outside_blocks()):
             stream.embed()
-        dense = Store(len(stream.batches), limit=task.stream.memory, folder=task.stream.folder)
-        with closing(dense):
-            for index in range(len(dense)):
-                dense[index] = stream.hidden[index].clone()
+        with closing(stream.copied()) as dense:
             for block in blocks:
                 progress(block.number, len(blocks))
                 with opened.loaded(block.tensors()):
-                    _put_out(stream, block, dense)
+                    stream.put_out(block, dense)
                     if block.number < done:
                         finished = folder.load_block(block.number)
                         shapes = {layer.name: tuple(layer.weight.shape) for layer in block.layers}
@@ -71,18 +69,11 @@ def learn_blocks(
                         folder.save_block(block.number, FinishedBlock({}, packed, [report], {}))
                     for layer in block.layers:
                         layer.set_weight(layer.weight * own[layer.name])
-                    _put_out(stream, block, stream.hidden)
+                    stream.put_out(block, stream.hidden)
                 keep |= own
                 reports.append(report)
     progress(len(blocks), len(blocks))
     return keep, reports
-
-
-@torch.no_grad()
-def _put_out(stream: Stream, block: Block, hidden: Store) -> None:
-    """Replace a block's inputs by its outputs."""
-    for index in range(len(hidden)):
-        hidden[index] = stream.call(block, hidden[index])
 
 
 def _learn(stream: Stream, block: Block, targets: Store, task: BlockTask) -> tuple[dict[str, Tensor], dict[str, float]]:

@@ -18,6 +18,8 @@ from secateur.core.files import storage_errors, write_document
 from secateur.core.mask import Masks
 from secateur.core.shapes import TokenIds
 from secateur.masks.blockwise import BlockTask, learn_blocks
+from secateur.masks.candidates import Candidates
+from secateur.masks.maskllm import LearnedMasks, MaskSettings
 from secateur.masks.packed import MaskFile
 from secateur.masks.prior import Room, check_prior, find_prior
 from secateur.masks.whole import Look, learn_whole
@@ -29,9 +31,7 @@ from secateur.storage.open_model import open_model
 from secateur.storage.run_folder import RunFolder
 from secateur.storage.shards import Checkpoint
 from secateur.storage.source import Source, load_tokenizer, open_whole, read_config, resolve
-from secateur.train.candidates import Candidates
 from secateur.train.device import half_pays, pick_device, processes
-from secateur.train.maskllm import LearnedMasks, MaskSettings
 
 __all__ = ["MaskTask", "learn_masks"]
 

@@ -17,7 +17,7 @@ from secateur.core.errors import InputError, SecateurError
 from secateur.core.files import new_file
 from secateur.core.mask import Masks
 from secateur.core.pattern import NM, parse_pattern
-from secateur.train.candidates import Candidates
+from secateur.masks.candidates import Candidates
 
 __all__ = ["MaskFile", "pack_numbers", "unpack_numbers"]
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from secateur.adapt.structure import Structure
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.perplexity import token_losses
+from secateur.masks.maskllm import LearnedMasks, MaskedTokens, MaskSettings
 from secateur.storage.run_folder import RunFolder
 from secateur.train.device import autocasting
-from secateur.train.maskllm import LearnedMasks, MaskedTokens, MaskSettings
 
 __all__ = ["Look", "learn_whole"]
 

@@ -28,8 +28,12 @@ class _Finished:
 
     def __init__(self, folder: RunFolder, blocks: int) -> None:
         self.folder = folder
-        self.reports = [folder.load_block(index).reports for index in range(blocks)]
-        self._owner = {report["name"]: index for index, reports in enumerate(self.reports) for report in reports}
+        self.reports: list[list[dict[str, Any]]] = []
+        self._owner: dict[str, int] = {}
+        for index in range(blocks):
+            block = folder.load_block(index)
+            self.reports.append(block.reports)
+            self._owner |= dict.fromkeys(block.weights, index)
         self._held: tuple[int, FinishedBlock] | None = None
 
     def block(self, index: int) -> FinishedBlock:

@@ -3,17 +3,20 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from secateur.adapt.block import Block
 from secateur.adapt.layer import Layer
 from secateur.calibrate.backward import gather_backward, split_needs, stored, unstored
 from secateur.calibrate.statistic import Gathered, gather
-from secateur.calibrate.stream import Stream
+from secateur.calibrate.store import Store
+from secateur.calibrate.stream import Needs, Stream
 from secateur.core.errors import SecateurError
-from secateur.core.mask import pack
-from secateur.core.protocols import Statistic
+from secateur.core.mask import pack, unpack
 from secateur.core.shapes import TokenIds
 from secateur.run.allocate import open_stream, read_blocks
 from secateur.run.plan import Plan, make_plan
@@ -22,10 +25,12 @@ from secateur.storage.memory import give_back_freed, peak_memory_mb, resident_me
 from secateur.storage.open_model import OpenModel
 from secateur.storage.run_folder import FinishedBlock, RunFolder
 from secateur.storage.source import open_whole
+from secateur.train.reconstruct import reconstruct_
 
 __all__ = ["solve_blocks"]
 
 Progress = Callable[[int, int], None]
+_Streams = tuple[Stream | None, Store | None]  # what the pruned blocks put out, and what the dense ones do
 _log = logging.getLogger(__name__)
 
 
@@ -38,10 +43,11 @@ def solve_blocks(
     ids: calibration `[samples, length]`; None where nothing is calibrated.
     """
     forward, backward = split_needs(plan.solver.needs)
+    reconstructing = plan.recipe.reconstruct is not None
     blocks = opened.structure.blocks
     with ExitStack() as stack:
-        stream = None
-        if forward and ids is not None:
+        stream = dense = None
+        if (forward or reconstructing) and ids is not None:
             stream = stack.enter_context(open_stream(opened.structure, plan.settings, ids))
         # After the stream has checked the ids: a run that cannot start leaves no folder.
         done = folder.open(plan.to_dict(opened, ids), resume=resume)
@@ -53,12 +59,17 @@ def solve_blocks(
         if stream is not None:
             with opened.loaded(opened.outside_blocks()):
                 stream.embed()
+            if reconstructing:
+                dense = stack.enter_context(closing(stream.copied()))
+                for block in blocks[: done if done < len(blocks) else 0]:
+                    with opened.loaded(block.tensors()):
+                        stream.put_out(block, dense)
             if 0 < done < len(blocks):  # the inputs of the next block were saved with the last
                 stream.hidden.fill(folder.load_hidden(done))
         ceiling = 0.0
         for block in blocks[done:]:
             progress(block.number, len(blocks))
-            _solve_block(plan, opened, folder, block, stream)
+            _solve_block(plan, opened, folder, block, (stream, dense))
             ceiling = _hold_memory(ceiling)
     progress(len(blocks), len(blocks))
     return plan, done
@@ -75,13 +86,11 @@ def _allocated(plan: Plan, opened: OpenModel, folder: RunFolder, ids: TokenIds |
     return make_plan(plan.recipe, opened, ratios)
 
 
-def _solve_block(plan: Plan, opened: OpenModel, folder: RunFolder, block: Block, stream: Stream | None) -> None:
+def _solve_block(plan: Plan, opened: OpenModel, folder: RunFolder, block: Block, streams: _Streams) -> None:
+    """Solve one block into the folder."""
     last = block is opened.structure.blocks[-1]
     finished = FinishedBlock({}, {}, [], {})
-    forward, backward = split_needs(plan.solver.needs)
-
-    def needs(layers: Sequence[Layer]) -> Sequence[type[Statistic]] | None:
-        return forward if any(layer.name in plan.targets.layers for layer in layers) else None
+    _, backward = split_needs(plan.solver.needs)
 
     def solve(layers: Sequence[Layer], stats: Gathered) -> None:
         for layer in layers:
@@ -89,17 +98,35 @@ def _solve_block(plan: Plan, opened: OpenModel, folder: RunFolder, block: Block,
                 own = unstored(backward, *folder.load_gradients(layer.name)) if backward else {}
                 _solve_layer(plan, opened, layer, Gathered({**stats.parts, **own}), finished)
 
+    stream, dense = streams
     with opened.loaded(block.tensors()):
         if stream is None:
             for stage in block.stages:
                 solve(stage.layers, gather(()))
+        elif dense is None:
+            stream.run(block, _needs(plan), solve, last=last)
         else:
-            stream.run(block, needs, solve, last=last)
-    if stream is not None and not last:
+            stream.put_out(block, dense)
+            stream.run(block, _needs(plan), solve, last=True)  # it is advanced when its weights are trained
+            _reconstruct(plan, opened, block, (stream, dense), finished)
+            if not last:
+                stream.put_out(block, stream.hidden)
+    _save(folder, block, finished, None if last else stream)
+
+
+def _save(folder: RunFolder, block: Block, finished: FinishedBlock, stream: Stream | None) -> None:
+    """A block's file; before it the inputs of the next block, if a stream holds them."""
+    if stream is not None:
         # Hidden states first: a kill between the two repeats this block and finds its old inputs still there.
         folder.save_hidden(block.number + 1, list(stream.hidden.all()))
     folder.save_block(block.number, finished)
     folder.drop_hidden(block.number)
+
+
+def _needs(plan: Plan) -> Needs:
+    """What is gathered for layers that read the same: nothing where none of them is pruned."""
+    forward, _ = split_needs(plan.solver.needs)
+    return lambda layers: forward if any(layer.name in plan.targets.layers for layer in layers) else None
 
 
 def _solve_layer(plan: Plan, opened: OpenModel, layer: Layer, stats: Gathered, finished: FinishedBlock) -> None:
@@ -110,13 +137,12 @@ def _solve_layer(plan: Plan, opened: OpenModel, layer: Layer, stats: Gathered, f
     except SecateurError as error:
         raise type(error)(f"{layer.name}: {error}") from error  # the same kind of error, with its place
     layer.set_weight(solution.weight)  # what follows is calibrated on the pruned model
-    stored = solution.weight.to(plan.saved or opened.dtype_of(f"{layer.name}.weight"))  # as the checkpoint stores it
-    finished.weights[layer.name] = (stored.T if layer.transposed else stored).contiguous()
+    finished.weights[layer.name] = _stored(plan, opened, layer)
     finished.masks[layer.name] = pack(solution.keep)
     if solution.bias is not None:
         bias = solution.bias if layer.bias is None else layer.bias.float() + solution.bias
         layer.set_bias(bias)
-        finished.biases[layer.name] = bias.to(stored.dtype)
+        finished.biases[layer.name] = bias.to(finished.weights[layer.name].dtype)
     report: dict[str, Any] = vars(
         LayerReport(
             name=layer.name,
@@ -129,6 +155,37 @@ def _solve_layer(plan: Plan, opened: OpenModel, layer: Layer, stats: Gathered, f
     )
     finished.reports.append(report)
     _log.debug("%s: sparsity %.4f, loss %s", layer.name, report["sparsity"], report["loss"])
+
+
+def _stored(plan: Plan, opened: OpenModel, layer: Layer) -> Tensor:
+    """A layer's weight as the checkpoint stores it."""
+    weight = layer.weight.to(plan.saved or opened.dtype_of(f"{layer.name}.weight"))
+    return (weight.T if layer.transposed else weight).clone(memory_format=torch.contiguous_format)
+
+
+def _reconstruct(
+    plan: Plan, opened: OpenModel, block: Block, streams: tuple[Stream, Store], finished: FinishedBlock
+) -> None:
+    """Train a solved block's kept weights on the dense block's outputs, and keep what comes of it."""
+    settings = plan.recipe.reconstruction()
+    if settings is None or not finished.reports:
+        return
+    stream, dense = streams
+    keep = {
+        layer: unpack(finished.masks[layer.name], (layer.weight.shape[0], layer.weight.shape[1]))
+        for layer in block.layers
+        if layer.name in finished.masks
+    }
+    if plan.targets.sites:  # layers that make what the masked ones read are trained with them
+        keep |= {layer: torch.ones_like(layer.weight, dtype=torch.bool) for layer in block.layers if layer not in keep}
+    seed = plan.recipe.calibration.seed + block.number
+    hidden, targets = list(stream.hidden.all()), list(dense.all())
+    pair = reconstruct_(keep, lambda hidden: stream.call(block, hidden), hidden, targets, settings, seed=seed)
+    for layer in keep:
+        finished.weights[layer.name] = _stored(plan, opened, layer)
+    for report in finished.reports:
+        report["block_error"] = pair
+    _log.debug("%s: error %.4f, after training %.4f", block.name, *pair)
 
 
 def _hold_memory(ceiling: float) -> float:

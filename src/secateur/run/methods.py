@@ -53,6 +53,10 @@ SCORES: "Table[Callable[..., Score]]" = Table(
 SOLVERS: "Table[Callable[..., Solver]]" = Table(
     "solver",
     {
+        "admm": Row(
+            "secateur.solve.admm:ADMM",
+            "Least squares and projection in turns, until the mask rests; then conjugate gradients on that mask.",
+        ),
         "bias-compensation": Row(
             "secateur.solve.bias_compensation:BiasCompensation",
             "Every output gains what the removed inputs gave it on average, so that its mean stays.",
@@ -193,6 +197,9 @@ class Method(NamedTuple):
 METHODS: Table[Method] = Table(
     "method",
     {
+        "admm": Method(
+            "admm", {}, "unstructured", "mask and weights together, the least layer loss (Meng et al. 2024)"
+        ),
         "flap": Method(
             "bias-compensation",
             {"score": "fluctuation"},

@@ -101,11 +101,12 @@ def _run(
 
 def _draw(plan: Plan, opened: OpenModel, ids: TokenIds | None) -> _Drawn:
     """What calibrates: the ids that are given, else those the recipe names, where anything is calibrated."""
-    if not (plan.solver.needs or plan.calibrated or plan.recipe.whole_blocks()):
+    recipe = plan.recipe
+    if not (plan.solver.needs or plan.calibrated or recipe.whole_blocks() or recipe.reconstruct is not None):
         return _Drawn(None, None)
     if ids is not None:
         return _Drawn(ids, None)
-    calibration = plan.recipe.calibration.fitted(opened.structure.model.config)
+    calibration = recipe.calibration.fitted(opened.structure.model.config)
     return _Drawn(*calibration.draw_held(load_tokenizer(opened.source), _HELD))
 
 

@@ -28,7 +28,9 @@ from secateur.run.methods import (
     check_pattern,
     usual_pattern,
 )
+from secateur.solve.refitted import Refitted
 from secateur.solve.shortgpt import ShortGPT
+from secateur.train.reconstruct import Reconstruction
 
 __all__ = ["Recipe", "load_recipe", "parse_recipe"]
 
@@ -49,6 +51,8 @@ class Recipe:
     allocator: how much where: an allocator's name, or a mapping with `name` and fields.
     ratios: those by block or layer name that stand above the allocator's.
     exempt: blocks that lose nothing, negative ones from the end.
+    refit: cg fits the kept weights of every layer by conjugate gradients after the method; none does not.
+    reconstruct: steps, and rate, of training each block's kept weights to put out what the dense block did.
     round_to: ffn channels stay in multiples of this, where whole channels are removed.
     dtype: what forward passes compute in.
     save_dtype: what weights are written as; auto keeps the checkpoint's own.
@@ -63,6 +67,8 @@ class Recipe:
     allocator: str | Mapping[str, Any] | Allocator = "uniform"
     ratios: Mapping[str, float] = field(default_factory=dict[str, float])
     exempt: Sequence[int] = ()
+    refit: str = "none"
+    reconstruct: Mapping[str, float] | None = None
     round_to: int = 8
     calibration: Calibration = field(default_factory=Calibration)
     dtype: str = "auto"
@@ -79,6 +85,8 @@ class Recipe:
         self.build_allocator()
         self._check_size()
         self._check_units()
+        if self.reconstruction() is not None and (self.whole_blocks() or self.dtype == "bfloat16"):
+            raise RecipeError("reconstruct trains masked weights in float32: leave pattern blocks and bfloat16 out")
         if self.round_to < 1:
             raise RecipeError(f"round_to {self.round_to} must be at least 1")
         Allocation(self.ratios)
@@ -151,7 +159,19 @@ class Recipe:
         return usual_pattern(self.method) if self._name() is None else self._method().pattern
 
     def solver(self) -> Solver:
-        """The solver object. Raises RecipeError on an unknown name or field."""
+        """The solver object, refitted where that is asked. Raises RecipeError on an unknown name or field."""
+        check_name("refit", self.refit, ("none", "cg"))
+        return Refitted(solver=self._solver()) if self.refit == "cg" else self._solver()
+
+    def reconstruction(self) -> Reconstruction | None:
+        """How blocks are trained after pruning; None where they are not."""
+        if self.reconstruct is None:
+            return None
+        settings = {key: int(value) if key == "steps" else value for key, value in self.reconstruct.items()}
+        made: Reconstruction = _build(Reconstruction, settings, "reconstruct")
+        return made
+
+    def _solver(self) -> Solver:
         if not isinstance(self.method, str | Mapping):
             return self.method
         method = self._method()

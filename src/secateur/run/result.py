@@ -1,6 +1,7 @@
 """What a run returns: layers, losses, times, versions, peak memory."""
 
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,7 +13,10 @@ __all__ = ["LayerReport", "Made", "Result", "versions"]
 
 @dataclass(frozen=True, kw_only=True)
 class LayerReport:
-    """One pruned matrix: asked ratio, measured sparsity, loss per token, size, seconds."""
+    """One pruned matrix: asked ratio, measured sparsity, loss per token when it was solved, size, seconds.
+
+    block_error: the relative error of the block's outputs on held-out windows before and after reconstruction.
+    """
 
     name: str
     ratio: float
@@ -20,6 +24,7 @@ class LayerReport:
     loss: float | None
     weights: int
     seconds: float
+    block_error: Sequence[float] | None = None
 
 
 class Made(NamedTuple):

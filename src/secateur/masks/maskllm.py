@@ -15,14 +15,15 @@ from secateur.core.errors import InputError
 from secateur.core.pattern import NM
 from secateur.core.seed import generator
 from secateur.core.shapes import Keep, TokenIds
-from secateur.train.adam import HalfAdam
-from secateur.train.candidates import Candidates, likeliest, prior_logits
+from secateur.masks.adam import HalfAdam
+from secateur.masks.candidates import Candidates, likeliest, prior_logits
+from secateur.masks.masking import Draw, key_of, masked_gradient, masked_weight
 from secateur.train.device import autocasting
 from secateur.train.loop import Cosine, Descent, Loop, Objective
-from secateur.train.masking import Draw, key_of, masked_gradient, masked_weight
 from secateur.train.objective import mixed_loss, next_token_logits
+from secateur.train.reconstruct import block_error
 
-__all__ = ["LearnedMasks", "MaskSettings", "MaskedBlock", "MaskedTokens", "block_error"]
+__all__ = ["LearnedMasks", "MaskSettings", "MaskedBlock", "MaskedTokens"]
 
 _SPREAD = 0.01  # standard deviation of the logits that the prior's strength counts in
 
@@ -236,9 +237,3 @@ class MaskedBlock:
         with autocasting(inputs.device, half=self.half):
             made = self.call(inputs)
         return block_error(made, inputs, outputs)
-
-
-def block_error(made: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
-    """Squared distance of outputs, relative to what the block adds to its inputs."""
-    wanted = outputs.float()
-    return (made.float() - wanted).square().sum() / (wanted - inputs.float()).square().sum().clamp_min(1e-20)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from secateur.core.compiled import library
 from secateur.core.shapes import Weight
-from secateur.train.candidates import Candidates
+from secateur.masks.candidates import Candidates
 
 __all__ = ["SOURCE", "Draw", "key_of", "masked_gradient", "masked_weight", "probabilities"]
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from secateur.train import adam
-from secateur.train.adam import HalfAdam
+from secateur.masks import adam
+from secateur.masks.adam import HalfAdam
 
 
 @pytest.mark.parametrize("compiled", [True, False])

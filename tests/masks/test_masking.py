@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from secateur.core.pattern import NM
-from secateur.train import masking
-from secateur.train.candidates import Candidates
-from secateur.train.masking import Draw, key_of, masked_gradient, masked_weight, probabilities
+from secateur.masks import masking
+from secateur.masks.candidates import Candidates
+from secateur.masks.masking import Draw, key_of, masked_gradient, masked_weight, probabilities
 
 PATTERNS = [(2, 4), (1, 4), (4, 8), (3, 5), (4, 4)]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.compiled import library
-from secateur.train.masking import SOURCE
+from secateur.masks.masking import SOURCE
 
 __all__ = ["HalfAdam"]
 

@@ -6,7 +6,7 @@ import torch
 
 from secateur.core.errors import PatternError
 from secateur.core.pattern import NM
-from secateur.train.candidates import Candidates, likeliest, prior_logits
+from secateur.masks.candidates import Candidates, likeliest, prior_logits
 
 PATTERNS = [(2, 4), (1, 4), (4, 8), (1, 2), (3, 5), (4, 4), (1, 70), (1, 1)]
 

@@ -12,7 +12,8 @@ from secateur.adapt.layer import Layer
 from secateur.adapt.structure import describe
 from secateur.core.errors import InputError, PatternError
 from secateur.core.pattern import NM
-from secateur.train.maskllm import LearnedMasks, MaskedBlock, MaskedTokens, MaskSettings, block_error
+from secateur.masks.maskllm import LearnedMasks, MaskedBlock, MaskedTokens, MaskSettings
+from secateur.train.reconstruct import block_error
 
 TOY = MaskSettings(steps=400, rate=0.05, sharpness=(5.0, 100.0), temperature=(2.0, 0.1), teaching=0.0, pull=0.0)
 
