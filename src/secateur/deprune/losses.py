@@ -21,6 +21,7 @@ from secateur.solve.taps import eliminate_taps, of_channels, refit_taps
 __all__ = ["Curve", "Curves", "divergence", "log_shares", "loss_curves"]
 
 _SHARES = tuple(part / 16 for part in range(1, 17))
+_TAPS = (0.5, 0.75)  # of taps
 _BATCH = 32
 
 
@@ -65,7 +66,8 @@ class Curves(NamedTuple):
 
 
 def loss_curves(parts: Separable, pixels: Tensor, *, refit: bool = True) -> Curves:
-    """Channels by a first-order estimate; kernels by what is lost without half of each, one at a time.
+    """Channels by a first-order estimate; kernels by what is lost without half and three quarters of each, one at a
+    time.
 
     Formula: sum over the c that go of |sum over c's weights of w dL/dw| [Molchanov et al. 2019], lowest first;
     KL(p || p') = mean over pictures of sum_y p ln(p / p'), p the whole network's and p' the pruned one's
@@ -78,7 +80,10 @@ def loss_curves(parts: Separable, pixels: Tensor, *, refit: bool = True) -> Curv
         score = TaylorChannels()
         channels = {site.name: _summed(score(site, parts.structure.layers, found)) for site in parts.sites}
         trial = _Trial(parts, pixels, refit=refit)
-        return Curves(channels, {own.name: Curve((0.5,), (trial.without_taps(own),)) for own in parts.kernels})
+        return Curves(
+            channels,
+            {own.name: Curve(_TAPS, tuple(trial.without_taps(own, of) for of in _TAPS)) for own in parts.kernels},
+        )
 
 
 def _summed(scores: Tensor) -> Curve:
@@ -112,16 +117,20 @@ class _Trial:
                 stack.callback(own.module.register_forward_hook(partial(self._read, own.name)).remove)
             self.whole = log_shares(self.structure.model, pixels)
 
-    def without_taps(self, own: Depthwise) -> float:
-        """The loss without half of a kernel's taps, the same in runs of channels as they stand."""
-        layer = self.structure.layers[own.name]
+    def curve(self, own: Depthwise) -> Curve:
+        """What is lost without shares of a kernel's taps."""
+        return Curve(_TAPS, tuple(self.without_taps(own, share) for share in _TAPS))
+
+    def without_taps(self, own: Depthwise, share: float) -> float:
+        """The loss without a share of a kernel's taps, the same in runs of channels as they stand."""
+        layer, gone = self.structure.layers[own.name], int(share * own.taps)
         with _as_it_was(layer):
             weight = layer.weight.clone()
             grams = self.taps.get(own.name)
             if grams is None:
-                weight.scatter_(1, weight.abs().argsort(dim=1)[:, : own.taps // 2], 0.0)
+                weight.scatter_(1, weight.abs().argsort(dim=1)[:, :gone], 0.0)
             else:
-                runs = eliminate_taps(weight.float(), grams, own.taps - own.taps // 2)
+                runs = eliminate_taps(weight.float(), grams, own.taps - gone)
                 keep = of_channels(runs, len(weight))
                 weight = refit_taps(weight.float(), grams, keep).to(weight.dtype)
             layer.set_weight(weight)
