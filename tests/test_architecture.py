@@ -29,6 +29,7 @@ LAYERS = {
     "export": 5,
     "report": 5,
     "allocate": 6,
+    "judged": 6.5,
     "run": 7,
     "search": 8,
     "heads": 8,

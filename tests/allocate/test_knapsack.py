@@ -144,3 +144,30 @@ def test_what_cannot_be_met_is_refused():
         cheapest({"a": [0.1, float("nan")]}, [0.2, 0.4], {"a": 1}, 0.3)
     with pytest.raises(InputError, match="grid"):
         Knapsack(grid=0.5)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_gains_and_ratios_of_each_part_equal_brute_force(seed):
+    draw = np.random.default_rng(seed)
+    count, places = int(draw.integers(1, 5)), int(draw.integers(1, 5))
+    ratios = np.sort(draw.integers(0, 101, (count, places)) / 100, axis=1)
+    sizes = {str(part): int(draw.integers(1, 100)) for part in range(count)}
+    losses = {name: (draw.normal(size=places) * float(draw.integers(0, 3))).tolist() for name in sizes}
+    total = sum(sizes.values())
+    need = float(ratios.min(axis=1) @ list(sizes.values())) / total
+
+    def cost(choice):
+        return sum(losses[name][place] for name, place in zip(sizes, choice, strict=True))
+
+    def removed(choice):
+        return float(ratios[range(count), choice] @ list(sizes.values()))
+
+    choices = list(itertools.product(range(places), repeat=count))
+    best = min(cost(choice) for choice in choices if removed(choice) >= need * total - 1e-6)
+    found = cheapest(losses, ratios.tolist(), sizes, float(np.floor(need * 1e6) / 1e6))
+    reached = min(
+        cost(choice)
+        for choice in choices
+        if all(ratios[part, place] == found[str(part)] for part, place in enumerate(choice))
+    )
+    assert reached <= best + 1e-6

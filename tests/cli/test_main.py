@@ -12,8 +12,8 @@ from secateur.cli.main import app
 
 OPTIONS = {
     "prune": "--allocator --budget --calibration --dtype --exempt --factory --images --json --length --method --out "
-    "--pattern --pointwise --ratio --ratios --repair --resume --round-to --samples --save-dtype --seed --sites "
-    "--table --taps --test --text-column --trust-remote-code --weights model",
+    "--pattern --pointwise --ratio --ratios --reconstruct --refit --repair --resume --round-to --samples --save-dtype "
+    "--seed --sites --table --taps --test --text-column --trust-remote-code --weights model",
     "allocate": "--allocator --budget --calibration --figures --json --length --out --ratio --samples --seed "
     "--text-column --trust-remote-code model",
     "search": "--calibration --eval-samples --figures --json --length --out --population --ratio --samples --seed "

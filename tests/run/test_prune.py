@@ -99,16 +99,26 @@ KILLED = (
     "from safetensors.torch import load_file\n"
     "def progress(done, total):\n"
     "    if done == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
-    "recipe, ids = Recipe(method=sys.argv[2], ratio=0.5), load_file(sys.argv[4])['ids']\n"
+    "recipe, ids = Recipe(method=sys.argv[2], ratio=0.5, **eval(sys.argv[5])), load_file(sys.argv[4])['ids']\n"
     "prune(sys.argv[1], recipe, sys.argv[3], ids=ids, progress=progress)"
 )
 
 
-@pytest.mark.parametrize("method", ["sparsegpt", "magnitude"])
-def test_a_killed_run_resumes_to_the_same_bits(method, saved, ids, tmp_path):
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("sparsegpt", {}),
+        ("magnitude", {}),
+        ("admm", {"refit": "cg"}),
+        ("wanda", {"reconstruct": {"steps": 3}}),
+        ("magnitude", {"reconstruct": {"steps": 3}}),
+        ("slimgpt", {"reconstruct": {"steps": 3}, "round_to": 1}),
+    ],
+)
+def test_a_killed_run_resumes_to_the_same_bits(method, more, saved, ids, tmp_path):
     folder = saved("llama", blocks=4)
     save_file({"ids": ids}, tmp_path / "ids.safetensors")
-    recipe = Recipe(method=method, ratio=0.5)
+    recipe = Recipe(method=method, ratio=0.5, **more)
     prune(folder, recipe, tmp_path / "whole", ids=ids)
     script = [
         sys.executable,
@@ -118,6 +128,7 @@ def test_a_killed_run_resumes_to_the_same_bits(method, saved, ids, tmp_path):
         method,
         str(tmp_path / "out"),
         str(tmp_path / "ids.safetensors"),
+        repr(more),
     ]
     died = subprocess.run(script, capture_output=True, env={**os.environ})
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
@@ -125,8 +136,9 @@ def test_a_killed_run_resumes_to_the_same_bits(method, saved, ids, tmp_path):
     with pytest.raises(InputError, match="unfinished run"):
         prune(folder, recipe, tmp_path / "out", ids=ids)
     result = prune(folder, recipe, tmp_path / "out", ids=ids, resume=True)
-    assert result.resumed_blocks == 2 and len(result.layers) == 4 * 7
-    for name in ("model.safetensors", "masks.safetensors"):
+    units = method == "slimgpt"
+    assert result.resumed_blocks == 2 and len(result.layers) == 4 * (2 if units else 7)
+    for name in ("model.safetensors", "cut.json" if units else "masks.safetensors"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not (tmp_path / "out.partial").exists()
 

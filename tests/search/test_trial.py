@@ -1,5 +1,4 @@
 import pytest
-import torch
 
 from secateur.allocate.dsa import DSA
 from secateur.allocate.expression import parse
@@ -8,14 +7,8 @@ from secateur.evaluate.perplexity import token_losses
 from secateur.run.allocate import allocate_model
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
-from secateur.search.trial import Trials, prepare, row_ranks
+from secateur.search.trial import Trials, prepare
 from secateur.storage.source import Source, load_model
-
-
-def test_ranks_count_what_a_row_holds_below_and_ties_go_left_first():
-    ranks = row_ranks(torch.tensor([[3.0, 1.0, 2.0], [5.0, 5.0, 0.0]]))
-    assert ranks.tolist() == [[2, 0, 1], [1, 2, 0]]
-    assert row_ranks(torch.rand(1, 40_000)).max() == 39_999
 
 
 @pytest.fixture(params=["llama", "gpt2"])

@@ -52,10 +52,14 @@ def ratio_losses(
 
 
 def cheapest(
-    losses: Mapping[str, Sequence[float]], ratios: Sequence[float], sizes: Mapping[str, int], target: float
+    losses: Mapping[str, Sequence[float]],
+    ratios: Sequence[float] | Sequence[Sequence[float]],
+    sizes: Mapping[str, int],
+    target: float,
 ) -> dict[str, float]:
     """One ratio each, of least summed loss, that together remove at least the target (multiple-choice knapsack).
 
+    ratios: those that every part may have, or as many for each part.
     Exact to a relative 1e-9, by Lagrangian bounds and dynamic programming, whatever the machine. Ratios count
     to six decimals. A loss of inf rules a ratio out. Raises RatioError when even the highest ratios are not enough,
     NumericalError on NaN.
@@ -65,14 +69,16 @@ def cheapest(
         raise NumericalError("knapsack: a measured loss is not a number: check the weights and the calibration")
     weights = np.array([sizes[name] for name in losses], dtype=np.int64)
     weights //= np.gcd.reduce(weights)  # whole numbers, so that sums are exact; small ones, so that states are few
-    gain = np.round(np.asarray(ratios) * _UNIT).astype(np.int64) * weights[:, None]  # [parts, places]
+    table = np.broadcast_to(np.asarray(ratios, dtype=float), cost.shape)  # [parts, places]
+    gain = np.round(table * _UNIT).astype(np.int64) * weights[:, None]
     need, total = round(target * _UNIT) * int(weights.sum()), _UNIT * int(weights.sum())
     highest = int(np.where(np.isfinite(cost), gain, 0).max(axis=1).sum())
     if need > highest or not np.isfinite(cost).any(axis=1).all():
         raise RatioError(f"ratio {target:g} is above the knapsack's highest, {highest / total:g}: ask for less")
+    cost -= np.where(np.isfinite(cost), cost, np.inf).min(axis=1, keepdims=True)  # none below zero
     price = _price(cost, gain, need)
     chosen = _best(cost, gain, need, price, _repaired(cost, gain, need, _at_price(cost, gain, price)))
-    return {name: float(ratios[place]) for name, place in zip(losses, chosen.tolist(), strict=True)}
+    return {name: float(row[place]) for name, row, place in zip(losses, table, chosen.tolist(), strict=True)}
 
 
 def _at_price(cost: Costs, gain: Gains, price: float) -> Choice:
@@ -90,7 +96,7 @@ def _price(cost: Costs, gain: Gains, need: int) -> float:
     """The lowest price of a unit of gain at which free choices gain enough: the best Lagrangian bound."""
     if _total(gain, _at_price(cost, gain, 0.0)) >= need:
         return 0.0
-    low, high = 0.0, float(cost[np.isfinite(cost)].max()) / int(gain.max())
+    low, high = 0.0, (float(cost[np.isfinite(cost)].max()) or 1.0) / int(gain.max())
     while _total(gain, _at_price(cost, gain, high)) < need:  # a first guess that may be too low
         low, high = high, 2 * high
     for _ in range(100):
@@ -161,19 +167,24 @@ def _undominated(gained: Choice, paid: Float[np.ndarray, " states"], among: Choi
 
 
 def choose(
-    curves: Mapping[str, Sequence[float]], sizes: Mapping[str, int], ratio: float, reach: float, grid: float
+    curves: Mapping[str, Sequence[float]],
+    sizes: Mapping[str, int],
+    ratio: float,
+    reach: float | tuple[float, float],
+    grid: float,
 ) -> Allocation:
     """The best ratios on a grid around the target, from losses at MEASURED ratios; any excess is given back.
 
     Between measured ratios a loss is interpolated. A curve that ends early ends there: higher ratios are not
-    chosen. Raises RatioError where no choice meets the target.
+    chosen. reach: how far ratios go from the target, downwards and upwards. Raises RatioError where no choice meets
+    the target.
     """
     check_ratio(ratio)
-    room = min(reach, ratio, 1 - ratio)  # steps near 0 and 1 are finer than the grid
-    steps = np.array(
-        [*(np.arange(1, int(reach / grid + 1e-9) + 1) * grid), *(room * part / 4 for part in (1, 2, 3, 4))]
-    )
-    ratios = np.unique(np.round(np.clip([ratio, *(ratio - steps), *(ratio + steps)], 0.0, 1.0), 6))
+    down, up = (reach, reach) if isinstance(reach, float | int) else reach
+    room = min(down, up, ratio, 1 - ratio)  # steps near 0 and 1 are finer than the grid
+    fine = [room * part / 4 for part in (1, 2, 3, 4)]
+    below, above = (np.array([*(np.arange(1, int(far / grid + 1e-9) + 1) * grid), *fine]) for far in (down, up))
+    ratios = np.unique(np.round(np.clip([ratio, *(ratio - below), *(ratio + above)], 0.0, 1.0), 6))
     losses = {
         name: np.interp(ratios, (0.0, *MEASURED[: len(curve)]), (0.0, *curve), right=np.inf).tolist()
         for name, curve in curves.items()
@@ -186,7 +197,8 @@ def choose(
 class Knapsack:
     """Ours: every matrix's loss is measured at eleven ratios up to 1; then the best choice of ratios is exact.
 
-    reach: no ratio is further from the target. grid: steps between the ratios chosen from, losses interpolated;
+    reach: no ratio is further from the target; down: none is further below it, where that is not the same.
+    grid: steps between the ratios chosen from, losses interpolated;
     near 0 and 1 there are finer ones.
     What a choice removes beyond the target is given back evenly. Needs the whole model in memory once,
     for the gradients at its layers' outputs.
@@ -194,11 +206,14 @@ class Knapsack:
 
     reach: float = 0.25
     grid: float = 0.05
+    down: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse fields outside their range."""
         if not 0 < self.reach <= 1 or not 0 < self.grid <= self.reach:
             raise InputError(f"knapsack needs 0 < grid <= reach <= 1, got {self.grid} and {self.reach}")
+        if self.down is not None and not self.grid <= self.down <= 1:
+            raise InputError(f"knapsack needs down from the grid, {self.grid}, to 1, got {self.down}")
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:
@@ -218,4 +233,5 @@ class Knapsack:
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """Ratios by layer. Raises RatioError where no choice meets the target."""
         curves = {name: losses for block in problem.summaries.values() for name, losses in block.items()}
-        return choose(curves, problem.layers, ratio, self.reach, self.grid)
+        down = self.reach if self.down is None else self.down
+        return choose(curves, problem.layers, ratio, (down, self.reach), self.grid)

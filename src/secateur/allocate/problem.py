@@ -1,19 +1,39 @@
 """What an allocator is given: the sizes of what can be pruned, and summaries of the dense blocks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
 
 from secateur.core.allocation import Allocation
 from secateur.core.protocols import BlockView, Statistic, Watcher
 
-__all__ = ["Allocator", "CalibratedAllocator", "Problem"]
+__all__ = ["Allocator", "CalibratedAllocator", "Judge", "JudgedAllocator", "Problem"]
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """The model masked in one shot by Wanda's ranks; ratios are by layer name, and what has none stays whole."""
+
+    def loss(self, ratios: Mapping[str, float], label: str) -> float:
+        """Mean loss of the masked model on held-out windows, nats a token; noted under the label."""
+        ...
+
+    def prices(self, ratios: Mapping[str, float], moves: Sequence[float]) -> dict[str, list[float]]:
+        """How much the masked model's loss is expected to change when a layer's ratio moves by so much, for each move.
+
+        Nats a token, by layer name.
+        """
+        ...
 
 
 class Problem(NamedTuple):
-    """Weights by layer, by block, in forward order; and what a calibrated allocator keeps of each block."""
+    """Weights by layer, by block, in forward order; what a calibrated allocator keeps of each block; a judge for one
+    that asks for it."""
 
     blocks: Mapping[str, Mapping[str, int]]
     summaries: Mapping[str, Any] = {}
+    judge: Judge | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -50,4 +70,13 @@ class CalibratedAllocator(Allocator, Protocol):
 
     def read(self, view: BlockView) -> Any:
         """What it keeps of a block: something small."""
+        ...
+
+
+@runtime_checkable
+class JudgedAllocator(CalibratedAllocator, Protocol):
+    """An allocator that compares allocations by masked models; it keeps the norms of every layer's inputs."""
+
+    def norms(self, problem: Problem) -> Mapping[str, Tensor]:
+        """The root mean square of every input `[in]`, by layer name, from the summaries."""
         ...

@@ -68,6 +68,14 @@ _Budget = Annotated[
     typer.Option(help="Size to reach instead of a ratio: 100M-params, 0.5-macs, ...", rich_help_panel=AMOUNT),
 ]
 _Out = Annotated[str, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)]
+_Refit = Annotated[
+    str | None,
+    typer.Option(help="cg fits kept weights anew after the method (language models).", rich_help_panel=WHAT),
+]
+_Reconstruct = Annotated[
+    int | None,
+    typer.Option(min=1, help="Steps of training each pruned block on the dense block's outputs.", rich_help_panel=WHAT),
+]
 _Ratios = Annotated[
     Path | None,
     typer.Option(help="A file that `secateur allocate` wrote; overrides --allocator.", rich_help_panel=AMOUNT),
@@ -85,6 +93,8 @@ def prune(
     sites: Sites = "all",
     exempt: Exempt = None,
     repair: Repair = "auto",
+    refit: _Refit = None,
+    reconstruct: _Reconstruct = None,
     round_to: _RoundTo = None,
     ratio: _Ratio = None,
     budget: _Budget = None,
@@ -112,7 +122,8 @@ def prune(
     """
     own = dict[str, Any](images=images, test=test, exempt=exempt, taps=taps, pointwise=pointwise, table=table)
     if is_network(model):
-        refuse(model, {"ratios": ratios, "length": length, "resume": resume}, "is for language models")
+        language = {"ratios": ratios, "length": length, "resume": resume, "refit": refit, "reconstruct": reconstruct}
+        refuse(model, language, "is for language models")
         own |= {"method": method, "pattern": pattern, "ratio": ratio, "budget": budget, "round_to": round_to}
         own |= {"allocator": allocator, "sites": sites, "repair": repair, "samples": samples, "seed": seed}
         prune_pictures(open_by(model, weights, factory), model, out, own, as_json=as_json)
@@ -124,6 +135,7 @@ def prune(
     drawn = {"samples": samples or 16, "length": length, "seed": seed, "text_column": text_column}
     settings: dict[str, Any] = {"method": method or "sparsegpt", "pattern": pattern, "round_to": round_to or 8}
     settings |= {"ratio": ratio, "budget": budget, "allocator": allocator, "ratios": _ratios(ratios)}
+    settings |= {"refit": refit or "none", "reconstruct": None if reconstruct is None else {"steps": reconstruct}}
     settings |= {"calibration": {"source": calibration, **drawn}, "dtype": dtype, "save_dtype": save_dtype}
     prune_by(parse_recipe(settings), model, out, resume=resume, trust=trust_remote_code, as_json=as_json)
 
@@ -177,6 +189,11 @@ def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as
         "parameters {:,} before, {:,} after; ".format(*result.parameters)
         + "{:,.1f} MB before, {:,.1f} MB after".format(*(size / 1e6 for size in result.bytes))
     )
+    if candidates := result.candidates:
+        say(
+            f"allocation: the best of {len(candidates)} by held-out loss, {min(candidates.values()):.3f} nats a token "
+            f"under Wanda's masks (uniform {candidates.get('uniform', candidates.get('knapsack', 0.0)):.3f})"
+        )
     if held := result.held_out:
         say(
             f"perplexity on {held['windows']} held-out windows of {held['length']:,} calibration tokens: "

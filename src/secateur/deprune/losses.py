@@ -80,10 +80,7 @@ def loss_curves(parts: Separable, pixels: Tensor, *, refit: bool = True) -> Curv
         score = TaylorChannels()
         channels = {site.name: _summed(score(site, parts.structure.layers, found)) for site in parts.sites}
         trial = _Trial(parts, pixels, refit=refit)
-        return Curves(
-            channels,
-            {own.name: Curve(_TAPS, tuple(trial.without_taps(own, of) for of in _TAPS)) for own in parts.kernels},
-        )
+        return Curves(channels, {own.name: trial.curve(own) for own in parts.kernels})
 
 
 def _summed(scores: Tensor) -> Curve:

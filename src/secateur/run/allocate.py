@@ -4,15 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from secateur.adapt.positions import check_ids
 from secateur.adapt.structure import Structure
-from secateur.allocate.problem import CalibratedAllocator, Problem
+from secateur.allocate.problem import CalibratedAllocator, JudgedAllocator, Problem
 from secateur.calibrate.backward import gather_backward, split_needs
 from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.survey import BlockReader, survey
 from secateur.core.allocation import Allocation
 from secateur.core.errors import CalibrationError
 from secateur.core.shapes import TokenIds
+from secateur.judged.masked import MaskedModel
 from secateur.run.plan import compute_dtype, stream_settings
 from secateur.run.recipe import Recipe
 from secateur.run.targets import allocate, block_weights, ratio_for
@@ -63,6 +67,11 @@ def read_blocks(opened: OpenModel, recipe: Recipe, ids: TokenIds | None, progres
     """The same for a model that is open; one streamed dense pass if the allocator reads blocks."""
     structure, allocator = opened.structure, recipe.build_allocator()
     problem = block_weights(structure, biases=recipe.unit() is not None)
+    # Masks of single weights say nothing of whole units.
+    judged = allocator if isinstance(allocator, JudgedAllocator) and recipe.unit() is None else None
+    held = ids
+    if judged is not None and ids is not None:
+        ids, held = _apart(ids)
     if isinstance(allocator, CalibratedAllocator) and ids is not None:
         forward, backward = split_needs(allocator.needs)
         with open_stream(structure, stream_settings(recipe), ids) as stream:  # checks the ids first
@@ -70,7 +79,16 @@ def read_blocks(opened: OpenModel, recipe: Recipe, ids: TokenIds | None, progres
             reader = BlockReader(forward, allocator.read, allocator.watch)
             summaries = survey(stream, opened, reader, progress, given)
         problem = problem._replace(summaries=summaries)
+        if judged is not None and held is not None:
+            whole = open_whole(opened.source, torch.float32)
+            problem = problem._replace(judge=MaskedModel(whole, judged.norms(problem), ids, held))
     return Survey(opened, problem, recipe)
+
+
+def _apart(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Windows that are read, and a quarter that judges; a single one does both."""
+    judging = max(1, len(ids) // 4)
+    return ids[: max(len(ids) - judging, 1)], ids[-judging:]
 
 
 def open_stream(structure: Structure, settings: StreamSettings, ids: TokenIds) -> Stream:

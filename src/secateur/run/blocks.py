@@ -18,6 +18,7 @@ from secateur.calibrate.stream import Needs, Stream
 from secateur.core.errors import SecateurError
 from secateur.core.mask import pack, unpack
 from secateur.core.shapes import TokenIds
+from secateur.judged.masked import MaskedModel
 from secateur.run.allocate import open_stream, read_blocks
 from secateur.run.plan import Plan, make_plan
 from secateur.run.result import LayerReport
@@ -81,7 +82,10 @@ def _allocated(plan: Plan, opened: OpenModel, folder: RunFolder, ids: TokenIds |
         return plan
     ratios = folder.load_document("allocation")
     if ratios is None:
-        ratios = dict(read_blocks(opened, plan.recipe, ids, progress).ratios().ratios)
+        read = read_blocks(opened, plan.recipe, ids, progress)
+        ratios = dict(read.ratios().ratios)
+        if isinstance(read.problem.judge, MaskedModel):
+            folder.save_document("candidates", read.problem.judge.told)
         folder.save_document("allocation", ratios)
     return make_plan(plan.recipe, opened, ratios)
 

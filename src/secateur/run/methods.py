@@ -86,6 +86,11 @@ ALLOCATORS: "Table[Callable[..., Allocator]]" = Table(
             "secateur.allocate.als:ALS",
             "Li et al. 2024, a reconstruction: no code was published, and read literally its program is degenerate.",
         ),
+        "auto": Row(
+            "secateur.judged.auto:Auto",
+            "Ours: uniform, OWL, ALS, the knapsack at three reaches, and a step from the best of them; "
+            "the best one is taken.",
+        ),
         "dsa": Row(
             "secateur.allocate.dsa:DSA",
             "An expression turns a block's Wanda scores into one number; a larger one loses more.",
@@ -98,6 +103,11 @@ ALLOCATORS: "Table[Callable[..., Allocator]]" = Table(
         "owl": Row("secateur.allocate.owl:OWL", "A block with many outlying Wanda scores keeps more."),
         "ranking": Row(
             "secateur.allocate.ranking:Ranking", "The share of every matrix below a threshold common to all."
+        ),
+        "relinearised": Row(
+            "secateur.judged.relinearised:Relinearised",
+            "Ours: the knapsack's ratios, then steps whose prices are taken at the masked model "
+            "and judged on held-out text.",
         ),
         "uniform": Row("secateur.allocate.uniform:Uniform", "Every block loses the same share."),
         "unit-knapsack": Row(

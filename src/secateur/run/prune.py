@@ -85,6 +85,7 @@ def _run(
         block_weights=plan.targets.weights,
         removed_weights=made.removed,
         held_out=_check_held_out(plan, source, folder, drawn.held),
+        candidates=folder.load_document("candidates"),
         seconds=time.perf_counter() - started,
         peak_memory_mb=peak_memory_mb(),
         resumed_blocks=made.resumed,

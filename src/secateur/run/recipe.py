@@ -68,7 +68,7 @@ class Recipe:
     ratios: Mapping[str, float] = field(default_factory=dict[str, float])
     exempt: Sequence[int] = ()
     refit: str = "none"
-    reconstruct: Mapping[str, float] | None = None
+    reconstruct: Mapping[str, int | float] | None = None
     round_to: int = 8
     calibration: Calibration = field(default_factory=Calibration)
     dtype: str = "auto"

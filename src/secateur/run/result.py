@@ -41,6 +41,7 @@ class Result:
 
     parameters, bytes: of the whole checkpoint, before and after. held_out: perplexity `before` and `after` on a few
     `windows` of `length` tokens of the calibration's source that were not used; None where there are none.
+    candidates: the held-out loss, nats a token, of every allocation that an allocator judged, under Wanda's masks.
     """
 
     out: Path
@@ -55,6 +56,7 @@ class Result:
     parameters: tuple[int, int] = (0, 0)
     bytes: tuple[int, int] = (0, 0)
     held_out: dict[str, Any] | None = None
+    candidates: dict[str, float] | None = None
     trust_remote_code: bool = False
     finished: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: dict[str, str] = field(default_factory=lambda: versions())

@@ -85,9 +85,9 @@ def allocate(recipe: Recipe, problem: Problem, ratio: float) -> dict[str, float]
         if not -len(names) <= index < len(names):
             raise InputError(f"exempt names block {index}, but the model has {len(names)}")
     exempt = {names[index] for index in recipe.exempt}
-    free = Problem(
-        {name: part for name, part in problem.blocks.items() if name not in exempt},
-        {name: summary for name, summary in problem.summaries.items() if name not in exempt},
+    free = problem._replace(
+        blocks={name: part for name, part in problem.blocks.items() if name not in exempt},
+        summaries={name: summary for name, summary in problem.summaries.items() if name not in exempt},
     )
     # The others make up.
     raised = ratio * sum(problem.sizes.values()) / sum(free.sizes.values()) if free.blocks else 2.0

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -9,7 +10,7 @@ from secateur.calibrate.statistic import InputRMS
 from secateur.core.protocols import Statistic, Stats
 from secateur.core.shapes import ScoreMatrix, Weight
 
-__all__ = ["Wanda", "wanda_score"]
+__all__ = ["Wanda", "row_ranks", "wanda_score"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,3 +33,9 @@ class Wanda:
 def wanda_score(weight: Weight, norm: Float[Tensor, " in"]) -> ScoreMatrix:
     """The same from the norms of the inputs, where they were gathered elsewhere."""
     return weight.abs() * norm  # [out, in] * [in]
+
+
+def row_ranks(score: ScoreMatrix) -> Tensor:
+    """Every entry's place in its row, 0 for the lowest; a row loses its first k by `rank < k`. Ties in column order."""
+    kind = torch.int16 if score.shape[1] < 2**15 else torch.int32  # two bytes a weight, as a whole model's are kept
+    return score.contiguous().argsort(dim=1, stable=True).argsort(dim=1).to(kind)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
 
 from secateur.adapt.block import Block
 from secateur.adapt.layer import Layer
@@ -21,18 +20,12 @@ from secateur.run.allocate import open_stream
 from secateur.run.plan import stream_settings
 from secateur.run.recipe import Recipe
 from secateur.run.targets import block_weights
-from secateur.score.wanda import wanda_score
+from secateur.score.wanda import row_ranks, wanda_score
 from secateur.storage.open_model import open_model
 from secateur.storage.sealed import load_sealed, save_sealed
 from secateur.storage.source import Source, open_whole
 
-__all__ = ["Trials", "prepare", "row_ranks"]
-
-
-def row_ranks(score: Weight) -> Tensor:
-    """Every entry's place in its row, 0 for the lowest; a row loses its first k by `rank < k`. Ties in column order."""
-    kind = torch.int16 if score.shape[1] < 2**15 else torch.int32  # ranks of a whole model lie on disk
-    return score.contiguous().argsort(dim=1, stable=True).argsort(dim=1).to(kind)
+__all__ = ["Trials", "prepare"]
 
 
 def prepare(

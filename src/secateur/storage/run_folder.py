@@ -18,7 +18,9 @@ from secateur.storage.sealed import load_sealed, save_sealed
 __all__ = ["FinishedBlock", "RunFolder"]
 
 _PLAN, _FINISHED, _MODEL, _START = "plan.json", "finished.json", "model", "start.safetensors"
-_FILES = re.compile(r"(plan|finished|gradients|allocation)\.json|(hidden-\d{5,}|training|start)\.safetensors")
+_FILES = re.compile(
+    r"(plan|finished|gradients|allocation|candidates)\.json|(hidden-\d{5,}|training|start)\.safetensors"
+)
 _INSIDE = {"blocks": re.compile(r"\d{5,}\.safetensors"), "gradients": re.compile(r".+\.safetensors")}
 _UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{6}-\d+-[0-9a-f]{8}\.(json|safetensors)")  # as it is written
 

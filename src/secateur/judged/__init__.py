@@ -1,0 +1,1 @@
+"""Allocations that are compared by what the masked model loses."""

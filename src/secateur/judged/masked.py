@@ -1,0 +1,108 @@
+"""MaskedModel: a whole model under Wanda's masks at any ratios, its loss on held-out windows, and prices of moves."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from secateur.adapt.layer import Layer
+from secateur.adapt.structure import Structure
+from secateur.calibrate.gradient import Gradient
+from secateur.calibrate.sensitivity import Sensitivity
+from secateur.core.shapes import Weight
+from secateur.evaluate.perplexity import token_losses
+from secateur.score.wanda import row_ranks, wanda_score
+
+__all__ = ["MaskedModel"]
+
+_EVERY = 4  # tokens of which one is looked at for the second order
+
+
+class MaskedModel:
+    """A model in memory, with the dense weights and their ranks beside it."""
+
+    def __init__(self, structure: Structure, norms: Mapping[str, Tensor], ids: Tensor, held: Tensor) -> None:
+        """norms: of every layer's inputs `[in]` in the dense model. ids price moves, held judges; `[samples, length]`.
+
+        The structure's model is masked from then on.
+        """
+        self.structure, self.ids, self.held = structure, ids, held
+        self.layers = {layer.name: layer for layer in structure.layers if layer.name in norms}
+        self.dense = {name: layer.weight.float().clone() for name, layer in self.layers.items()}
+        self.ranks = {name: row_ranks(wanda_score(self.dense[name], norms[name])) for name in self.layers}
+        self.told: dict[str, float] = {}
+
+    def loss(self, ratios: Mapping[str, float], label: str) -> float:
+        """Mean loss on the held-out windows, nats a token; noted under the label."""
+        self.mask_(ratios)
+        losses = torch.cat([token_losses(self.structure.model, window).flatten() for window in self.held.split(1)])
+        self.told[label] = float(losses.double().mean())
+        return self.told[label]
+
+    def prices(self, ratios: Mapping[str, float], moves: Sequence[float]) -> dict[str, list[float]]:
+        """Expected changes of the loss, nats a token, by layer and move, to second order at the masked model.
+
+        Formula: <dL/dW, D> + 1/2 sum_o G_o E[(D x)_o^2], D what a move removes or restores [ours; LeCun et al. 1990]
+
+        G is the mean square of the loss's gradient at an output. One backward pass a sample.
+        """
+        self.mask_(ratios)
+        changes = {name: partial(self._change, name, ratios.get(name, 0.0)) for name in self.layers}
+        squares = {name: torch.zeros(len(moves), layer.weight.shape[0]) for name, layer in self.layers.items()}
+        layers = list(self.layers.values())
+        model = self.structure.model.requires_grad_(False)
+        with ExitStack() as stack:
+            slopes = stack.enter_context(Gradient.watch(self.structure, layers))
+            curvature = stack.enter_context(Sensitivity.watch(self.structure, layers))
+            for layer in layers:
+                stack.enter_context(_watched(layer, squares[layer.name], partial(map, changes[layer.name], moves)))
+            for sample in self.ids.split(1):
+                logits = model(sample, use_cache=False).logits[0, :-1].float()
+                cross_entropy(logits, sample[0, 1:], reduction="sum").backward()
+            slope, bend, tokens = slopes(), curvature(), self.ids.numel()
+        looked = sum(-(-sample.numel() // _EVERY) for sample in self.ids.split(1))
+        found: dict[str, list[float]] = {}
+        for name in self.layers:
+            first = [float((slope[name] * changes[name](move)).sum()) / tokens for move in moves]
+            second = (squares[name] @ bend[name]) / (2 * looked * tokens)
+            found[name] = [one + float(two) for one, two in zip(first, second, strict=True)]
+        return found
+
+    @torch.no_grad()
+    def mask_(self, ratios: Mapping[str, float]) -> None:
+        """Take the lowest scores of every row off the dense weights."""
+        for name, layer in self.layers.items():
+            layer.set_weight(self.dense[name] * (self.ranks[name] >= self._gone(name, ratios.get(name, 0.0))))
+
+    def _gone(self, name: str, ratio: float) -> int:
+        return round(min(max(ratio, 0.0), 1.0) * self.dense[name].shape[1])
+
+    def _change(self, name: str, ratio: float, move: float) -> Weight:
+        """What is added to the masked weight when the ratio moves: restored weights, or removed ones less."""
+        now, then = self._gone(name, ratio), self._gone(name, ratio + move)
+        rank = self.ranks[name]
+        if then >= now:
+            return torch.where((rank >= now) & (rank < then), -self.dense[name], 0.0)
+        return torch.where((rank >= then) & (rank < now), self.dense[name], 0.0)
+
+
+@contextmanager
+def _watched(layer: Layer, squares: Float[Tensor, "moves out"], changes: Any) -> Iterator[None]:
+    """Add up the squares that every change would add to the layer's outputs, at some tokens."""
+
+    def seen(module: Any, args: tuple[Any, ...], out: Tensor) -> None:
+        with torch.no_grad():
+            x = args[0].reshape(-1, args[0].shape[-1])[::_EVERY].float()
+            for place, change in enumerate(changes()):
+                squares[place] += (x @ change.T).square().sum(dim=0)
+
+    handle = layer.module.register_forward_hook(seen)
+    try:
+        yield
+    finally:
+        handle.remove()

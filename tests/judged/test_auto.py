@@ -1,0 +1,30 @@
+import pytest
+
+from secateur.run.allocate import survey_model
+from secateur.run.recipe import Recipe
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("allocator", ["auto", {"name": "auto", "steps": 2}, "relinearised"])
+def test_the_best_of_the_candidates_is_taken_and_none_is_worse_than_uniform(allocator, family, saved, ids):
+    surveyed = survey_model(saved(family), Recipe(method="wanda", ratio=0.6, allocator=allocator), ids=ids)
+    found = surveyed.ratios()
+    judge, sizes = surveyed.problem.judge, surveyed.problem.layers
+    told = dict(judge.told)
+    assert found.mean(sizes) == pytest.approx(0.6, abs=1e-6)
+    assert judge.loss(found.ratios, "taken") == pytest.approx(min(told.values()), rel=1e-6)
+    if allocator != "relinearised":
+        names = {"uniform", "owl", "als", "knapsack 0.15", "knapsack 0.25", "knapsack 0.25, down to 0"}
+        assert names <= set(told) and judge.told["taken"] <= told["uniform"]
+
+
+def test_a_quarter_of_the_windows_judges(saved, ids):
+    surveyed = survey_model(saved("llama"), Recipe(method="wanda", ratio=0.6, allocator="auto"), ids=ids)
+    judge = surveyed.problem.judge
+    assert len(judge.held) == max(1, len(ids) // 4) and len(judge.ids) + len(judge.held) == len(ids)
+
+
+def test_where_whole_units_go_nothing_is_judged(saved, ids):
+    surveyed = survey_model(saved("llama"), Recipe(method="slimgpt", ratio=0.5, allocator="auto"), ids=ids)
+    assert surveyed.problem.judge is None
+    assert surveyed.ratios().mean(surveyed.problem.layers) == pytest.approx(0.5, abs=1e-6)
