@@ -22,9 +22,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "sparsegpt": {"method": "sparsegpt"},
     "sparsegpt + cg": {"method": "sparsegpt", "refit": "cg"},
     "admm": {"method": "admm"},
-    "wanda + reconstruct": {"method": "wanda", "reconstruct": {"steps": 100}},
-    "sparsegpt + reconstruct": {"method": "sparsegpt", "reconstruct": {"steps": 100}},
-    "admm + reconstruct": {"method": "admm", "reconstruct": {"steps": 100}},
+    "wanda + reconstruct": {"method": "wanda", "reconstruct": {"steps": 30}},
+    "sparsegpt + reconstruct": {"method": "sparsegpt", "reconstruct": {"steps": 30}},
+    "admm + reconstruct": {"method": "admm", "reconstruct": {"steps": 30}},
 }
 
 
