@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -11,7 +13,17 @@ def test_hills_estimate_finds_the_exponent_of_a_power_law():
     alpha = 2.5
     values = (torch.arange(1, 401).double() / 400).pow(-1 / (alpha - 1))  # quantiles of that Pareto law
     left = torch.linalg.qr(torch.randn(400, 400, dtype=torch.float64)).Q
-    assert tail_exponent((left * values.sqrt()).float()) == pytest.approx(alpha, rel=0.05)
+    for tail, near in (("half", 0.05), ("peak", 0.15)):
+        assert tail_exponent((left * values.sqrt()).float(), tail) == pytest.approx(alpha, rel=near)
+
+
+def test_the_peak_is_where_most_eigenvalues_are():
+    values = torch.cat([torch.full((30,), 1.0), torch.tensor([10.0, 100.0, 1000.0])]).double()
+    values[:30] += torch.linspace(0, 1e-3, 30)
+    weight = torch.diag(values.sqrt()).float()
+    expected = 1 + 32 / sum(math.log(float(value) / 1.0) for value in values if value > values[:30].min())
+    assert tail_exponent(weight, "peak") == pytest.approx(expected, rel=1e-2)
+    assert tail_exponent(torch.eye(4)) > 1e6 and tail_exponent(torch.zeros(3, 5)) > 1
 
 
 def test_rotation_and_scale_do_not_matter():
@@ -24,6 +36,16 @@ def test_rotation_and_scale_do_not_matter():
 def test_lighter_tails_lose_more():
     blocks = {name: {f"{name}.w": 4} for name in "abc"}
     found = AlphaPruning().allocate(Problem(blocks, {"a": 3.0, "b": 2.0, "c": 2.5}), 0.5).ratios
-    assert found == pytest.approx({"a": 0.6, "b": 0.4, "c": 0.5})
+    assert found == pytest.approx({"a": 0.65, "b": 0.35, "c": 0.5})
     with pytest.raises(InputError, match="reach"):
         AlphaPruning(reach=2.0)
+    assert AlphaPruning().allocate(Problem(blocks, dict.fromkeys("abc", 2.0)), 0.5).ratios == pytest.approx(
+        dict.fromkeys("abc", 0.5)
+    )
+
+
+def test_ratios_are_scaled_and_those_above_one_stay_there():
+    blocks = {name: {f"{name}.w": 4} for name in "abc"}
+    found = AlphaPruning().allocate(Problem(blocks, {"a": 3.0, "b": 2.0, "c": 2.5}), 0.9).ratios
+    assert found["a"] == 1.0 and found["b"] / found["c"] == pytest.approx(0.7)
+    assert sum(found.values()) / 3 == pytest.approx(0.9)

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from secateur.allocate.spread import block_scores, spread
+from secateur.allocate.spread import block_scores, scaled, spread
 from secateur.calibrate.statistic import InputRMS
+from secateur.core.errors import RatioError
 from secateur.core.protocols import BlockView
 from secateur.testing import problem, summary
 
@@ -27,3 +28,16 @@ def test_block_scores_are_wandas():
     stats = summary(weight, x)
     (score,) = block_scores(BlockView({"w": weight}, {"w": stats}))
     assert torch.equal(score, weight.abs() * stats[InputRMS].value)
+
+
+def test_scaled_parts_keep_their_proportions_until_they_are_whole():
+    sizes = {"a": 1, "b": 2, "c": 1}
+    parts = {"a": 1.0, "b": 0.5, "c": 0.0}
+    found = scaled(parts, sizes, 0.25).ratios
+    assert found == pytest.approx({"a": 0.5, "b": 0.25, "c": 0.0})
+    assert scaled(parts, sizes, 0.75).ratios == pytest.approx({"a": 1.0, "b": 1.0, "c": 0.0})
+    assert scaled(parts, sizes, 0.0).mean(sizes) == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(RatioError, match="out of reach"):
+        scaled(parts, sizes, 0.8)
+    with pytest.raises(RatioError):
+        scaled(dict.fromkeys(sizes, 0.0), sizes, 0.5)

@@ -5,43 +5,59 @@ from dataclasses import dataclass
 import torch
 
 from secateur.allocate.problem import Problem
-from secateur.allocate.spread import spread
+from secateur.allocate.spread import scaled
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError
 from secateur.core.protocols import BlockView, Statistic
 from secateur.core.shapes import Weight
+from secateur.registry import check_name
 
 __all__ = ["AlphaPruning", "tail_exponent"]
 
+_BINS = 100  # of a spectrum's histogram
 
-def tail_exponent(weight: Weight) -> float:
-    """Hill's estimate of the tail exponent of the eigenvalues l of W^T W, over their upper half; l falls.
 
-    Formula: alpha = 1 + k / sum_{i<=k} ln(l_i / l_{k+1}), k half the rank's bound [Lu et al. 2024 (AlphaPruning)]
+def tail_exponent(weight: Weight, tail: str = "peak") -> float:
+    """Hill's estimate of the tail exponent of the eigenvalues l of W^T W; l falls.
+
+    Formula: alpha = 1 + k / sum_{i<=k} ln(l_i / l_{k+1}) [Lu et al. 2024 (AlphaPruning)]
+
+    tail: peak begins it where a histogram of log l, of 100 bins, is highest, as published; half takes the upper half.
     """
     # W W^T and W^T W have the same eigenvalues but for zeros: take the smaller.
     small = weight.double() if weight.shape[0] <= weight.shape[1] else weight.double().T
     values = torch.linalg.eigvalsh(small @ small.T).flip(0).clamp_min(1e-30)  # [least of in, out], largest first
     k = max(1, len(values) // 2)
-    tail = (values[:k] / values[min(k, len(values) - 1)]).log().sum()
-    return 1 + k / max(float(tail), 1e-12)  # equal eigenvalues have no tail
+    least = values[min(k, len(values) - 1)]
+    logs = values[values > 1e-30].log10()
+    if tail == "peak" and len(logs) and float(logs[0] - logs[-1]) > 0:
+        counts = torch.histc(logs, _BINS, float(logs[-1]), float(logs[0]))
+        # Of bins as high as each other the first, as an argmax gives it.
+        edge = logs[-1] + int(counts.argmax()) * (logs[0] - logs[-1]) / _BINS
+        k = max(1, int((logs > edge).sum()))
+        least = values[min(k, len(values) - 1)]
+    total = (values[:k] / least).log().sum()
+    return 1 + k / max(float(total), 1e-12)  # equal eigenvalues have no tail
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlphaPruning:
     """A block's ratio rises linearly with the mean tail exponent of its matrices.
 
-    Formula: r_b = r (1 - reach + 2 reach (alpha_b - min) / (max - min)) [Lu et al. 2024 (AlphaPruning)]
+    Formula: r_b = eta (1 - reach + 2 reach (alpha_b - min) / (max - min)) [Lu et al. 2024 (AlphaPruning)]
 
-    Ratios run over target * (1 - reach .. 1 + reach) before they are balanced. Weights alone decide.
+    eta scales all ratios to the target; what would be above 1 stays there. tail: peak or half, where the tail of a
+    spectrum begins. Weights alone decide.
     """
 
-    reach: float = 0.2
+    reach: float = 0.3
+    tail: str = "peak"
 
     def __post_init__(self) -> None:
         """Refuse a reach outside its range."""
         if not 0 <= self.reach <= 1:
             raise InputError(f"alpha: reach {self.reach} should be in 0..1")
+        check_name("tail", self.tail, ("peak", "half"))
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:
@@ -53,9 +69,15 @@ class AlphaPruning:
 
     def read(self, view: BlockView) -> float:
         """The mean tail exponent of the block's matrices."""
-        exponents = [tail_exponent(weight) for weight in view.weights.values()]
+        exponents = [tail_exponent(weight, self.tail) for weight in view.weights.values()]
         return sum(exponents) / len(exponents)
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """Ratios by block that rise with the exponent."""
-        return spread(problem.summaries, problem.sizes, ratio, self.reach * ratio)
+        low, high = min(problem.summaries.values()), max(problem.summaries.values())
+        wide = high - low
+        parts = {
+            name: 1 - self.reach + 2 * self.reach * (alpha - low) / wide if wide > 0 else 1.0
+            for name, alpha in problem.summaries.items()
+        }
+        return scaled(parts, problem.sizes, ratio)
