@@ -7,7 +7,8 @@ from conftest import tiny_model
 from secateur.core.errors import InputError
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
-from secateur.runtime import linear, two_four
+from secateur.runtime import bitmask, two_four
+from secateur.runtime.bitmask import Bitmask
 from secateur.runtime.linear import SparseLinear, use_runtime_
 from secateur.runtime.two_four import TwoFour
 
@@ -17,7 +18,7 @@ from secateur.runtime.two_four import TwoFour
 @pytest.mark.parametrize("shape", [(3, 16), (2, 5, 16), (16,), (40, 16)])
 def test_a_packed_layer_computes_what_the_dense_one_does(shape, bias, compiled, monkeypatch):
     if not compiled:
-        monkeypatch.setattr(linear, "runs_here", lambda: False)
+        monkeypatch.setattr(two_four, "runs_here", lambda: False)
     dense = nn.Linear(16, 24, bias=bias)
     dense.weight.data = dense.weight.data.bfloat16().float()
     dense.weight.data.view(24, 4, 4)[:, :, 1::2] = 0
@@ -58,6 +59,33 @@ def test_models_without_2_of_4_and_other_runtimes_are_refused():
 def test_without_a_compiler_a_note_says_so(saved, tmp_path, monkeypatch, caplog):
     prune(saved("llama"), Recipe(method="magnitude", pattern="2:4"), tmp_path / "out")
     monkeypatch.setattr(two_four, "library", lambda source, flags=(): None)
-    monkeypatch.setattr(linear, "runs_here", lambda: False)
+    monkeypatch.setattr(two_four, "runs_here", lambda: False)
     use_runtime_(secateur.load(tmp_path / "out"))
     assert "not faster" in caplog.text
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("shape", [(3, 18), (2, 5, 18), (40, 18)])
+def test_a_layer_with_zeros_anywhere_computes_what_the_dense_one_does(shape, compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(bitmask, "runs_here", lambda: False)
+    dense = nn.Linear(18, 24)
+    kept = torch.rand(24, 18, generator=torch.Generator().manual_seed(1)) > 0.6
+    dense.weight.data = dense.weight.data.bfloat16().float() * kept
+    packed = SparseLinear(Bitmask.pack(dense.weight.detach()), dense.bias)
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(packed(x), dense(x), atol=1e-5) and packed(x).shape == dense(x).shape
+    assert torch.equal(packed.weight.float(), dense.weight)
+
+
+def test_a_model_with_zeros_runs_by_bitmasks_and_a_dense_one_is_refused(saved, ids, tmp_path):
+    prune(saved("llama"), Recipe(method="wanda", ratio=0.6, save_dtype="bfloat16"), tmp_path / "out", ids=ids)
+    dense = secateur.load(tmp_path / "out", torch.float32)
+    packed = secateur.load(tmp_path / "out", torch.float32, runtime="bitmask")
+    kinds = {type(module.packed).__name__ for module in packed.modules() if isinstance(module, SparseLinear)}
+    assert kinds == {"Bitmask"}
+    with torch.no_grad():
+        assert torch.allclose(packed(ids[:1]).logits, dense(ids[:1]).logits, atol=1e-4)
+    with pytest.raises(InputError, match="of zeros: prune it"):
+        secateur.load(saved("llama"), runtime="bitmask")

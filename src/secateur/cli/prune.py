@@ -121,13 +121,12 @@ def prune(
     What transformers cannot load by itself loads after `import secateur`.
     """
     own = dict[str, Any](images=images, test=test, exempt=exempt, taps=taps, pointwise=pointwise, table=table)
+    repairs = {"refit": refit, "reconstruct": reconstruct}
     if is_network(model):
-        language = {"ratios": ratios, "length": length, "resume": resume, "refit": refit, "reconstruct": reconstruct}
-        refuse(model, language, "is for language models")
+        refuse(model, {"ratios": ratios, "length": length, "resume": resume, **repairs}, "is for language models")
         own |= {"method": method, "pattern": pattern, "ratio": ratio, "budget": budget, "round_to": round_to}
         own |= {"allocator": allocator, "sites": sites, "repair": repair, "samples": samples, "seed": seed}
-        prune_pictures(open_by(model, weights, factory), model, out, own, as_json=as_json)
-        return
+        return prune_pictures(open_by(model, weights, factory), model, out, own, as_json=as_json)
     refuse(model, own, "is for networks that read pictures")
     check_names(model, Path(out))
     from secateur.run.recipe import parse_recipe  # torch takes seconds to import: not for --help
@@ -135,8 +134,7 @@ def prune(
     drawn = {"samples": samples or 16, "length": length, "seed": seed, "text_column": text_column}
     settings: dict[str, Any] = {"method": method or "sparsegpt", "pattern": pattern, "round_to": round_to or 8}
     settings |= {"ratio": ratio, "budget": budget, "allocator": allocator, "ratios": _ratios(ratios)}
-    settings |= {"refit": refit or "none", "reconstruct": None if reconstruct is None else {"steps": reconstruct}}
-    settings |= {"calibration": {"source": calibration, **drawn}, "dtype": dtype, "save_dtype": save_dtype}
+    settings |= repairs | {"calibration": {"source": calibration, **drawn}, "dtype": dtype, "save_dtype": save_dtype}
     prune_by(parse_recipe(settings), model, out, resume=resume, trust=trust_remote_code, as_json=as_json)
 
 

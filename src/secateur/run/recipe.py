@@ -51,8 +51,8 @@ class Recipe:
     allocator: how much where: an allocator's name, or a mapping with `name` and fields.
     ratios: those by block or layer name that stand above the allocator's.
     exempt: blocks that lose nothing, negative ones from the end.
-    refit: cg fits the kept weights of every layer by conjugate gradients after the method; none does not.
-    reconstruct: steps, and rate, of training each block's kept weights to put out what the dense block did.
+    refit: cg fits the kept weights of every layer by conjugate gradients after the method.
+    reconstruct: steps of training each block's kept weights to put out what the dense block did; or steps and rate.
     round_to: ffn channels stay in multiples of this, where whole channels are removed.
     dtype: what forward passes compute in.
     save_dtype: what weights are written as; auto keeps the checkpoint's own.
@@ -67,8 +67,8 @@ class Recipe:
     allocator: str | Mapping[str, Any] | Allocator = "uniform"
     ratios: Mapping[str, float] = field(default_factory=dict[str, float])
     exempt: Sequence[int] = ()
-    refit: str = "none"
-    reconstruct: Mapping[str, int | float] | None = None
+    refit: str | None = None
+    reconstruct: int | Mapping[str, int | float] | None = None
     round_to: int = 8
     calibration: Calibration = field(default_factory=Calibration)
     dtype: str = "auto"
@@ -160,14 +160,16 @@ class Recipe:
 
     def solver(self) -> Solver:
         """The solver object, refitted where that is asked. Raises RecipeError on an unknown name or field."""
-        check_name("refit", self.refit, ("none", "cg"))
-        return Refitted(solver=self._solver()) if self.refit == "cg" else self._solver()
+        if self.refit is None:
+            return self._solver()
+        check_name("refit", self.refit, ("cg",))
+        return Refitted(solver=self._solver())
 
     def reconstruction(self) -> Reconstruction | None:
         """How blocks are trained after pruning; None where they are not."""
         if self.reconstruct is None:
             return None
-        settings = {key: int(value) if key == "steps" else value for key, value in self.reconstruct.items()}
+        settings = {"steps": self.reconstruct} if isinstance(self.reconstruct, int) else dict(self.reconstruct)
         made: Reconstruction = _build(Reconstruction, settings, "reconstruct")
         return made
 

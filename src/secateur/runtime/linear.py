@@ -1,39 +1,44 @@
-"""Linear layers with packed 2:4 weights in place of a model's own."""
+"""Linear layers with packed weights, 2:4 or with zeros anywhere, in place of a model's own."""
 
 import logging
-from typing import NamedTuple
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError
-from secateur.runtime.two_four import MOST_VECTORS, TwoFour, is_two_four, runs_here
+from secateur.runtime import bitmask, two_four
+from secateur.runtime.bitmask import PAYS_FROM, Bitmask
+from secateur.runtime.two_four import MOST_VECTORS, TwoFour, is_two_four
 
 __all__ = ["RUNTIMES", "Replaced", "SparseLinear", "use_runtime_"]
 
-RUNTIMES = ("2:4",)
+RUNTIMES = ("2:4", "bitmask")
 _log = logging.getLogger(__name__)
 
 
 class SparseLinear(nn.Module):
-    """A linear layer whose weight is packed: buffers `values`, `places` and `bias`.
+    """A linear layer whose weight is packed: its tensors are buffers, such as `values`, and so is `bias`.
 
     Up to 8 vectors are multiplied by compiled code. More of them, as of a prompt, are multiplied by the weight, which
     is unpacked for the call: at that size unpacking costs little beside the product.
     """
 
-    def __init__(self, packed: TwoFour, bias: Tensor | None) -> None:
+    def __init__(self, packed: TwoFour | Bitmask, bias: Tensor | None) -> None:
         """bias: `[out]`, or None."""
         super().__init__()
-        self.rows = packed.rows
-        self.register_buffer("values", packed.values)
-        self.register_buffer("places", packed.places)
+        self.rows, self.kind = packed.rows, type(packed)
+        for name in _tensors(packed):
+            self.register_buffer(name, getattr(packed, name))
         self.register_buffer("bias", None if bias is None else bias.detach())
 
     @property
-    def packed(self) -> TwoFour:
+    def packed(self) -> TwoFour | Bitmask:
         """The weight."""
-        return TwoFour(self.get_buffer("values"), self.get_buffer("places"), self.rows)
+        kind: Any = self.kind
+        made: TwoFour | Bitmask = kind(*(self.get_buffer(name) for name in _tensors(kind)), self.rows)
+        return made
 
     @property
     def weight(self) -> Tensor:
@@ -44,7 +49,7 @@ class SparseLinear(nn.Module):
         """`[..., out]` of `[..., in]`, in the input's dtype."""
         packed, bias = self.packed, self._buffers["bias"]
         vectors = x.reshape(-1, x.shape[-1])
-        if x.device.type == "cpu" and len(vectors) <= MOST_VECTORS and runs_here():
+        if x.device.type == "cpu" and len(vectors) <= MOST_VECTORS and _compiled(self.kind):
             out = packed.product(vectors)
             out = out if bias is None else out + bias.float()
             return out.to(x.dtype).reshape(*x.shape[:-1], -1)
@@ -53,7 +58,16 @@ class SparseLinear(nn.Module):
 
     def extra_repr(self) -> str:
         """Sizes, as of other linear layers."""
-        return f"in_features={self.packed.columns}, out_features={self.rows}, pattern=2:4"
+        return f"in_features={self.packed.columns}, out_features={self.rows}, packed={self.kind.__name__}"
+
+
+def _compiled(kind: type) -> bool:
+    return two_four.runs_here() if kind is TwoFour else bitmask.runs_here()
+
+
+def _tensors(packed: TwoFour | Bitmask | type[TwoFour] | type[Bitmask]) -> list[str]:
+    """Names of the fields that are tensors: all but the last."""
+    return [field.name for field in fields(packed)][:-1]
 
 
 class Replaced(NamedTuple):
@@ -66,25 +80,34 @@ class Replaced(NamedTuple):
 
 @torch.no_grad()
 def use_runtime_(model: nn.Module, runtime: str = "2:4") -> Replaced:
-    """Replace every linear layer whose weight is 2:4 by a packed one.
+    """Replace every linear layer whose weight is 2:4, or has enough zeros for bitmask to pay, by a packed one.
 
-    Raises InputError for a runtime that is not known, and where no layer is 2:4.
+    Raises InputError for a runtime that is not known, and where no layer is such.
     """
     if runtime not in RUNTIMES:
         raise InputError(f"runtime {runtime!r} is unknown: take {', '.join(RUNTIMES)}")
-    if not runs_here():
-        _log.warning("no compiled 2:4 product here (no C++ compiler, or no AVX2): weights are packed, and not faster")
+    kind, fits, remedy = (
+        (TwoFour, is_two_four, "is 2:4: prune it with --pattern 2:4 first")
+        if runtime == "2:4"
+        else (Bitmask, _pays, f"has {PAYS_FROM:.0%} of zeros: prune it with a higher ratio first")
+    )
+    if not _compiled(kind):
+        _log.warning("no compiled product here (no C++ compiler, or no AVX2): weights are packed, and not faster")
     found = [
         (parent, name, own)
         for parent in model.modules()
         for name, own in parent.named_children()
-        if type(own) is nn.Linear and is_two_four(own.weight)
+        if type(own) is nn.Linear and fits(own.weight)
     ]
     if not found:
-        raise InputError("no linear layer of the model is 2:4: prune it with --pattern 2:4 first")
+        raise InputError(f"no linear layer of the model {remedy}")
     dense = packed = 0
     for parent, name, own in found:
-        made = SparseLinear(TwoFour.pack(own.weight), own.bias)
+        made = SparseLinear(kind.pack(own.weight), own.bias)
         dense, packed = dense + 2 * own.weight.numel(), packed + made.packed.bytes
         setattr(parent, name, made)
     return Replaced(len(found), dense, packed)
+
+
+def _pays(weight: Tensor) -> bool:
+    return weight.numel() > 0 and float((weight == 0).sum()) >= PAYS_FROM * weight.numel()
