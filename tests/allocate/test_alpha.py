@@ -6,6 +6,7 @@ import torch
 from secateur.allocate.alpha import AlphaPruning, tail_exponent
 from secateur.allocate.problem import Problem
 from secateur.core.errors import InputError
+from secateur.core.protocols import BlockView
 from secateur.testing import problem
 
 
@@ -23,7 +24,7 @@ def test_the_peak_is_where_most_eigenvalues_are():
     weight = torch.diag(values.sqrt()).float()
     expected = 1 + 32 / sum(math.log(float(value) / 1.0) for value in values if value > values[:30].min())
     assert tail_exponent(weight, "peak") == pytest.approx(expected, rel=1e-2)
-    assert tail_exponent(torch.eye(4)) > 1e6 and tail_exponent(torch.zeros(3, 5)) > 1
+    assert tail_exponent(torch.eye(4)) == math.inf == tail_exponent(torch.zeros(3, 5))
 
 
 def test_rotation_and_scale_do_not_matter():
@@ -49,3 +50,12 @@ def test_ratios_are_scaled_and_those_above_one_stay_there():
     found = AlphaPruning().allocate(Problem(blocks, {"a": 3.0, "b": 2.0, "c": 2.5}), 0.9).ratios
     assert found["a"] == 1.0 and found["b"] / found["c"] == pytest.approx(0.7)
     assert sum(found.values()) / 3 == pytest.approx(0.9)
+
+
+def test_blocks_without_a_tail_get_the_target():
+    blocks = {name: {f"{name}.w": 4} for name in "abc"}
+    found = AlphaPruning().allocate(Problem(blocks, {"a": 3.0, "b": math.nan, "c": 2.0}), 0.5).ratios
+    assert found == pytest.approx({"a": 0.65, "b": 0.5, "c": 0.35})
+    view = BlockView({"one": torch.ones(1, 5), "two": torch.randn(6, 8)}, {})
+    assert AlphaPruning().read(view) == pytest.approx(tail_exponent(view.weights["two"]))
+    assert math.isnan(AlphaPruning().read(BlockView({"one": torch.ones(1, 5)}, {})))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from secateur.allocate.knapsack import MEASURED, Knapsack, cheapest, expected_loss, ratio_losses
+from secateur.allocate.knapsack import MEASURED, Knapsack, cheapest, choose, expected_loss, ratio_losses
 from secateur.allocate.problem import Problem
 from secateur.calibrate.statistic import Gram
 from secateur.core.errors import InputError, NumericalError, RatioError
@@ -171,3 +171,23 @@ def test_gains_and_ratios_of_each_part_equal_brute_force(seed):
         if all(ratios[part, place] == found[str(part)] for part, place in enumerate(choice))
     )
     assert reached <= best + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_ratio_is_beyond_its_reach(seed):
+    draw = np.random.default_rng(seed)
+    sizes = {str(part): int(10 ** draw.uniform(0, 4)) for part in range(int(draw.integers(1, 5)))}
+    curves = {name: np.sort(draw.exponential(size=len(MEASURED))).tolist() for name in sizes}
+    found = choose(curves, sizes, 0.5, (0.25, 0.1), 0.05)
+    assert found.mean(sizes) == pytest.approx(0.5)
+    assert all(0.25 - 1e-9 <= ratio <= 0.6 + 1e-9 for ratio in found.ratios.values())
+
+
+def test_numbers_that_overflow_or_vanish_are_chosen_among_too():
+    for tiny in (1e-318, 1e-300, 1e300, 1e308):
+        found = cheapest({"a": [0.0, tiny], "b": [0.0, 2 * tiny / 3]}, [0.0, 0.5], {"a": 1, "b": 1}, 0.25)
+        assert found == {"a": 0.0, "b": 0.5}
+    with pytest.raises(NumericalError):
+        cheapest({"a": [0.0, -np.inf]}, [0.0, 0.5], {"a": 1}, 0.25)
+    with pytest.raises(RatioError, match="nothing to choose"):
+        cheapest({}, [0.0, 0.5], {}, 0.25)

@@ -62,8 +62,17 @@ def test_the_divergence_of_zeros_is_checked_by_hand():
     with torch.no_grad():
         whole = own.model(pixels()).double().log_softmax(1)
         flat = kernel.module.weight.flatten(1)
-        flat.scatter_(1, flat.abs().argsort(dim=1)[:, :4], 0.0)
+        flat.scatter_(1, flat.abs().argsort(dim=1)[:, : kernel.taps - kernel.kept(0.5)], 0.0)
         kernel.module.weight.copy_(flat.view_as(kernel.module.weight))
         less = own.model(pixels()).double().log_softmax(1)
     by_hand = float((whole.exp() * (whole - less)).sum(1).mean())
     assert plain.taps[kernel.name].losses[0] == pytest.approx(by_hand, rel=1e-3)
+
+
+def test_curves_of_taps_stand_at_the_shares_that_whole_taps_make():
+    own = network()
+    parts = describe_separable(own.model, own.example, "expanded")
+    found = loss_curves(parts, pixels(), refit=False)
+    for kernel in parts.kernels:
+        gone = [round(share * kernel.taps, 6) for share in found.taps[kernel.name].shares]
+        assert gone == [kernel.taps - kernel.kept(0.5), kernel.taps - kernel.kept(0.25)]

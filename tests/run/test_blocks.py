@@ -1,7 +1,12 @@
+from dataclasses import replace
+
+import pytest
 import torch
+from safetensors.torch import load_file
 
 from secateur.run.blocks import solve_blocks
 from secateur.run.plan import make_plan
+from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 from secateur.storage.open_model import open_model
 from secateur.storage.run_folder import RunFolder
@@ -39,3 +44,21 @@ def test_gradients_are_gathered_before_any_block_is_solved(saved, ids, tmp_path)
     for name in plan.targets.layers:
         sums, counts = folder.load_gradients(name)
         assert sums.keys() == counts.keys() == {"Gradient"} and torch.isfinite(sums["Gradient"]).all()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("method", ["wanda", "slimgpt"])
+def test_reconstruction_leaves_exempt_blocks_alone_and_saves_what_it_trained(method, family, saved, ids, tmp_path):
+    source = saved(family, 4)
+    recipe = Recipe(method=method, ratio=0.3, exempt=[1], round_to=1)
+    prune(source, recipe, tmp_path / "plain", ids=ids)
+    told = prune(source, replace(recipe, reconstruct={"steps": 20, "rate": 0.003}), tmp_path / "out", ids=ids)
+    dense, plain, after = (
+        load_file(folder / "model.safetensors") for folder in (source, tmp_path / "plain", tmp_path / "out")
+    )
+    spared = [key for key in dense if ".1." in key]
+    assert spared and all(torch.equal(after[key], dense[key]) for key in spared)
+    errors = [layer.block_error for layer in told.layers if layer.block_error is not None]
+    assert errors and all(last <= first for first, last in errors)
+    changed = any(not torch.equal(after[key], plain[key]) for key in after if key not in spared)
+    assert changed == any(last < first for first, last in errors)

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -158,3 +159,29 @@ def test_an_object_stands_wherever_a_name_does():
 def test_what_has_no_such_role_is_refused(settings, message):
     with pytest.raises(RecipeError, match=message):
         parse_recipe({"ratio": 0.5, **settings})
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (-1, "steps of at least 1"),
+        (0, "steps of at least 1"),
+        (True, "reconstruct should be"),
+        ("x", "reconstruct should be"),
+        ([1], "reconstruct should be"),
+        ({"steps": 1.5}, "steps should be a whole number"),
+        ({"stepz": 3}, "no key 'stepz': did you mean 'steps'"),
+        ({"steps": 3, "rate": "3e-4"}, "rate should be a number, got '3e-4'"),
+        ({"rate": 1e38}, "a rate in 0..1"),
+        ({1: 2}, "reconstruct should be"),
+    ],
+)
+def test_reconstruct_is_refused_in_a_sentence_that_names_the_field(value, sentence):
+    with pytest.raises(SecateurError, match=re.escape(sentence)):
+        parse_recipe({"ratio": 0.5, "reconstruct": value})
+
+
+def test_refit_is_cg_or_nothing_and_not_after_an_exact_one():
+    for recipe in ({"refit": "foo"}, {"refit": "cg", "method": "refit"}):
+        with pytest.raises(SecateurError, match="refit"):
+            parse_recipe({"ratio": 0.5, **recipe})

@@ -89,3 +89,43 @@ def test_a_model_with_zeros_runs_by_bitmasks_and_a_dense_one_is_refused(saved, i
         assert torch.allclose(packed(ids[:1]).logits, dense(ids[:1]).logits, atol=1e-4)
     with pytest.raises(InputError, match="of zeros: prune it"):
         secateur.load(saved("llama"), runtime="bitmask")
+
+
+def packings():
+    kept = torch.rand(24, 16, generator=torch.Generator().manual_seed(1)) > 0.6
+    weight = torch.randn(24, 16, generator=torch.Generator().manual_seed(2)).bfloat16().float()
+    halved = weight.clone()
+    halved.view(24, 4, 4)[:, :, 1::2] = 0
+    return {"bitmask": (Bitmask.pack(weight * kept), weight * kept), "2:4": (TwoFour.pack(halved), halved)}
+
+
+@pytest.mark.parametrize("kind", ["bitmask", "2:4"])
+@pytest.mark.parametrize("vectors", [0, 1, 8, 9])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_cast_leaves_packed_values_alone(kind, vectors, dtype):
+    packed, weight = packings()[kind]
+    layer = SparseLinear(packed, torch.ones(24)).to(dtype)
+    x = torch.randn(vectors, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    expected = x.double() @ weight.double().T + 1
+    assert layer(x).dtype == dtype and layer(x).shape == (vectors, 24)
+    assert torch.allclose(layer(x).double(), expected, atol=0.2 if dtype.itemsize == 2 else 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bitmask", "2:4"])
+@pytest.mark.parametrize("width", [12, 20])
+def test_another_width_is_refused(kind, width):
+    packed, _ = packings()[kind]
+    for vectors in (1, 9):
+        with pytest.raises(InputError, match="16 inputs"):
+            SparseLinear(packed, None)(torch.ones(vectors, width))
+    for wrong in (torch.ones(1, width), torch.ones(9, 16), torch.ones(16)):
+        with pytest.raises(InputError, match="vectors of 16"):
+            packed.product(wrong)
+
+
+@pytest.mark.parametrize("kind", ["bitmask", "2:4"])
+def test_inputs_get_their_gradient(kind):
+    packed, weight = packings()[kind]
+    x = torch.ones(2, 16, requires_grad=True)
+    SparseLinear(packed, None)(x).sum().backward()
+    assert torch.allclose(x.grad, weight.sum(dim=0).expand(2, -1), atol=1e-4)

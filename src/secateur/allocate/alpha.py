@@ -1,5 +1,6 @@
 """More goes where the spectrum's tail is light (AlphaPruning)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,8 @@ def tail_exponent(weight: Weight, tail: str = "peak") -> float:
 
     Formula: alpha = 1 + k / sum_{i<=k} ln(l_i / l_{k+1}) [Lu et al. 2024 (AlphaPruning)]
 
-    tail: peak begins it where a histogram of log l, of 100 bins, is highest, as published; half takes the upper half.
+    tail: peak begins it where a histogram of log l, of 100 bins, is highest; half takes the upper half. inf where all
+    eigenvalues are equal, or there is one: those have no tail.
     """
     # W W^T and W^T W have the same eigenvalues but for zeros: take the smaller.
     small = weight.double() if weight.shape[0] <= weight.shape[1] else weight.double().T
@@ -37,7 +39,7 @@ def tail_exponent(weight: Weight, tail: str = "peak") -> float:
         k = max(1, int((logs > edge).sum()))
         least = values[min(k, len(values) - 1)]
     total = (values[:k] / least).log().sum()
-    return 1 + k / max(float(total), 1e-12)  # equal eigenvalues have no tail
+    return 1 + k / float(total) if float(total) > 1e-9 else math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +70,18 @@ class AlphaPruning:
         """What passes between blocks is not looked at."""
 
     def read(self, view: BlockView) -> float:
-        """The mean tail exponent of the block's matrices."""
+        """The mean tail exponent of the block's matrices that have a tail; NaN where none has."""
         exponents = [tail_exponent(weight, self.tail) for weight in view.weights.values()]
-        return sum(exponents) / len(exponents)
+        known = [exponent for exponent in exponents if math.isfinite(exponent)]
+        return sum(known) / len(known) if known else math.nan
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
         """Ratios by block that rise with the exponent."""
-        low, high = min(problem.summaries.values()), max(problem.summaries.values())
+        known = [alpha for alpha in problem.summaries.values() if not math.isnan(alpha)]
+        low, high = min(known, default=0.0), max(known, default=0.0)
         wide = high - low
         parts = {
-            name: 1 - self.reach + 2 * self.reach * (alpha - low) / wide if wide > 0 else 1.0
+            name: 1 - self.reach + 2 * self.reach * (alpha - low) / wide if wide > 0 and not math.isnan(alpha) else 1.0
             for name, alpha in problem.summaries.items()
         }
         return scaled(parts, problem.sizes, ratio)

@@ -65,8 +65,11 @@ def cheapest(
     NumericalError on NaN.
     """
     cost = np.array([losses[name] for name in losses], dtype=float)
-    if np.isnan(cost).any():
+    if not losses:
+        raise RatioError("knapsack: there is nothing to choose from: every block is exempt")
+    if np.isnan(cost).any() or np.isneginf(cost).any():
         raise NumericalError("knapsack: a measured loss is not a number: check the weights and the calibration")
+    cost /= float(np.abs(cost[np.isfinite(cost)]).max(initial=0.0)) or 1.0  # sums stay within range
     weights = np.array([sizes[name] for name in losses], dtype=np.int64)
     weights //= np.gcd.reduce(weights)  # whole numbers, so that sums are exact; small ones, so that states are few
     table = np.broadcast_to(np.asarray(ratios, dtype=float), cost.shape)  # [parts, places]
@@ -190,7 +193,7 @@ def choose(
         for name, curve in curves.items()
     }
     chosen = Allocation(cheapest(losses, ratios.tolist(), sizes, ratio))
-    return chosen.balanced(sizes, ratio)
+    return chosen.balanced(sizes, ratio, max(0.0, ratio - down), min(1.0, ratio + up))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,10 @@ class Depthwise(NamedTuple):
         """Weights of one channel's kernel."""
         return self.module.weight[0].numel()
 
+    def kept(self, share: float) -> int:
+        """How many taps a share of them is: whole ones, one at least."""
+        return max(1, round(share * self.taps))
+
 
 class Separable(NamedTuple):
     """A network's depthwise-separable convolutions: kernels, and the sites that lose channels with their scores."""

@@ -116,11 +116,13 @@ class _Trial:
 
     def curve(self, own: Depthwise) -> Curve:
         """What is lost without shares of a kernel's taps."""
-        return Curve(_TAPS, tuple(self.without_taps(own, share) for share in _TAPS))
+        kept = sorted({own.kept(1 - share) for share in _TAPS} - {own.taps}, reverse=True) or [own.taps]
+        shares = tuple(max(1 - count / own.taps, 1e-9) for count in kept)
+        return Curve(shares, tuple(self.without_taps(own, own.taps - count) for count in kept))
 
-    def without_taps(self, own: Depthwise, share: float) -> float:
-        """The loss without a share of a kernel's taps, the same in runs of channels as they stand."""
-        layer, gone = self.structure.layers[own.name], int(share * own.taps)
+    def without_taps(self, own: Depthwise, gone: int) -> float:
+        """The loss without so many of a kernel's taps, the same in runs of channels as they stand."""
+        layer = self.structure.layers[own.name]
         with _as_it_was(layer):
             weight = layer.weight.clone()
             grams = self.taps.get(own.name)

@@ -149,9 +149,12 @@ def _levelled(network: Network, parts: Separable, recipe: DepruneRecipe, picture
 
     widths = {site.name: site.count - site.count // 4 for site in parts.sites}
     taps = dict.fromkeys([own.name for own in parts.kernels], 0.5)
-    channels = level(Plan(widths, {}), sum(own.at(0.25) for own in curves.channels.values())) if parts.sites else 1.0
-    halved = level(Plan({}, taps), sum(own.at(0.5) for own in curves.taps.values())) if recipe.taps != "none" else 1.0
-    return curves.levelled(channels, halved)
+    channels = sum(curves.channels[site.name].at(1 - widths[site.name] / site.count) for site in parts.sites)
+    halved = sum(curves.taps[own.name].at(1 - own.kept(0.5) / own.taps) for own in parts.kernels)
+    return curves.levelled(
+        level(Plan(widths, {}), channels) if parts.sites else 1.0,
+        level(Plan({}, taps), halved) if recipe.taps != "none" else 1.0,
+    )
 
 
 def _cut(parts: Separable, plan: Plan) -> Cut:
@@ -175,7 +178,7 @@ def _prune_taps_(network: Network, recipe: DepruneRecipe, plan: Plan, pictures: 
     for own in kernels:
         matters = importance(structure, own)
         if recipe.taps == "run" and own.site is not None:
-            kept = max(1, round(plan.taps[own.name] * own.taps))
+            kept = own.kept(plan.taps[own.name])
             weight = own.module.weight.detach().flatten(1).float()
             shared = share_taps((weight * matters[:, None]).square(), kept)
             index = own.site.rows[own.name].flatten()  # the row of every unit

@@ -12,7 +12,7 @@ from secateur.allocate.owl import OWL
 from secateur.allocate.problem import CalibratedAllocator, Problem
 from secateur.calibrate.samples import BlockSamples
 from secateur.core.allocation import Allocation
-from secateur.core.errors import RatioError
+from secateur.core.errors import InputError, RatioError
 from secateur.core.protocols import BlockView, Statistic
 from secateur.judged.relinearised import Relinearised, improved
 
@@ -40,7 +40,8 @@ class Auto:
 
     def __post_init__(self) -> None:
         """Refuse fields outside their range."""
-        Relinearised(steps=self.steps, trust=self.trust)
+        if self.steps < 0 or not 0 < self.trust <= 1:
+            raise InputError(f"auto needs steps of at least 0 and trust in 0..1, got {self.steps}, {self.trust}")
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:

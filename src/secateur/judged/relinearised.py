@@ -77,7 +77,8 @@ def improved(
 ) -> tuple[Allocation, float]:
     """Ratios of the least held-out loss that steps from `start` led to, and that loss; how: steps, and trust.
 
-    A step is the exact choice of least priced change that meets the target, every ratio within the trust region.
+    A step is the exact choice of least priced change that meets the target, every ratio within the trust region; what
+    it removes beyond the target is given back evenly.
     """
     judge, sizes = problem.judge, problem.layers
     assert judge is not None

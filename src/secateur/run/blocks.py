@@ -172,8 +172,8 @@ def _reconstruct(
 ) -> None:
     """Train a solved block's kept weights on the dense block's outputs, and keep what comes of it."""
     settings = plan.recipe.reconstruction()
-    if settings is None or not finished.reports:
-        return
+    if settings is None or not any(report["sparsity"] for report in finished.reports):
+        return  # a block that lost nothing, such as an exempt one, stays as it is
     stream, dense = streams
     keep = {
         layer: unpack(finished.masks[layer.name], (layer.weight.shape[0], layer.weight.shape[1]))

@@ -68,7 +68,7 @@ class Recipe:
     ratios: Mapping[str, float] = field(default_factory=dict[str, float])
     exempt: Sequence[int] = ()
     refit: str | None = None
-    reconstruct: int | Mapping[str, int | float] | None = None
+    reconstruct: int | Mapping[str, Any] | None = None
     round_to: int = 8
     calibration: Calibration = field(default_factory=Calibration)
     dtype: str = "auto"
@@ -169,6 +169,8 @@ class Recipe:
         """How blocks are trained after pruning; None where they are not."""
         if self.reconstruct is None:
             return None
+        if isinstance(self.reconstruct, bool) or not isinstance(self.reconstruct, int | Mapping):
+            raise RecipeError(f"reconstruct should be steps, or a mapping of steps and rate, got {self.reconstruct!r}")
         settings = {"steps": self.reconstruct} if isinstance(self.reconstruct, int) else dict(self.reconstruct)
         made: Reconstruction = _build(Reconstruction, settings, "reconstruct")
         return made

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from secateur.core.compiled import library
+from secateur.core.errors import InputError
 from secateur.core.shapes import Weight
+from secateur.runtime.two_four import MOST_VECTORS
 
 __all__ = ["PAYS_FROM", "Bitmask", "runs_here"]
 
@@ -74,7 +76,14 @@ class Bitmask:
         return lanes.transpose(1, 2).reshape(-1, self.columns)[: self.rows]
 
     def product(self, x: Tensor, flags: tuple[str, ...] = ()) -> Tensor:
-        """`[vectors, out]` float32 of `[vectors, in]`, at most 8 vectors, by compiled code; sums are float32."""
+        """`[vectors, out]` float32 of `[vectors, in]`, at most 8 vectors, by compiled code; sums are float32.
+
+        Raises InputError on other sizes, which would be read out of bounds.
+        """
+        if x.dim() != 2 or x.shape[1] != self.columns or len(x) > MOST_VECTORS or self.values.dtype != torch.bfloat16:
+            raise InputError(
+                f"a packed product takes up to {MOST_VECTORS} vectors of {self.columns} numbers, not {list(x.shape)}"
+            )
         vectors = x.to(torch.float32).contiguous()
         out = torch.empty(len(vectors), self.rows)
         made: Any = library(SOURCE, flags)

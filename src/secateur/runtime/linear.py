@@ -30,14 +30,17 @@ class SparseLinear(nn.Module):
         super().__init__()
         self.rows, self.kind = packed.rows, type(packed)
         for name in _tensors(packed):
-            self.register_buffer(name, getattr(packed, name))
+            tensor = getattr(packed, name)
+            # Bits, not numbers: a model that is cast to another dtype must leave them alone.
+            self.register_buffer(name, tensor.view(torch.int16) if tensor.is_floating_point() else tensor)
         self.register_buffer("bias", None if bias is None else bias.detach())
 
     @property
     def packed(self) -> TwoFour | Bitmask:
         """The weight."""
         kind: Any = self.kind
-        made: TwoFour | Bitmask = kind(*(self.get_buffer(name) for name in _tensors(kind)), self.rows)
+        values, *places = (self.get_buffer(name) for name in _tensors(kind))
+        made: TwoFour | Bitmask = kind(values.view(torch.bfloat16), *places, self.rows)
         return made
 
     @property
@@ -48,11 +51,14 @@ class SparseLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[..., out]` of `[..., in]`, in the input's dtype."""
         packed, bias = self.packed, self._buffers["bias"]
+        if x.shape[-1] != packed.columns:
+            raise InputError(f"a packed layer of {packed.columns} inputs got {list(x.shape)}: the last size is another")
         vectors = x.reshape(-1, x.shape[-1])
-        if x.device.type == "cpu" and len(vectors) <= MOST_VECTORS and _compiled(self.kind):
+        learning = torch.is_grad_enabled() and x.requires_grad  # compiled code has no gradient
+        if x.device.type == "cpu" and not learning and 0 < len(vectors) <= MOST_VECTORS and _compiled(self.kind):
             out = packed.product(vectors)
             out = out if bias is None else out + bias.float()
-            return out.to(x.dtype).reshape(*x.shape[:-1], -1)
+            return out.to(x.dtype).reshape(*x.shape[:-1], self.rows)
         own = None if bias is None else bias.to(x.dtype)
         return nn.functional.linear(x, packed.unpack().to(x.dtype), own)
 

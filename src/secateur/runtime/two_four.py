@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from secateur.core.compiled import library
-from secateur.core.errors import PatternError
+from secateur.core.errors import InputError, PatternError
 from secateur.core.shapes import Weight
 
 __all__ = ["MOST_VECTORS", "TwoFour", "dense_tiles", "is_two_four", "runs_here"]
@@ -89,7 +89,14 @@ class TwoFour:
         return dense.permute(0, 2, 1, 3).reshape(tiles * _ROWS, -1)[: self.rows]
 
     def product(self, x: Tensor, flags: tuple[str, ...] = ()) -> Tensor:
-        """`[vectors, out]` float32 of `[vectors, in]`, at most 8 vectors, by compiled code; sums are float32."""
+        """`[vectors, out]` float32 of `[vectors, in]`, at most 8 vectors, by compiled code; sums are float32.
+
+        Raises InputError on other sizes, which would be read out of bounds.
+        """
+        if x.dim() != 2 or x.shape[1] != self.columns or len(x) > MOST_VECTORS or self.values.dtype != torch.bfloat16:
+            raise InputError(
+                f"a packed product takes up to {MOST_VECTORS} vectors of {self.columns} numbers, not {list(x.shape)}"
+            )
         vectors = x.to(torch.float32).contiguous()
         out = torch.empty(len(vectors), self.rows)
         made: Any = library(SOURCE, flags)

@@ -9,6 +9,7 @@ from secateur.core.linalg import damped, layer_loss, refit_conjugate
 from secateur.core.protocols import Pattern, Solution, Solver, Statistic, Stats
 from secateur.core.shapes import Weight
 from secateur.solve.bias_compensation import BiasCompensation
+from secateur.solve.refit import Refit
 from secateur.solve.shortgpt import ShortGPT
 
 __all__ = ["Refitted"]
@@ -31,6 +32,8 @@ class Refitted:
 
     def __post_init__(self) -> None:
         """Refuse solvers that leave no mask to fit on, or repair by a bias."""
+        if isinstance(self.solver, Refit):
+            raise InputError("method refit has solved the kept weights already: leave refit cg out")
         if isinstance(self.solver, ShortGPT):
             raise InputError("refit cg fits weights to a mask, and whole blocks have none: leave refit out")
         if isinstance(self.solver, BiasCompensation):

@@ -30,8 +30,8 @@ class Reconstruction:
 
     def __post_init__(self) -> None:
         """Refuse fields outside their range."""
-        if self.steps < 1 or not self.rate > 0:
-            raise InputError(f"reconstruct needs steps of at least 1 and a rate above 0, got {self.steps}, {self.rate}")
+        if self.steps < 1 or not 0 < self.rate <= 1:
+            raise InputError(f"reconstruct needs steps of at least 1 and a rate in 0..1, got {self.steps}, {self.rate}")
 
 
 def block_error(made: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
