@@ -173,7 +173,7 @@ def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as
     """Prune a model by a recipe and print what came of it."""
     from secateur.run.prune import prune as run_prune
 
-    with resumable(RESUME), progress("pruning blocks") as bar:
+    with resumable(RESUME), progress("reading and pruning blocks") as bar:
         result = run_prune(model, recipe, out, resume=resume, trust_remote_code=trust, progress=bar)
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=2))
@@ -190,7 +190,7 @@ def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as
     if candidates := result.candidates:
         say(
             f"allocation: the best of {len(candidates)} by held-out loss, {min(candidates.values()):.3f} nats a token "
-            f"under Wanda's masks (uniform {candidates.get('uniform', candidates.get('knapsack', 0.0)):.3f})"
+            f"under Wanda's masks ({next(iter(candidates))} {next(iter(candidates.values())):.3f})"
         )
     if held := result.held_out:
         say(

@@ -29,7 +29,7 @@ _CANDIDATES: Mapping[str, CalibratedAllocator] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Auto:
-    """Ours: uniform, OWL, ALS, the knapsack at three reaches, and a step from the best of them; the best one is taken.
+    """Ours: uniform, OWL, ALS, the knapsack with three bounds, and a step from the best of them; the best one is taken.
 
     Every candidate is judged by Wanda's masks on held-out windows, so on those none is worse than uniform. steps and
     trust as in `Relinearised`. Where whole units go nothing is judged, and the knapsack's ratios are taken.

@@ -1,5 +1,6 @@
 """How much where, for a whole model: survey the dense blocks if the allocator asks, then say every layer's ratio."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from secateur.storage.source import Source, load_tokenizer, open_whole, resolve
 __all__ = ["Survey", "allocate_model", "open_stream", "read_blocks", "survey_model"]
 
 Progress = Callable[[int, int], None]
+_RUN = 16  # tokens in a row that two windows of a text have in common only where they overlap
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,18 @@ def read_blocks(opened: OpenModel, recipe: Recipe, ids: TokenIds | None, progres
 
 
 def _apart(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Windows that are read, and a quarter that judges; a single one does both."""
+    """Windows that are read, and a quarter that judges; those that share a run of tokens with it are not read."""
     judging = max(1, len(ids) // 4)
-    return ids[: max(len(ids) - judging, 1)], ids[-judging:]
+    held = ids[-judging:]
+    runs = {tuple(run) for window in held.tolist() for run in zip(*(window[at:] for at in range(_RUN)), strict=False)}
+    alone = [
+        row
+        for row, window in enumerate(ids[:-judging].tolist())
+        if runs.isdisjoint(zip(*(window[at:] for at in range(_RUN)), strict=False))
+    ]
+    if not alone:
+        _log.warning("the windows that judge allocations are read as well: give more samples, or a longer text")
+    return ids[alone] if alone else ids[: max(len(ids) - judging, 1)], held
 
 
 def open_stream(structure: Structure, settings: StreamSettings, ids: TokenIds) -> Stream:

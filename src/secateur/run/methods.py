@@ -88,7 +88,7 @@ ALLOCATORS: "Table[Callable[..., Allocator]]" = Table(
         ),
         "auto": Row(
             "secateur.judged.auto:Auto",
-            "Ours: uniform, OWL, ALS, the knapsack at three reaches, and a step from the best of them; "
+            "Ours: uniform, OWL, ALS, the knapsack with three bounds, and a step from the best of them; "
             "the best one is taken.",
         ),
         "dsa": Row(
