@@ -38,7 +38,8 @@ def test_windows_that_overlap_with_those_that_judge_are_not_read(saved):
     recipe = Recipe(method="wanda", ratio=0.6, allocator={"name": "relinearised", "steps": 0})
     judge = survey_model(saved("llama"), recipe, ids=ids).problem.judge
     assert torch.equal(judge.held, ids[6:])
-    assert not any(torch.equal(row, ids[3]) for row in judge.ids) and len(judge.ids) == 5  # fewer than 16 tokens in common are no run
+    # Fewer than 16 tokens in common are no run.
+    assert not any(torch.equal(row, ids[3]) for row in judge.ids) and len(judge.ids) == 5
 
 
 def test_a_single_window_does_both_and_is_warned_of(saved, ids, caplog):

@@ -8,7 +8,7 @@ from secateur.masks.prior import Room, find_prior
 from secateur.storage.source import Source
 
 
-@pytest.mark.parametrize("name", ["magnitude", "wanda"])
+@pytest.mark.parametrize("name", ["magnitude", "wanda", "admm"])
 def test_a_method_gives_its_masks_and_leaves_nothing(name, saved, text, tmp_path):
     seen = []
     place = Room(tmp_path / "out", lambda done, of: seen.append(done))
