@@ -31,6 +31,8 @@ _CANDIDATES: Mapping[str, CalibratedAllocator] = {
 class Auto:
     """Ours: uniform, OWL, ALS, the knapsack with three bounds, and a step from the best of them; the best one is taken.
 
+    Formula: min over candidates r of L(W * m_r) on held-out windows, m_r Wanda's masks at the ratios r [ours]
+
     Every candidate is judged by Wanda's masks on held-out windows, so on those none is worse than uniform. steps and
     trust as in `Relinearised`. Where whole units go nothing is judged, and the knapsack's ratios are taken.
     """

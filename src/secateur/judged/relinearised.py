@@ -26,6 +26,8 @@ _HALVINGS = 3
 class Relinearised:
     """Ours: the knapsack's ratios, then steps whose prices are taken at the masked model and judged on held-out text.
 
+    Formula: min sum_l p_l(d_l) subject to the target, |d_l| <= trust, p the prices at the masked model [ours]
+
     reach and grid as in `Knapsack`. steps: each takes one backward pass. trust: how far a ratio moves in a step; it is
     halved where the held-out loss does not fall. The whole model is in memory, with its dense weights and their ranks.
     """

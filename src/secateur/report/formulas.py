@@ -10,7 +10,20 @@ from typing import NamedTuple
 __all__ = ["Formula", "formula_page", "formulas"]
 
 _ROOT = Path(__file__).parents[1]
-_FOLDERS = ("convnet", "score", "solve", "train", "allocate", "images", "heads", "forest", "lottery")
+_FOLDERS = (
+    "convnet",
+    "score",
+    "solve",
+    "train",
+    "allocate",
+    "judged",
+    "masks",
+    "images",
+    "deprune",
+    "heads",
+    "forest",
+    "lottery",
+)
 _LINE = re.compile(r"Formula: (.+) \[(.+)\]$", re.MULTILINE)
 _HEAD = """# Formulas
 

@@ -34,9 +34,9 @@ class _State(NamedTuple):
 class ADMM:
     """Least squares and projection in turns, until the mask rests; then conjugate gradients on that mask.
 
-    Formula: X = W + (D - V - W) rho (H + rho I)^-1, D = projection of X + V, V += X - D, rho *= 1.2
-    [ALPS; Meng et al. 2024, eqs. 4 and 6; V here is their multiplier over rho]
+    Formula: X = W + (D - V - W) rho (H + rho I)^-1, D = P(X + V), V += X - D, rho *= 1.2 [ALPS; Meng et al. 2024]
 
+    P projects on the pattern. V is the paper's multiplier over rho.
     Inputs are scaled to a mean square of one. The projection keeps the largest squares that the pattern allows.
     steps: at most. refit: steps of conjugate gradients. damp: share of the Gram's mean diagonal added to it.
     start: sparsegpt starts at its solution, and no loss is above SparseGPT's on the damped Gram; dense at the weights.

@@ -51,9 +51,9 @@ def reconstruct_(
 ) -> tuple[float, float]:
     """Train the kept weights of one block's layers; masks stay. Returns the error before and after.
 
-    Formula: min over W of ||f(x; W * m) - y||^2 / ||y - x||^2, x what the pruned blocks before put out, y what the
-    dense block did [local reconstruction; Roux et al. 2025]
+    Formula: min over W of ||f(x; W * m) - y||^2 / ||y - x||^2 [local reconstruction; Roux et al. 2025]
 
+    x is what the pruned blocks before put out, y what the dense block did, and m the masks.
     call: the block as a function of hidden states. inputs, targets: batches of them. The error is that of the last
     tenth of the batches, which are not trained on unless there is one only. The weights of the least error are kept,
     those at the start among them.
