@@ -92,6 +92,7 @@ def test_what_computes_otherwise_is_left_and_named():
 
 @torch.no_grad()
 def test_channels_chosen_anew_lose_less_on_what_calibrates():
+    torch.manual_seed(0)  # greedy choice is better on most draws, and not on all
     model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 5))
     x = torch.randn(400, 8)
     dense, structure = model(x), describe_channels(model, x[:1])
