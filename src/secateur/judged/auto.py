@@ -14,7 +14,7 @@ from secateur.calibrate.samples import BlockSamples
 from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError, RatioError
 from secateur.core.protocols import BlockView, Statistic
-from secateur.judged.relinearised import Relinearised, improved
+from secateur.judged.relinearised import Relinearised, improved, input_norms
 
 __all__ = ["Auto"]
 
@@ -58,7 +58,7 @@ class Auto:
         """What each candidate keeps, and the inputs' norms."""
         curves = Knapsack().read(view)
         kept = {name: curves if isinstance(own, Knapsack) else own.read(view) for name, own in _CANDIDATES.items()}
-        return {"norms": Relinearised().read(view)["norms"], "kept": kept}
+        return {"norms": input_norms(view), "kept": kept}
 
     def norms(self, problem: Problem) -> Mapping[str, Tensor]:
         """The root mean square of every input, by layer name."""

@@ -15,7 +15,7 @@ from secateur.core.allocation import Allocation
 from secateur.core.errors import InputError
 from secateur.core.protocols import BlockView, Statistic
 
-__all__ = ["Relinearised", "improved"]
+__all__ = ["Relinearised", "improved", "input_norms"]
 
 _MOVES = (-0.1, -0.05, 0.0, 0.05, 0.1)  # that are priced
 _PARTS = 4  # of the trust region, on both sides, to choose from
@@ -55,8 +55,7 @@ class Relinearised:
 
     def read(self, view: BlockView) -> dict[str, Any]:
         """The knapsack's curves, and the inputs' norms."""
-        norms = {name: view.stats[name][Gram].value.diagonal().div(2).sqrt() for name in view.weights}
-        return {"norms": norms, "curves": Knapsack().read(view)}
+        return {"norms": input_norms(view), "curves": Knapsack().read(view)}
 
     def norms(self, problem: Problem) -> Mapping[str, Tensor]:
         """The root mean square of every input, by layer name."""
@@ -72,6 +71,11 @@ class Relinearised:
         first = problem.judge.loss(start.ratios, "knapsack")
         best, _ = improved(problem, start, first, ratio, (self.steps, self.trust))
         return best
+
+
+def input_norms(view: BlockView) -> dict[str, Tensor]:
+    """The root mean square of every input `[in]`, by layer name, from the Grams."""
+    return {name: view.stats[name][Gram].value.diagonal().div(2).sqrt() for name in view.weights}
 
 
 def improved(

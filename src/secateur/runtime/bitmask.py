@@ -1,6 +1,5 @@
 """Bitmask: a weight with zeros anywhere as one bit a weight and the bfloat16 values that are kept, and its product."""
 
-import ctypes
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,16 +9,14 @@ import torch
 from torch import Tensor
 
 from secateur.core.compiled import library
-from secateur.core.errors import InputError
 from secateur.core.shapes import Weight
-from secateur.runtime.two_four import MOST_VECTORS
+from secateur.runtime.two_four import compiled_product
 
 __all__ = ["PAYS_FROM", "Bitmask", "runs_here"]
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 PAYS_FROM = 0.4  # share of zeros from which the product beat a dense bfloat16 loop, measured
 _ROWS = 16  # of a tile
-_SMALL = 1 << 18  # bytes below which a second thread costs more than it saves
 
 
 @cache
@@ -80,16 +77,6 @@ class Bitmask:
 
         Raises InputError on other sizes, which would be read out of bounds.
         """
-        if x.dim() != 2 or x.shape[1] != self.columns or len(x) > MOST_VECTORS or self.values.dtype != torch.bfloat16:
-            raise InputError(
-                f"a packed product takes up to {MOST_VECTORS} vectors of {self.columns} numbers, not {list(x.shape)}"
-            )
-        vectors = x.to(torch.float32).contiguous()
-        out = torch.empty(len(vectors), self.rows)
         made: Any = library(SOURCE, flags)
-        threads = torch.get_num_threads() if self.bytes > _SMALL else 1
-        made.bitmask_product(
-            *(ctypes.c_void_p(each.data_ptr()) for each in (self.values, self.masks, self.starts, vectors, out)),
-            *(ctypes.c_int64(self.rows), ctypes.c_int64(self.columns), len(vectors), threads),
-        )
-        return out
+        packed = (self.values, self.masks, self.starts)
+        return compiled_product(made.bitmask_product, packed, x, (self.rows, self.columns))

@@ -1,6 +1,7 @@
 """TwoFour: a weight of which 2 in every 4 inputs stay, packed into 9/16 of its bfloat16 bytes, and its product."""
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from secateur.core.compiled import library
 from secateur.core.errors import InputError, PatternError
 from secateur.core.shapes import Weight
 
-__all__ = ["MOST_VECTORS", "TwoFour", "dense_tiles", "is_two_four", "runs_here"]
+__all__ = ["MOST_VECTORS", "TwoFour", "compiled_product", "dense_tiles", "is_two_four", "runs_here"]
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 MOST_VECTORS = 8  # more at once are a matrix product, which dense code does better
@@ -93,19 +94,29 @@ class TwoFour:
 
         Raises InputError on other sizes, which would be read out of bounds.
         """
-        if x.dim() != 2 or x.shape[1] != self.columns or len(x) > MOST_VECTORS or self.values.dtype != torch.bfloat16:
-            raise InputError(
-                f"a packed product takes up to {MOST_VECTORS} vectors of {self.columns} numbers, not {list(x.shape)}"
-            )
-        vectors = x.to(torch.float32).contiguous()
-        out = torch.empty(len(vectors), self.rows)
         made: Any = library(SOURCE, flags)
-        threads = torch.get_num_threads() if self.bytes > _SMALL else 1
-        made.two_four_product(
-            *(ctypes.c_void_p(each.data_ptr()) for each in (self.values, self.places, vectors, out)),
-            *(ctypes.c_int64(self.rows), ctypes.c_int64(self.columns), len(vectors), threads),
+        return compiled_product(made.two_four_product, (self.values, self.places), x, (self.rows, self.columns))
+
+
+def compiled_product(call: Any, packed: Sequence[Tensor], x: Tensor, sizes: tuple[int, int]) -> Tensor:
+    """`[vectors, out]` float32 by compiled code that takes packed tensors, the vectors `[vectors, in]` and room for it.
+
+    packed: the bfloat16 values first. sizes: rows and columns of the weight. Raises InputError on other sizes of x,
+    which would be read out of bounds.
+    """
+    rows, columns = sizes
+    if x.dim() != 2 or x.shape[1] != columns or len(x) > MOST_VECTORS or packed[0].dtype != torch.bfloat16:
+        raise InputError(
+            f"a packed product takes up to {MOST_VECTORS} vectors of {columns} numbers, not {list(x.shape)}"
         )
-        return out
+    vectors = x.to(torch.float32).contiguous()
+    out = torch.empty(len(vectors), rows)
+    threads = torch.get_num_threads() if sum(each.nbytes for each in packed) > _SMALL else 1
+    call(
+        *(ctypes.c_void_p(each.data_ptr()) for each in (*packed, vectors, out)),
+        *(ctypes.c_int64(rows), ctypes.c_int64(columns), len(vectors), threads),
+    )
+    return out
 
 
 def dense_tiles(weight: Weight) -> Tensor:
