@@ -180,6 +180,14 @@ def task_batch(model, samples: int = 3, seed: int = 1) -> dict[str, torch.Tensor
     return batch
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test draws the same numbers in any order of the tests."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def saved_task(tmp_path_factory):
     """Folder of a saved model with a task head and a tokenizer, made once a class."""

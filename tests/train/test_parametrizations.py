@@ -42,7 +42,7 @@ def test_zeros_stay_through_descent_with_momentum_and_decay():
         model[0].weight[:, :, 1] = 0
     before = model[0].weight.detach().clone()
     keep_zeros_(model)
-    descent = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    descent = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=0.01)
     for _ in range(5):
         descent.zero_grad()
         model(torch.rand(6, 2, 3, 3)).square().sum().backward()
