@@ -14,6 +14,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = {
     "core": 0,
     "registry": 0.5,
+    "machine": 0.7,
     "adapt": 1,
     "convnet": 1.5,
     "forest": 1,

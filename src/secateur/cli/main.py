@@ -135,6 +135,7 @@ def main() -> None:
     logging.basicConfig(level="WARNING", handlers=[RichHandler(console=err, show_path=False)], format="%(message)s")
     logging.getLogger("secateur").setLevel("NOTSET")
     hush(quiet=False)
+    _quiet_ranks()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
@@ -157,6 +158,13 @@ def main() -> None:
         )
 
 
+def _quiet_ranks() -> None:
+    """Of processes that torchrun started, only the first prints results; each says why it ends."""
+    if os.environ.get("TORCHELASTIC_RUN_ID") and os.environ.get("RANK", "0") != "0":
+        hush(quiet=True)
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")
+
+
 def _misused(error: Any) -> NoReturn:
     """A command that cannot be parsed, as one sentence; without arguments, its help."""
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -167,6 +175,7 @@ def _misused(error: Any) -> NoReturn:
 
 
 def _end(why: str) -> NoReturn:
-    line = TextLine("error: ", style="bold red") + TextLine(plain(why))
+    which = "" if os.environ.get("RANK", "0") == "0" else f"process {os.environ['RANK']}: "
+    line = TextLine("error: ", style="bold red") + TextLine(which + plain(why))
     err.print(line, soft_wrap=True)
     sys.exit(2)

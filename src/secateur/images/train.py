@@ -18,11 +18,11 @@ from secateur.core.seed import generator
 from secateur.images.batches import Batches, held_apart
 from secateur.images.pictures import Pictures, read_pictures
 from secateur.images.prune import top1
+from secateur.machine.ranks import processes
 from secateur.run.result import versions
 from secateur.storage.network import Network, Removal, open_network, save_network
 from secateur.storage.run_folder import RunFolder
 from secateur.storage.sealed import tensor_digest
-from secateur.train.device import processes
 from secateur.train.loop import Loop
 from secateur.train.objective import Classes
 from secateur.train.parametrizations import keep_zeros_

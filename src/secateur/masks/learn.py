@@ -17,6 +17,8 @@ from secateur.core.errors import InputError
 from secateur.core.files import storage_errors, write_document
 from secateur.core.mask import Masks
 from secateur.core.shapes import TokenIds
+from secateur.machine.device import half_pays, pick_device
+from secateur.machine.ranks import processes
 from secateur.masks.blockwise import BlockTask, learn_blocks
 from secateur.masks.candidates import Candidates
 from secateur.masks.maskllm import LearnedMasks, MaskSettings
@@ -31,7 +33,6 @@ from secateur.storage.open_model import open_model
 from secateur.storage.run_folder import RunFolder
 from secateur.storage.shards import Checkpoint
 from secateur.storage.source import Source, load_tokenizer, open_whole, read_config, resolve
-from secateur.train.device import half_pays, pick_device, processes
 
 __all__ = ["MaskTask", "learn_masks"]
 

@@ -15,10 +15,10 @@ from secateur.core.errors import InputError
 from secateur.core.pattern import NM
 from secateur.core.seed import generator
 from secateur.core.shapes import Keep, TokenIds
+from secateur.machine.device import autocasting
 from secateur.masks.adam import HalfAdam
 from secateur.masks.candidates import Candidates, likeliest, prior_logits
 from secateur.masks.masking import Draw, key_of, masked_gradient, masked_weight
-from secateur.train.device import autocasting
 from secateur.train.loop import Cosine, Descent, Loop, Objective
 from secateur.train.objective import mixed_loss, next_token_logits
 from secateur.train.reconstruct import block_error

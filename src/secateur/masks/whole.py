@@ -10,9 +10,10 @@ from torch import Tensor
 from secateur.adapt.structure import Structure
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.perplexity import token_losses
+from secateur.machine.device import autocasting
+from secateur.machine.ranks import place
 from secateur.masks.maskllm import LearnedMasks, MaskedTokens, MaskSettings
 from secateur.storage.run_folder import RunFolder
-from secateur.train.device import autocasting
 
 __all__ = ["Look", "learn_whole"]
 
@@ -99,10 +100,8 @@ def learn_whole(
 def _batches(ids: TokenIds, number: int, settings: MaskSettings) -> list[Any]:
     """This process's part of a step's windows."""
     whole = ids[number * settings.batch : (number + 1) * settings.batch]
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return [whole[distributed.get_rank() :: distributed.get_world_size()]]
-    return [whole]
+    rank, count = place()
+    return [whole[rank::count]]
 
 
 @torch.no_grad()

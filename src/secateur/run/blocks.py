@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -15,10 +15,12 @@ from secateur.calibrate.backward import gather_backward, split_needs, stored, un
 from secateur.calibrate.statistic import Gathered, gather
 from secateur.calibrate.store import Store
 from secateur.calibrate.stream import Needs, Stream
-from secateur.core.errors import SecateurError
+from secateur.core.errors import CalibrationError, SecateurError
 from secateur.core.mask import pack, unpack
+from secateur.core.protocols import Solution, Statistic
 from secateur.core.shapes import TokenIds
 from secateur.judged.masked import MaskedModel
+from secateur.machine.ranks import agreed, merged, place, shared, tensors_from, wait
 from secateur.run.allocate import open_stream, read_blocks
 from secateur.run.plan import Plan, make_plan
 from secateur.run.result import LayerReport
@@ -32,6 +34,7 @@ __all__ = ["solve_blocks"]
 
 Progress = Callable[[int, int], None]
 _Streams = tuple[Stream | None, Store | None]  # what the pruned blocks put out, and what the dense ones do
+_NOTHING = Solution(torch.empty(0, 0), torch.empty(0, 0, dtype=torch.bool), None)  # that another process solves
 _log = logging.getLogger(__name__)
 
 
@@ -43,20 +46,18 @@ def solve_blocks(
 
     ids: calibration `[samples, length]`; None where nothing is calibrated.
     """
-    forward, backward = split_needs(plan.solver.needs)
+    forward, _ = split_needs(plan.solver.needs)
     reconstructing = plan.recipe.reconstruct is not None
     blocks = opened.structure.blocks
+    own = _own_part(ids)
     with ExitStack() as stack:
         stream = dense = None
-        if (forward or reconstructing) and ids is not None:
-            stream = stack.enter_context(open_stream(opened.structure, plan.settings, ids))
+        if (forward or reconstructing) and own is not None:
+            stream = stack.enter_context(open_stream(opened.structure, plan.settings, own))
         # After the stream has checked the ids: a run that cannot start leaves no folder.
-        done = folder.open(plan.to_dict(opened, ids), resume=resume)
+        done = agreed(folder.open(plan.to_dict(opened, ids), resume=resume))
         plan = _allocated(plan, opened, folder, ids, progress)
-        if backward and ids is not None and not folder.has_gradients():
-            whole = open_whole(opened.source, opened.dtype)  # gradients need every block at once
-            gathered = gather_backward(whole, ids, backward, plan.targets.layers.keys())
-            folder.save_gradients({name: stored(parts) for name, parts in gathered.items()})
+        _gather_gradients(plan, opened, folder, own)
         if stream is not None:
             with opened.loaded(opened.outside_blocks()):
                 stream.embed()
@@ -76,31 +77,53 @@ def solve_blocks(
     return plan, done
 
 
+def _own_part(ids: TokenIds | None) -> TokenIds | None:
+    """The samples that this process runs; every process has some."""
+    rank, count = place()
+    if ids is not None and len(ids) < count:
+        raise CalibrationError(f"{count} processes share {len(ids)} calibration samples: give at least one to each")
+    return None if ids is None else ids[rank::count]
+
+
+def _gather_gradients(plan: Plan, opened: OpenModel, folder: RunFolder, ids: TokenIds | None) -> None:
+    """Write what backward passes give every layer, unless it was written before."""
+    _, backward = split_needs(plan.solver.needs)
+    if not backward or ids is None or agreed(folder.has_gradients()):
+        return
+    whole = open_whole(opened.source, opened.dtype)  # gradients need every block at once
+    gathered = gather_backward(whole, ids, backward, plan.targets.layers.keys())
+    every = {name: {kind: merged(part) for kind, part in parts.items()} for name, parts in gathered.items()}
+    folder.save_gradients({name: stored(parts) for name, parts in every.items()})
+
+
 def _allocated(plan: Plan, opened: OpenModel, folder: RunFolder, ids: TokenIds | None, progress: Progress) -> Plan:
     """The plan with every layer's ratio fixed where the allocator reads the dense model; a resumed run reads it."""
     if not plan.calibrated:
         return plan
     ratios = folder.load_document("allocation")
-    if ratios is None:
+    if ratios is None and place()[0] == 0:
         read = read_blocks(opened, plan.recipe, ids, progress)
         ratios = dict(read.ratios().ratios)
         if isinstance(read.problem.judge, MaskedModel):
             folder.save_document("candidates", read.problem.judge.told)
         folder.save_document("allocation", ratios)
-    return make_plan(plan.recipe, opened, ratios)
+    return make_plan(plan.recipe, opened, shared(ratios))
 
 
 def _solve_block(plan: Plan, opened: OpenModel, folder: RunFolder, block: Block, streams: _Streams) -> None:
     """Solve one block into the folder."""
     last = block is opened.structure.blocks[-1]
     finished = FinishedBlock({}, {}, [], {})
-    _, backward = split_needs(plan.solver.needs)
 
     def solve(layers: Sequence[Layer], stats: Gathered) -> None:
-        for layer in layers:
-            if layer.name in plan.targets.layers:
-                own = unstored(backward, *folder.load_gradients(layer.name)) if backward else {}
-                _solve_layer(plan, opened, layer, Gathered({**stats.parts, **own}), finished)
+        rank, count = place()
+        wanted = [layer for layer in layers if layer.name in plan.targets.layers]
+        parts = {kind: merged(part) for kind, part in stats.parts.items()} if wanted else {}
+        for turn in range(0, len(wanted), count):  # a layer for each process at a time
+            group = wanted[turn : turn + count]
+            own = _solved(plan, folder, group[rank], parts) if rank < len(group) else None
+            for owner, layer in enumerate(group):
+                _take(plan, opened, layer, _told(owner, own), finished)
 
     stream, dense = streams
     with opened.loaded(block.tensors()):
@@ -123,7 +146,9 @@ def _save(folder: RunFolder, block: Block, finished: FinishedBlock, stream: Stre
     if stream is not None:
         # Hidden states first: a kill between the two repeats this block and finds its old inputs still there.
         folder.save_hidden(block.number + 1, list(stream.hidden.all()))
-    folder.save_block(block.number, finished)
+    # What the others finish is written by the first process; they only count.
+    folder.save_block(block.number, finished if place()[0] == 0 else FinishedBlock({}, {}, [], {}))
+    wait()  # until no process needs to begin this block again
     folder.drop_hidden(block.number)
 
 
@@ -133,13 +158,38 @@ def _needs(plan: Plan) -> Needs:
     return lambda layers: forward if any(layer.name in plan.targets.layers for layer in layers) else None
 
 
-def _solve_layer(plan: Plan, opened: OpenModel, layer: Layer, stats: Gathered, finished: FinishedBlock) -> None:
+def _solved(
+    plan: Plan, folder: RunFolder, layer: Layer, parts: Mapping[type[Statistic], Statistic]
+) -> tuple[Solution, float]:
+    """What the solver makes of a layer and its inputs' statistics, and the seconds it took."""
     started = time.perf_counter()
     pattern, ratio = plan.targets.layers[layer.name]
+    _, backward = split_needs(plan.solver.needs)
+    stats = Gathered({**parts, **(unstored(backward, *folder.load_gradients(layer.name)) if backward else {})})
     try:
         solution = plan.solver.solve(layer.weight.float(), stats, pattern, ratio)
     except SecateurError as error:
         raise type(error)(f"{layer.name}: {error}") from error  # the same kind of error, with its place
+    return solution, time.perf_counter() - started
+
+
+def _told(owner: int, solved: tuple[Solution, float] | None) -> tuple[Solution, float]:
+    """A solution and its seconds, from the process that has them."""
+    rank, count = place()
+    if count == 1 and solved is not None:
+        return solved
+    solution, seconds = solved if solved is not None and owner == rank else (_NOTHING, 0.0)
+    told = None if solution.loss is None else torch.tensor(solution.loss, dtype=torch.float64)
+    numbers = torch.tensor(seconds, dtype=torch.float64)
+    sent = {"weight": solution.weight, "keep": solution.keep, "bias": solution.bias, "loss": told, "seconds": numbers}
+    found: dict[str, Any] = tensors_from(owner, sent)
+    loss = None if found["loss"] is None else float(found["loss"])
+    return Solution(found["weight"], found["keep"], loss, found["bias"]), float(found["seconds"])
+
+
+def _take(plan: Plan, opened: OpenModel, layer: Layer, solved: tuple[Solution, float], finished: FinishedBlock) -> None:
+    """Put a solution into the layer, and into what the block has finished."""
+    solution, seconds = solved
     layer.set_weight(solution.weight)  # what follows is calibrated on the pruned model
     finished.weights[layer.name] = _stored(plan, opened, layer)
     finished.masks[layer.name] = pack(solution.keep)
@@ -150,11 +200,11 @@ def _solve_layer(plan: Plan, opened: OpenModel, layer: Layer, stats: Gathered, f
     report: dict[str, Any] = vars(
         LayerReport(
             name=layer.name,
-            ratio=ratio,
+            ratio=plan.targets.layers[layer.name].ratio,
             sparsity=1 - int(solution.keep.sum()) / solution.keep.numel(),
             loss=solution.loss,
             weights=solution.keep.numel(),
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
         )
     )
     finished.reports.append(report)

@@ -11,6 +11,7 @@ from secateur.calibrate.stream import StreamSettings
 from secateur.core.errors import ModelError, SecateurError
 from secateur.core.protocols import Solver
 from secateur.core.shapes import TokenIds
+from secateur.machine.ranks import place
 from secateur.run.recipe import Recipe
 from secateur.run.result import versions
 from secateur.run.targets import Targets, choose_targets
@@ -49,6 +50,7 @@ class Plan:
             "calibration ids": drawn,
             "threads": torch.get_num_threads(),
             "versions": versions(),
+            **({"processes": place()[1]} if place()[1] > 1 else {}),
             **fields,
         }
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from secateur.core.files import storage_errors, write_document
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.streamed import streamed_perplexity
+from secateur.machine.ranks import place, processes, shared
 from secateur.run.assemble import assemble
 from secateur.run.blocks import solve_blocks
 from secateur.run.depth import drop_blocks
@@ -50,16 +51,18 @@ def prune(
     Weights are read, solved and written one block at a time; a finished block survives
     an interruption, and `resume` goes on with the same bits. `ids` `[samples, length]`
     replaces the recipe's calibration. Raises a SecateurError with one sentence on
-    anything that cannot be done; `out` then does not exist.
+    anything that cannot be done; `out` then does not exist. Processes that torchrun started share
+    the calibration samples and the layers; the first one writes.
     """
-    folder = RunFolder(Path(out))
-    try:
-        named = replace(recipe, model=str(model), out=str(out))
-        source = resolve(model, trusted=trust_remote_code)
-        return _run(source, named, folder, ids, resume=resume, progress=progress or (lambda block, blocks: None))
-    except BaseException:  # Ctrl-C too must not leave an empty folder
-        folder.give_up()
-        raise
+    with processes() as (rank, _):
+        folder = RunFolder(Path(out) if rank == 0 else Path(f"{out}.rank{rank}"))
+        try:
+            named = replace(recipe, model=str(model), out=str(out))
+            source = resolve(model, trusted=trust_remote_code)
+            return _run(source, named, folder, ids, resume=resume, progress=progress or (lambda block, blocks: None))
+        except BaseException:  # Ctrl-C too must not leave an empty folder
+            folder.give_up()
+            raise
 
 
 def _run(
@@ -72,10 +75,15 @@ def _run(
     opened.checkpoint.check_finite()  # one NaN would spread through every Gram
     plan = make_plan(recipe, opened)
     drawn = _draw(plan, opened, ids)
+    if not recipe.whole_blocks():
+        plan, done = solve_blocks(plan, opened, folder, drawn.ids, resume=resume, progress=progress)
+    if place()[0] > 0:  # the first process writes
+        result = Result.from_dict(shared(None))
+        folder.discard()
+        return result
     if recipe.whole_blocks():
         made = drop_blocks(plan, opened, folder, drawn.ids, resume=resume, progress=progress)
     else:
-        plan, done = solve_blocks(plan, opened, folder, drawn.ids, resume=resume, progress=progress)
         made = assemble(plan, opened, folder, done)
     sizes = [checkpoint.size() for checkpoint in (opened.checkpoint, Checkpoint(folder.model))]
     result = Result(
@@ -97,6 +105,7 @@ def _run(
     with storage_errors(folder.out):
         write_document(folder.model / "result.json", result.to_dict())
     folder.finish()
+    shared(result.to_dict())
     return result
 
 

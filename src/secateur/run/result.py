@@ -1,7 +1,7 @@
 """What a run returns: layers, losses, times, versions, peak memory."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -69,6 +69,13 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {**asdict(self), "out": str(self.out), "sparsity": self.sparsity}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Result":
+        """What `to_dict` gave, also after JSON."""
+        own = {key: value for key, value in data.items() if key != "sparsity"}
+        own |= {"out": Path(data["out"]), "layers": [LayerReport(**layer) for layer in data["layers"]]}
+        return cls(**own | {name: tuple(data[name]) for name in ("parameters", "bytes")})
 
 
 def versions() -> dict[str, str]:

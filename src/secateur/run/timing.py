@@ -12,6 +12,7 @@ from secateur.adapt.structure import Structure
 from secateur.core.cut import Cut
 from secateur.core.errors import RatioError
 from secateur.evaluate.latency import torch_speed
+from secateur.machine.ranks import place, shared
 from secateur.run.recipe import Recipe
 from secateur.run.targets import choose_targets
 from secateur.storage.source import Source, open_whole
@@ -31,7 +32,8 @@ def timed(recipe: Recipe, source: Source, known: float | None = None) -> Recipe:
     if recipe.budget is None or recipe.limit().unit != "ms":
         return recipe
     if known is None:
-        known = ratio_within(time_sizes(source, recipe), recipe.limit().limit)
+        first = place()[0] == 0  # others would time this one's work too
+        known = shared(ratio_within(time_sizes(source, recipe), recipe.limit().limit) if first else None)
     return replace(recipe, timed_ratio=known)
 
 

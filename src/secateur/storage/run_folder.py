@@ -109,9 +109,10 @@ class RunFolder:
         self._lock.release()
 
     def discard(self) -> None:
-        """Remove a run that another process finishes."""
-        with storage_errors(self.path):
-            self._remove()
+        """Remove a run that another process finishes, if it was begun."""
+        if self.path.is_dir():
+            with storage_errors(self.path):
+                self._remove()
         self._opened = False
         self._lock.release()
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import NumericalError
+from secateur.machine.ranks import place
 
 __all__ = ["Batches", "Cosine", "Descent", "Linear", "Loop", "Objective", "Schedule", "Stateful", "Store", "Stream"]
 
@@ -243,9 +244,9 @@ class Loop:
 
 def _average(parameters: Sequence[nn.Parameter]) -> None:
     """Give every process of a torchrun the mean of all gradients."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        for parameter in parameters:
-            if parameter.grad is None:  # every process must take part in every exchange
-                parameter.grad = torch.zeros_like(parameter)
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad /= torch.distributed.get_world_size()
+    _, count = place()
+    for parameter in parameters if count > 1 else ():
+        if parameter.grad is None:  # every process must take part in every exchange
+            parameter.grad = torch.zeros_like(parameter)
+        torch.distributed.all_reduce(parameter.grad)
+        parameter.grad /= count

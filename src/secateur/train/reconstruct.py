@@ -12,6 +12,7 @@ from secateur.adapt.layer import Layer
 from secateur.core.errors import InputError
 from secateur.core.seed import generator
 from secateur.core.shapes import Hidden, Keep
+from secateur.machine.ranks import mean
 from secateur.train.loop import Cosine, Descent, Loop
 
 __all__ = ["Reconstruction", "block_error", "reconstruct_"]
@@ -72,7 +73,7 @@ def reconstruct_(
     @torch.no_grad()
     def error() -> float:
         found = [block_error(call(inputs[index]), inputs[index], targets[index]) for index in held]
-        return float(torch.stack(found).mean())
+        return mean(float(torch.stack(found).mean()))  # every process keeps the same weights
 
     with _training(layers) as parameters:
         optimizer = torch.optim.Adam(parameters, lr=settings.rate)

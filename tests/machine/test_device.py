@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from secateur.core.errors import InputError
-from secateur.train.device import autocasting, half_pays, pick_device, processes
+from secateur.machine.device import autocasting, half_pays, pick_device
 
 
 def test_auto_takes_a_gpu_where_one_is():
@@ -18,7 +18,7 @@ def test_a_device_that_is_not_there_is_refused_by_name(name):
 
 def test_whether_half_pays_is_measured(monkeypatch):
     times = iter([3.0] * 5 + [1.0] * 5 + [1.0] * 5 + [3.0] * 5)
-    monkeypatch.setattr("secateur.train.device._seconds", lambda x, y: next(times))
+    monkeypatch.setattr("secateur.machine.device._seconds", lambda x, y: next(times))
     assert half_pays(torch.device("cpu")) and not half_pays(torch.device("cpu"))
 
 
@@ -26,9 +26,3 @@ def test_whether_half_pays_is_measured(monkeypatch):
 def test_products_are_in_half_precision_where_asked(half):
     with autocasting(torch.device("cpu"), half=half):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if half else torch.float32)
-
-
-def test_without_torchrun_there_is_one_process(monkeypatch):
-    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    with processes() as place:
-        assert place == (0, 1)

@@ -1,4 +1,4 @@
-"""Where training computes: the device, and whether half precision pays there."""
+"""Where tensors are computed: the device, and whether half precision pays there."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secateur.core.errors import InputError
 
-__all__ = ["autocasting", "half_pays", "pick_device", "processes"]
+__all__ = ["autocasting", "half_pays", "pick_device"]
 
 _ROUNDS = 5
 _SHAPE = (512, 576, 1536)  # tokens, in, out: a small model's, so that a large one's gain is at least as much
@@ -58,17 +58,3 @@ def autocasting(device: torch.device, *, half: bool) -> Iterator[None]:
     """Products in bfloat16 inside, where `half` says so."""
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
         yield
-
-
-@contextmanager
-def processes() -> Iterator[tuple[int, int]]:
-    """This process's number and how many there are; torchrun tells them by the environment."""
-    distributed = torch.distributed
-    if not distributed.is_available() or not os.environ.get("TORCHELASTIC_RUN_ID"):
-        yield 0, 1
-        return
-    distributed.init_process_group("gloo")
-    try:
-        yield distributed.get_rank(), distributed.get_world_size()
-    finally:
-        distributed.destroy_process_group()
