@@ -45,6 +45,7 @@ LAYERS = {
 WORDS_ONLY = {"core/errors.py", "core/protocols.py", "core/shapes.py", "__main__.py", "testing.py"}
 MANY = {  # verbs of the public face, whose every keyword a user meets: what, on what, where to, and how to go about it
     ("run/prune.py", "prune"): 7,  # ids, resume, trust_remote_code and progress are transformers' and ours everywhere
+    ("evaluate/measure.py", "measure"): 7,  # texts, tasks, and how and where it is computed
     ("run/recover.py", "recover"): 8,  # the same, and a text and a teacher
     ("heads/finetune.py", "finetune"): 7,  # the same, and texts to train and test on
     ("heads/prune.py", "prune_heads"): 8,  # files, a share, and how to read, choose and write

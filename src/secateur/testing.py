@@ -97,6 +97,10 @@ def _check_solution(solver: Solver, weight: Tensor, stats: Gathered, pattern: Pa
     solution = solver.solve(weight, stats, pattern, ratio)
     where = f"{solver.name} under {pattern} at {ratio}"
     _same(weight, before, f"{where}: the caller's weight is not changed")
+    # A tensor made without a device would be on meta, which mixes with no other.
+    with torch.device("meta"):
+        again = solver.solve(weight, stats, pattern, ratio)
+    _same(again.weight, solution.weight, f"{where}: everything is computed where the weight is")
     removed = int((~solution.keep).sum())
     expected = (
         round(ratio * weight.numel())

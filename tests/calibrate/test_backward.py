@@ -26,7 +26,7 @@ def test_kinds_gathered_together_are_those_gathered_alone(ids):
 @pytest.mark.parametrize("kind", [Gradient, Sensitivity])
 def test_what_is_stored_is_read_again(kind, ids):
     parts = next(iter(gather_backward(describe(tiny_model("gpt2")), ids, [kind]).values()))
-    again = unstored([kind], *stored(parts))
+    again = unstored([kind], *stored(parts), torch.device("cpu"))
     assert torch.equal(again[kind].value, parts[kind].value)
 
 

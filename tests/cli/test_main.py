@@ -11,16 +11,16 @@ from secateur.cli import main as module
 from secateur.cli.main import app
 
 OPTIONS = {
-    "prune": "--allocator --budget --calibration --dtype --exempt --factory --images --json --length --method --out "
-    "--pattern --pointwise --ratio --ratios --reconstruct --refit --repair --resume --round-to --samples --save-dtype "
-    "--seed --sites --table --taps --test --text-column --trust-remote-code --weights model",
-    "allocate": "--allocator --budget --calibration --figures --json --length --out --ratio --samples --seed "
+    "prune": "--allocator --budget --calibration --device --dtype --exempt --factory --images --json --length "
+    "--method --out --pattern --pointwise --ratio --ratios --reconstruct --refit --repair --resume --round-to "
+    "--samples --save-dtype --seed --sites --table --taps --test --text-column --trust-remote-code --weights model",
+    "allocate": "--allocator --budget --calibration --device --figures --json --length --out --ratio --samples --seed "
     "--text-column --trust-remote-code model",
     "search": "--calibration --eval-samples --figures --json --length --out --population --ratio --samples --seed "
     "--space --storage --text-column --trials --trust-remote-code --workers model",
     "run": "--json --out --resume --trust-remote-code recipe",
-    "evaluate": "--dtype --factory --images --json --length --limit --perplexity --stride --tasks --text-column "
-    "--trust-remote-code --weights --windows model",
+    "evaluate": "--device --dtype --factory --images --json --length --limit --perplexity --stride --tasks "
+    "--text-column --trust-remote-code --weights --windows model",
     "methods": "--json",
     "recover": "--batch --json --length --out --rank --rate --resume --seed --steps --teacher --text "
     "--text-column --trust-remote-code model",

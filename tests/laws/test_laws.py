@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from secateur.run.methods import METHODS, SCORES
 from secateur.run.recipe import Recipe
@@ -33,6 +34,16 @@ class Careless(MaskOnly):
     def solve(self, weight, stats, pattern, ratio):
         solution = super().solve(weight, stats, pattern, ratio)
         return solution._replace(weight=solution.weight + 0.1)
+
+
+class Elsewhere(MaskOnly):
+    def solve(self, weight, stats, pattern, ratio):
+        return super().solve(weight * torch.ones(weight.shape[1]), stats, pattern, ratio)
+
+
+def test_a_solver_that_leaves_the_device_is_caught():
+    with pytest.raises((AssertionError, RuntimeError)):
+        check_solver(Elsewhere(score=Magnitude()))
 
 
 def test_the_laws_catch_a_broken_score_and_a_broken_solver():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import ClassVar, Literal, TypeVar
 
+import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -76,6 +77,7 @@ def gather_backward(
     for kind in kinds:
         with kind.watch(structure, layers) as read:
             for sample in ids.split(1):  # one at a time: activations of the whole model are held
+                sample = sample.to(structure.model.device)
                 logits = structure.model(sample, use_cache=False).logits[0, :-1].float()  # [length - 1, vocab]
                 cross_entropy(logits, sample[0, 1:], reduction=kind.reduction).backward()
             for name, total in read().items():
@@ -85,12 +87,12 @@ def gather_backward(
 
 def stored(parts: Mapping[type[BackwardSum], BackwardSum]) -> tuple[dict[str, Tensor], dict[str, int]]:
     """A layer's statistics as sums and counts by kind, for a file."""
-    sums = {kind.__name__: part.total for kind, part in parts.items() if part.total is not None}
+    sums = {kind.__name__: part.total.cpu() for kind, part in parts.items() if part.total is not None}
     return sums, {kind.__name__: part.samples for kind, part in parts.items()}
 
 
 def unstored(
-    kinds: Sequence[type[BackwardSum]], sums: Mapping[str, Tensor], counts: Mapping[str, int]
+    kinds: Sequence[type[BackwardSum]], sums: Mapping[str, Tensor], counts: Mapping[str, int], device: torch.device
 ) -> dict[type[Statistic], Statistic]:
-    """A layer's statistics of these kinds from what `stored` gave."""
-    return {kind: kind(sums[kind.__name__], counts[kind.__name__]) for kind in kinds}
+    """A layer's statistics of these kinds from what `stored` gave, on a device."""
+    return {kind: kind(sums[kind.__name__].to(device), counts[kind.__name__]) for kind in kinds}

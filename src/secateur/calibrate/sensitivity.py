@@ -44,7 +44,9 @@ class Sensitivity(BackwardSum):
     @contextmanager
     def watch(structure: Structure, layers: Sequence[Layer]) -> Iterator[Read]:
         """Add up squares of what comes back to the layers' outputs."""
-        total = {layer.name: torch.zeros(layer.weight.shape[0]) for layer in layers}  # [out]
+        total = {
+            layer.name: torch.zeros(layer.weight.shape[0], device=layer.weight.device) for layer in layers
+        }  # [out]
         embedding: Any = structure.model.get_input_embeddings()
         with ExitStack() as stack:
             for layer in layers:

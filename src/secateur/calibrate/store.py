@@ -16,11 +16,15 @@ class Store:
     """A list of tensors, one a batch, that spills to disk past `limit` bytes.
 
     A spilled tensor lives in a memory-mapped file of its own; the operating system
-    pages it in and out. Files go when the store is closed.
+    pages it in and out. Files go when the store is closed. Tensors of a GPU are held in the machine's own
+    memory, and come back to the device when they are asked for.
     """
 
-    def __init__(self, count: int, *, limit: int, folder: Path | None = None) -> None:
-        """Room for `count` tensors; `folder` holds the spill files."""
+    def __init__(
+        self, count: int, *, limit: int, folder: Path | None = None, device: torch.device | None = None
+    ) -> None:
+        """Room for `count` tensors; `folder` holds the spill files; `device` is where tensors come back to."""
+        self._device = device or torch.device("cpu")
         self._items: list[Tensor | None] = [None] * count
         self._files: dict[int, Path] = {}
         self._limit = limit
@@ -37,11 +41,12 @@ class Store:
         item = self._items[index]
         if item is None:
             raise IndexError(f"nothing was put at {index}")
-        return item
+        return item.to(self._device)
 
     def __setitem__(self, index: int, value: Tensor) -> None:
         """Hold a tensor, in memory while the limit allows, else in a mapped file."""
         self.drop(index)  # else the old tensor would count twice against the limit
+        value = value.cpu()
         if self._held + value.nbytes > self._limit:
             self._items[index] = self._mapped(index, value)
         else:

@@ -122,7 +122,8 @@ class Stream:
         return out[0] if isinstance(out, tuple) else out  # [samples, length, hidden]
 
     def _store(self) -> Store:
-        return Store(len(self.batches), limit=self.settings.memory, folder=self.settings.folder)
+        settings = self.settings
+        return Store(len(self.batches), limit=settings.memory, folder=settings.folder, device=settings.device)
 
     def _embed_batch(self, index: int, batch: Tensor) -> None:
         blocks = self.structure.blocks

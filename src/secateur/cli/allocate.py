@@ -15,6 +15,7 @@ from secateur.cli.console import (
     OUTPUT,
     AsJson,
     Column,
+    Device,
     Length,
     Model,
     Samples,
@@ -50,6 +51,7 @@ def allocate(
     samples: Samples = 16,
     length: Length = None,
     seed: Seed = 0,
+    device: Device = "auto",
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -61,7 +63,9 @@ def allocate(
 
     data = {"source": calibration, "samples": samples, "length": length, "seed": seed, "text_column": text_column}
     size = {"ratio": ratio} if budget is None else {"budget": budget, "pattern": "heads+channels"}
-    recipe = parse_recipe({"method": "magnitude", "allocator": allocator, "calibration": data, **size})
+    recipe = parse_recipe(
+        {"method": "magnitude", "allocator": allocator, "calibration": data, "device": device, **size}
+    )
     with progress("reading blocks") as bar:
         survey = survey_model(resolve(model, trusted=trust_remote_code), recipe, progress=bar)
     allocation = survey.ratios()

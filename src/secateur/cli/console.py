@@ -31,6 +31,7 @@ __all__ = [
     "AsJson",
     "Column",
     "Commands",
+    "Device",
     "Interrupted",
     "Length",
     "Model",
@@ -98,6 +99,9 @@ Length = Annotated[
 ]
 Samples = Annotated[int, typer.Option(min=1, help="Calibration samples.", rich_help_panel=CALIBRATION)]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes which samples are drawn.", rich_help_panel=CALIBRATION)]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps. auto takes a GPU if there is one.", rich_help_panel=MACHINE)
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.", rich_help_panel=OUTPUT)]
 _HALF = 600  # letters of the ends of a long message
 _quiet = False

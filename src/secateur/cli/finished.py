@@ -13,6 +13,7 @@ from secateur.cli.console import (
     OUTPUT,
     RESUME,
     AsJson,
+    Device,
     Model,
     Resume,
     Trust,
@@ -131,6 +132,7 @@ def evaluate(
     weights: Weights = "auto",
     factory: Factory = None,
     dtype: DType = "auto",
+    device: Device = "auto",
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -150,7 +152,7 @@ def evaluate(
         text = Perplexity(source=perplexity, length=length, stride=stride, limit=windows, column=text_column)
     source = resolve(model, trusted=trust_remote_code)
     with progress("evaluating") as bar:
-        results = measure(source, text, tasks or [], limit=limit, dtype=dtype, progress=bar)
+        results = measure(source, text, tasks or [], limit=limit, dtype=dtype, device=device, progress=bar)
     show(results, as_json=as_json)
 
 

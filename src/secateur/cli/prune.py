@@ -17,6 +17,7 @@ from secateur.cli.console import (
     WHAT,
     AsJson,
     Column,
+    Device,
     Length,
     Model,
     Resume,
@@ -114,6 +115,7 @@ def prune(
     weights: Weights = "auto",
     factory: Factory = None,
     dtype: DType = "auto",
+    device: Device = "auto",
     trust_remote_code: Trust = False,
 ) -> None:
     """Prune MODEL, a language model or a network that reads pictures, and save it as a folder.
@@ -121,21 +123,20 @@ def prune(
     What transformers cannot load by itself loads after `import secateur`.
     """
     own = dict[str, Any](images=images, test=test, exempt=exempt, taps=taps, pointwise=pointwise, table=table)
-    repairs = {"refit": refit, "reconstruct": reconstruct}
+    text: dict[str, Any] = {"refit": refit, "reconstruct": reconstruct, "device": {"auto": None}.get(device, device)}
     if is_network(model):
-        refuse(model, {"ratios": ratios, "length": length, "resume": resume, **repairs}, "is for language models")
+        refuse(model, text | {"ratios": ratios, "length": length, "resume": resume}, "is for language models")
         own |= {"method": method, "pattern": pattern, "ratio": ratio, "budget": budget, "round_to": round_to}
         own |= {"allocator": allocator, "sites": sites, "repair": repair, "samples": samples, "seed": seed}
         return prune_pictures(open_by(model, weights, factory), model, out, own, as_json=as_json)
     refuse(model, own, "is for networks that read pictures")
     check_names(model, Path(out))
-    from secateur.run.recipe import parse_recipe  # torch takes seconds to import: not for --help
-
     drawn = {"samples": samples or 16, "length": length, "seed": seed, "text_column": text_column}
     settings: dict[str, Any] = {"method": method or "sparsegpt", "pattern": pattern, "round_to": round_to or 8}
     settings |= {"ratio": ratio, "budget": budget, "allocator": allocator, "ratios": _ratios(ratios)}
-    settings |= repairs | {"calibration": {"source": calibration, **drawn}, "dtype": dtype, "save_dtype": save_dtype}
-    prune_by(parse_recipe(settings), model, out, resume=resume, trust=trust_remote_code, as_json=as_json)
+    settings |= text | {"device": device, "dtype": dtype, "save_dtype": save_dtype}
+    settings["calibration"] = {"source": calibration, **drawn}
+    prune_by(_parsed(settings), model, out, resume=resume, trust=trust_remote_code, as_json=as_json)
 
 
 def methods(as_json: AsJson = False) -> None:
@@ -200,6 +201,12 @@ def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as
     smaller = (result.out / "cut.json").exists() or (result.out / "blocks.json").exists()
     pair = shlex.join(["--", model, out] if out.startswith("-") else [model, out])
     say(f"next: secateur verify {pair}" if smaller else f"next: secateur evaluate {shlex.quote(out)} --perplexity FILE")
+
+
+def _parsed(settings: dict[str, Any]) -> Any:
+    from secateur.run.recipe import parse_recipe  # torch takes seconds to import: not for --help
+
+    return parse_recipe(settings)
 
 
 def _ratios(path: Path | None) -> dict[str, float]:

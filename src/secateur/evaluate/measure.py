@@ -12,6 +12,7 @@ from secateur.core.errors import InputError
 from secateur.evaluate.choices import DTYPES
 from secateur.evaluate.perplexity import Perplexity
 from secateur.evaluate.zeroshot import ZeroShot, read_questions
+from secateur.machine.device import pick_device
 from secateur.registry import check_name
 from secateur.storage.source import Source, load_model, load_tokenizer, read_config, resolve
 
@@ -25,11 +26,13 @@ def measure(
     *,
     limit: int | None = None,
     dtype: str = "auto",
+    device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure a model: keys `perplexity` and `tokens`, and `tasks.NAME.acc` and `acc_norm`.
 
-    perplexity: a text, or a Perplexity that says its windows too. limit: first rows of each task only. progress
+    perplexity: a text, or a Perplexity that says its windows too. limit: first rows of each task only. device: where
+    it is computed; auto takes a GPU where there is one. progress
     counts the windows of the text, then the questions of each task. Everything is checked before the model is
     loaded. Raises InputError when nothing is asked for or cannot be read.
     """
@@ -39,6 +42,7 @@ def measure(
     if text is not None and not text.source.strip():
         raise InputError(f"perplexity {text.source!r} names no text: give a file, datasets:NAME or bundled")
     check_name("dtype", dtype, DTYPES)
+    place = pick_device(device)
     for path in tasks:
         read_questions(path, limit)  # read for its errors alone, before minutes of loading
     source = resolve(model)
@@ -50,7 +54,8 @@ def measure(
     tokenizer = load_tokenizer(source)
     if tokenizer is None:
         raise InputError(f"{source} has no tokenizer, and texts cannot be scored without one")
-    loaded = load_model(source, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+    loaded: Any = load_model(source, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+    loaded.to(place)
     tell = progress or (lambda done, total: None)
     results: dict[str, Any] = {}
     if text is not None:

@@ -44,7 +44,7 @@ def streamed_perplexity(opened: OpenModel, ids: TokenIds, settings: StreamSettin
                 for block in blocks:
                     answer = _answer(stream.hidden[index], tuples=block.returns_pair)
                     blind.enter_context(replaced(block.module, answer))
-                losses.append(token_losses(model, batch).flatten())  # [samples * (length - 1)]
+                losses.append(token_losses(model, batch.to(opened.device)).flatten())  # [samples * (length - 1)]
     return math.exp(min(float(torch.cat(losses).double().mean()), 700.0))
 
 

@@ -31,10 +31,11 @@ class MaskedModel:
 
         The structure's model is masked from then on.
         """
-        self.structure, self.ids, self.held = structure, ids, held
+        device = structure.model.device
+        self.structure, self.ids, self.held = structure, ids.to(device), held.to(device)
         self.layers = {layer.name: layer for layer in structure.layers if layer.name in norms}
         self.dense = {name: layer.weight.float().clone() for name, layer in self.layers.items()}
-        self.ranks = {name: row_ranks(wanda_score(self.dense[name], norms[name])) for name in self.layers}
+        self.ranks = {name: row_ranks(wanda_score(self.dense[name], norms[name].to(device))) for name in self.layers}
         self.told: dict[str, float] = {}
 
     def loss(self, ratios: Mapping[str, float], label: str) -> float:
@@ -53,7 +54,7 @@ class MaskedModel:
         """
         self.mask_(ratios)
         changes = {name: partial(self._change, name, ratios.get(name, 0.0)) for name in self.layers}
-        squares = {name: torch.zeros(len(moves), layer.weight.shape[0]) for name, layer in self.layers.items()}
+        squares = {name: own.new_zeros(len(moves), own.shape[0]) for name, own in self.dense.items()}
         layers = list(self.layers.values())
         model = self.structure.model.requires_grad_(False)
         with ExitStack() as stack:

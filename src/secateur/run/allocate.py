@@ -18,6 +18,7 @@ from secateur.core.allocation import Allocation
 from secateur.core.errors import CalibrationError
 from secateur.core.shapes import TokenIds
 from secateur.judged.masked import MaskedModel
+from secateur.machine.device import pick_device
 from secateur.run.plan import compute_dtype, stream_settings
 from secateur.run.recipe import Recipe
 from secateur.run.targets import allocate, block_weights, ratio_for
@@ -60,7 +61,7 @@ def survey_model(
     """What the recipe's allocator reads of a model; ratios of several targets can follow from it."""
     source = resolve(model)
     recipe = timed(recipe, source)
-    opened = open_model(source, compute_dtype(recipe))
+    opened = open_model(source, compute_dtype(recipe), pick_device(recipe.device))
     if ids is None and isinstance(recipe.build_allocator(), CalibratedAllocator):
         ids = recipe.calibration.fitted(opened.structure.model.config).draw(load_tokenizer(source))
     return read_blocks(opened, recipe, ids, progress or (lambda done, total: None))
@@ -78,12 +79,16 @@ def read_blocks(opened: OpenModel, recipe: Recipe, ids: TokenIds | None, progres
     if isinstance(allocator, CalibratedAllocator) and ids is not None:
         forward, backward = split_needs(allocator.needs)
         with open_stream(structure, stream_settings(recipe), ids) as stream:  # checks the ids first
-            given = gather_backward(open_whole(opened.source, opened.dtype), ids, backward) if backward else None
+            given = (
+                gather_backward(open_whole(opened.source, opened.dtype, device=opened.device), ids, backward)
+                if backward
+                else None
+            )
             reader = BlockReader(forward, allocator.read, allocator.watch)
             summaries = survey(stream, opened, reader, progress, given)
         problem = problem._replace(summaries=summaries)
         if judged is not None and held is not None:
-            whole = open_whole(opened.source, torch.float32)
+            whole = open_whole(opened.source, torch.float32, device=opened.device)
             problem = problem._replace(judge=MaskedModel(whole, judged.norms(problem), ids, held))
     return Survey(opened, problem, recipe)
 

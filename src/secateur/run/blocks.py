@@ -90,7 +90,7 @@ def _gather_gradients(plan: Plan, opened: OpenModel, folder: RunFolder, ids: Tok
     _, backward = split_needs(plan.solver.needs)
     if not backward or ids is None or agreed(folder.has_gradients()):
         return
-    whole = open_whole(opened.source, opened.dtype)  # gradients need every block at once
+    whole = open_whole(opened.source, opened.dtype, device=opened.device)  # gradients need every block at once
     gathered = gather_backward(whole, ids, backward, plan.targets.layers.keys())
     every = {name: {kind: merged(part) for kind, part in parts.items()} for name, parts in gathered.items()}
     folder.save_gradients({name: stored(parts) for name, parts in every.items()})
@@ -145,7 +145,7 @@ def _save(folder: RunFolder, block: Block, finished: FinishedBlock, stream: Stre
     """A block's file; before it the inputs of the next block, if a stream holds them."""
     if stream is not None:
         # Hidden states first: a kill between the two repeats this block and finds its old inputs still there.
-        folder.save_hidden(block.number + 1, list(stream.hidden.all()))
+        folder.save_hidden(block.number + 1, [hidden.cpu() for hidden in stream.hidden.all()])
     # What the others finish is written by the first process; they only count.
     folder.save_block(block.number, finished if place()[0] == 0 else FinishedBlock({}, {}, [], {}))
     wait()  # until no process needs to begin this block again
@@ -165,7 +165,8 @@ def _solved(
     started = time.perf_counter()
     pattern, ratio = plan.targets.layers[layer.name]
     _, backward = split_needs(plan.solver.needs)
-    stats = Gathered({**parts, **(unstored(backward, *folder.load_gradients(layer.name)) if backward else {})})
+    gradients = folder.load_gradients(layer.name) if backward else ({}, {})
+    stats = Gathered({**parts, **unstored(backward, *gradients, layer.weight.device)})
     try:
         solution = plan.solver.solve(layer.weight.float(), stats, pattern, ratio)
     except SecateurError as error:
@@ -194,9 +195,9 @@ def _take(plan: Plan, opened: OpenModel, layer: Layer, solved: tuple[Solution, f
     finished.weights[layer.name] = _stored(plan, opened, layer)
     finished.masks[layer.name] = pack(solution.keep)
     if solution.bias is not None:
-        bias = solution.bias if layer.bias is None else layer.bias.float() + solution.bias
+        bias = solution.bias if layer.bias is None else layer.bias.float() + solution.bias.to(layer.bias.device)
         layer.set_bias(bias)
-        finished.biases[layer.name] = bias.to(finished.weights[layer.name].dtype)
+        finished.biases[layer.name] = bias.to("cpu", finished.weights[layer.name].dtype)
     report: dict[str, Any] = vars(
         LayerReport(
             name=layer.name,
@@ -213,7 +214,7 @@ def _take(plan: Plan, opened: OpenModel, layer: Layer, solved: tuple[Solution, f
 
 def _stored(plan: Plan, opened: OpenModel, layer: Layer) -> Tensor:
     """A layer's weight as the checkpoint stores it."""
-    weight = layer.weight.to(plan.saved or opened.dtype_of(f"{layer.name}.weight"))
+    weight = layer.weight.to("cpu", plan.saved or opened.dtype_of(f"{layer.name}.weight"))
     return (weight.T if layer.transposed else weight).clone(memory_format=torch.contiguous_format)
 
 
@@ -226,15 +227,14 @@ def _reconstruct(
         return  # a block that lost nothing, such as an exempt one, stays as it is
     stream, dense = streams
     keep = {
-        layer: unpack(finished.masks[layer.name], (layer.weight.shape[0], layer.weight.shape[1]))
+        layer: unpack(finished.masks[layer.name], (layer.weight.shape[0], layer.weight.shape[1])).to(opened.device)
         for layer in block.layers
         if layer.name in finished.masks
     }
     if plan.targets.sites:  # layers that make what the masked ones read are trained with them
         keep |= {layer: torch.ones_like(layer.weight, dtype=torch.bool) for layer in block.layers if layer not in keep}
     seed = plan.recipe.calibration.seed + block.number
-    hidden, targets = list(stream.hidden.all()), list(dense.all())
-    pair = reconstruct_(keep, lambda hidden: stream.call(block, hidden), hidden, targets, settings, seed=seed)
+    pair = reconstruct_(keep, lambda hidden: stream.call(block, hidden), stream.hidden, dense, settings, seed=seed)
     for layer in keep:
         finished.weights[layer.name] = _stored(plan, opened, layer)
     for report in finished.reports:

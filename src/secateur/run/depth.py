@@ -50,7 +50,8 @@ def drop_blocks(
         influence = block_influence(stream, opened, progress)
     kept = ShortGPT().keep(influence, plan.recipe.target())
     write_kept_blocks(opened, folder, kept, influence, plan.saved)
-    check_kept_blocks(opened, open_model(Source(folder.model, opened.source.trusted), opened.dtype), kept, ids[:1])
+    written = open_model(Source(folder.model, opened.source.trusted), opened.dtype, opened.device)
+    check_kept_blocks(opened, written, kept, ids[:1])
     sizes = block_weights(opened.structure, biases=True).sizes.values()
     return Made([], sum(size for number, size in enumerate(sizes) if number not in kept))
 
@@ -99,7 +100,8 @@ def check_kept_blocks(opened: OpenModel, written: OpenModel, kept: Sequence[int]
     would on other inputs: some classes derive settings from a block's number that no config can hold.
     """
     before, after = opened.structure.blocks, written.structure.blocks
-    with Stream(opened.structure, ids, _ONE) as old_stream, Stream(written.structure, ids, _ONE) as new_stream:
+    one = _ONE._replace(device=opened.device)
+    with Stream(opened.structure, ids, one) as old_stream, Stream(written.structure, ids, one) as new_stream:
         for stream, held in ((old_stream, opened), (new_stream, written)):
             with held.loaded(held.outside_blocks()):
                 stream.embed()

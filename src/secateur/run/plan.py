@@ -11,6 +11,7 @@ from secateur.calibrate.stream import StreamSettings
 from secateur.core.errors import ModelError, SecateurError
 from secateur.core.protocols import Solver
 from secateur.core.shapes import TokenIds
+from secateur.machine.device import pick_device
 from secateur.machine.ranks import place
 from secateur.run.recipe import Recipe
 from secateur.run.result import versions
@@ -89,8 +90,9 @@ def _check(targets: Targets, solver: Solver, opened: OpenModel) -> None:
 
 
 def stream_settings(recipe: Recipe) -> StreamSettings:
-    """How activations are held: tokens a batch, bytes before spilling."""
-    return StreamSettings(recipe.batch_tokens, int(recipe.memory_gb * 2**30))
+    """How activations are held and where they are computed: tokens a batch, bytes before spilling, device."""
+    device = pick_device(recipe.device)
+    return StreamSettings(recipe.batch_tokens, int(recipe.memory_gb * 2**30), device=device)
 
 
 def compute_dtype(recipe: Recipe) -> torch.dtype:

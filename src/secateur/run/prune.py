@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from secateur.core.files import storage_errors, write_document
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.streamed import streamed_perplexity
+from secateur.machine.device import pick_device
 from secateur.machine.ranks import place, processes, shared
 from secateur.run.assemble import assemble
 from secateur.run.blocks import solve_blocks
@@ -71,7 +72,7 @@ def _run(
     started = time.perf_counter()
     # Timings differ from run to run, so a resumed one takes the ratio that the first found.
     recipe = timed(recipe, source, folder.planned("timed_ratio") if resume else None)
-    opened = open_model(source, compute_dtype(recipe))
+    opened = open_model(source, compute_dtype(recipe), pick_device(recipe.device))
     opened.checkpoint.check_finite()  # one NaN would spread through every Gram
     plan = make_plan(recipe, opened)
     drawn = _draw(plan, opened, ids)
@@ -101,6 +102,7 @@ def _run(
         parameters=(sizes[0][0], sizes[1][0]),
         bytes=(sizes[0][1], sizes[1][1]),
         trust_remote_code=source.trusted,
+        device=str(plan.settings.device),
     )
     with storage_errors(folder.out):
         write_document(folder.model / "result.json", result.to_dict())
@@ -126,7 +128,8 @@ def _check_held_out(plan: Plan, source: Source, folder: RunFolder, held: TokenId
         return None
     pair = (source, Source(folder.model, source.trusted))  # opened anew: what was solved may have other biases
     before, after = (
-        streamed_perplexity(open_model(one, compute_dtype(plan.recipe)), held, plan.settings) for one in pair
+        streamed_perplexity(open_model(one, compute_dtype(plan.recipe), plan.settings.device), held, plan.settings)
+        for one in pair
     )
     if before is None or after is None:
         return None

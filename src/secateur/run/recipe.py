@@ -54,6 +54,7 @@ class Recipe:
     refit: cg fits the kept weights of every layer by conjugate gradients after the method.
     reconstruct: steps of training each block's kept weights to put out what the dense block did; or steps and rate.
     round_to: ffn channels stay in multiples of this, where whole channels are removed.
+    device: where blocks are computed: auto (a GPU where there is one), cpu, cuda, cuda:1 or mps.
     dtype: what forward passes compute in.
     save_dtype: what weights are written as; auto keeps the checkpoint's own.
     batch_tokens: calibration tokens run through a block at a time.
@@ -71,6 +72,7 @@ class Recipe:
     reconstruct: int | Mapping[str, Any] | None = None
     round_to: int = 8
     calibration: Calibration = field(default_factory=Calibration)
+    device: str = "auto"
     dtype: str = "auto"
     save_dtype: str = "auto"
     batch_tokens: int = 2048

@@ -58,6 +58,7 @@ class Result:
     held_out: dict[str, Any] | None = None
     candidates: dict[str, float] | None = None
     trust_remote_code: bool = False
+    device: str = "cpu"
     finished: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: dict[str, str] = field(default_factory=lambda: versions())
 

@@ -34,5 +34,5 @@ class Random:
     def __call__(self, weight: Weight, stats: Stats) -> ScoreMatrix:
         """Score inputs at random."""
         # [in], the same for every output: whole inputs go
-        draw = torch.rand(weight.shape[1], generator=generator(self.seed, "random", weight.shape[1]))
+        draw = torch.rand(weight.shape[1], generator=generator(self.seed, "random", weight.shape[1]), device="cpu")
         return draw.to(weight.device).expand(weight.shape)

@@ -14,6 +14,8 @@ from secateur.storage.source import Source, skeleton
 
 __all__ = ["OpenModel", "open_model"]
 
+_CPU = torch.device("cpu")
+
 
 class OpenModel:
     """A model on disk: its structure, and its parameters for as long as they are needed.
@@ -22,8 +24,15 @@ class OpenModel:
     checkpoints were saved from the body alone and lack its prefix.
     """
 
-    def __init__(self, source: Source, checkpoint: Checkpoint, structure: Structure, dtype: torch.dtype) -> None:
-        """Match names and shapes.
+    def __init__(
+        self,
+        source: Source,
+        checkpoint: Checkpoint,
+        structure: Structure,
+        dtype: torch.dtype,
+        device: torch.device = _CPU,
+    ) -> None:
+        """Match names and shapes, and move the model's buffers to the device.
 
         Raises ModelError naming the first one missing in a block, of another shape, or of a block too many.
         """
@@ -31,6 +40,11 @@ class OpenModel:
         self.checkpoint = checkpoint
         self.structure = structure
         self.dtype = dtype
+        self.device = device
+        for module in structure.model.modules():  # not model.to: parameters without values cannot be moved
+            module._buffers.update(
+                {name: None if held is None else held.to(device) for name, held in module._buffers.items()}
+            )
         self.prefix = f"{structure.model.base_model_prefix}."
         inside = {name for block in structure.blocks for name in block.tensors()}
         check_block_count(structure.model, checkpoint.names(), checkpoint.folder)
@@ -97,7 +111,7 @@ class OpenModel:
             raise ModelError(f"{name} is stored as {tensor.dtype}: pruning needs floating-point weights")
         if not torch.isfinite(tensor).all():
             raise NumericalError(f"{name} holds NaN or inf in the checkpoint")
-        return tensor.to(self.dtype)
+        return tensor.to(device=self.device, dtype=self.dtype)
 
     def _get(self, name: str) -> Tensor:
         return self.structure.model.get_parameter(name)
@@ -109,9 +123,9 @@ class OpenModel:
         setattr(module, leaf, nn.Parameter(value, requires_grad=False))
 
 
-def open_model(source: Source, dtype: torch.dtype = torch.float32) -> OpenModel:
-    """The checkpoint's headers and a model without weights; dtype is what forward passes compute in.
+def open_model(source: Source, dtype: torch.dtype = torch.float32, device: torch.device = _CPU) -> OpenModel:
+    """The checkpoint's headers and a model without weights; dtype is what forward passes compute in, on the device.
 
     Raises ModelError where the two do not fit, and for families that no table has.
     """
-    return OpenModel(source, Checkpoint(source.folder), skeleton(source), dtype)
+    return OpenModel(source, Checkpoint(source.folder), skeleton(source), dtype, device)

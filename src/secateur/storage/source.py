@@ -231,12 +231,17 @@ def _load_network(
     return blocked(network.model, network.example)
 
 
-def open_whole(source: Source, dtype: torch.dtype | None = None, *, as_saved: bool = False) -> Structure:
+def open_whole(
+    source: Source, dtype: torch.dtype | None = None, *, as_saved: bool = False, device: torch.device | None = None
+) -> Structure:
     """A whole model in memory: by the class its config names, or (unless as_saved) a decoder as a language model.
+
+    device: where its weights go; None leaves them on the CPU.
 
     Raises ModelError when it cannot be loaded, or no table has its family.
     """
-    return _described((load_as_saved if as_saved else load_with_head)(source, dtype))
+    model: Any = (load_as_saved if as_saved else load_with_head)(source, dtype)
+    return _described(model if device is None else model.to(device))
 
 
 def load_with_head(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:

@@ -1,6 +1,6 @@
 """reconstruct_(block, ...): train what a pruned block has kept until it puts out what the dense block did."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from secateur.core.errors import InputError
 from secateur.core.seed import generator
 from secateur.core.shapes import Hidden, Keep
 from secateur.machine.ranks import mean
-from secateur.train.loop import Cosine, Descent, Loop
+from secateur.train.loop import Batches, Cosine, Descent, Loop
 
 __all__ = ["Reconstruction", "block_error", "reconstruct_"]
 
@@ -44,8 +44,8 @@ def block_error(made: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
 def reconstruct_(
     layers: Mapping[Layer, Keep],
     call: Call,
-    inputs: Sequence[Hidden],
-    targets: Sequence[Hidden],
+    inputs: Batches,
+    targets: Batches,
     settings: Reconstruction,
     *,
     seed: int = 0,
