@@ -1,4 +1,4 @@
-"""Commands that prune language models: prune and methods."""
+"""The command that prunes a language model or a network, and how a finished run is told."""
 
 import json
 import shlex
@@ -6,29 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from secateur.cli.choices import AllocatorName, DType, Method, Pattern, SaveDType
-from secateur.cli.console import (
-    AMOUNT,
-    CALIBRATION,
-    OUTPUT,
-    RESUME,
-    WHAT,
-    AsJson,
-    Column,
-    Length,
-    Model,
-    Resume,
-    Seed,
-    Text,
-    Trust,
-    check_names,
-    progress,
-    resumable,
-    say,
-    screen,
-)
 from secateur.cli.images import (
     Exempt,
     Factory,
@@ -45,8 +23,28 @@ from secateur.cli.images import (
     refuse,
 )
 from secateur.images.names import is_network
+from secateur.terminal.choices import AllocatorName, DType, Method, Pattern, SaveDType
+from secateur.terminal.console import (
+    AMOUNT,
+    CALIBRATION,
+    OUTPUT,
+    RESUME,
+    WHAT,
+    AsJson,
+    Column,
+    Length,
+    Model,
+    Resume,
+    Seed,
+    Text,
+    Trust,
+    check_names,
+    resumable,
+    say,
+)
+from secateur.terminal.progress import progress
 
-__all__ = ["methods", "prune", "prune_by"]
+__all__ = ["prune", "prune_by"]
 
 
 _RoundTo = Annotated[
@@ -80,6 +78,9 @@ _Ratios = Annotated[
     Path | None,
     typer.Option(help="A file that `secateur allocate` wrote; overrides --allocator.", rich_help_panel=AMOUNT),
 ]
+
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
 def prune(
@@ -138,37 +139,6 @@ def prune(
     prune_by(parse_recipe(settings), model, out, resume=resume, trust=trust_remote_code, as_json=as_json)
 
 
-def methods(as_json: AsJson = False) -> None:
-    """List methods, scores, solvers and patterns with one line each."""
-    from secateur.run.methods import (
-        ALLOCATORS,
-        CHANNEL_ALLOCATORS,
-        CHANNEL_METHODS,
-        METHODS,
-        NETWORK_METHODS,
-        PATTERNS,
-        REPAIRS,
-        SCORES,
-        SOLVERS,
-    )
-
-    rows = {
-        **{table.kind: table.lines() for table in (METHODS, SCORES, SOLVERS, ALLOCATORS)},
-        "pattern": dict(PATTERNS),
-        "network method": {**CHANNEL_METHODS.lines(), **NETWORK_METHODS},
-        "network allocator": dict(CHANNEL_ALLOCATORS),
-        "network repair": dict(REPAIRS),
-    }
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    table = Table("kind", "name", "what it does")
-    for kind, entries in rows.items():
-        for name, line in entries.items():
-            table.add_row(kind, name, line)
-    screen.print(table)
-
-
 def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as_json: bool) -> None:
     """Prune a model by a recipe and print what came of it."""
     from secateur.run.prune import prune as run_prune
@@ -197,9 +167,17 @@ def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as
             f"perplexity on {held['windows']} held-out windows of {held['length']:,} calibration tokens: "
             f"{held['before']:.2f} before, {held['after']:.2f} after"
         )
-    smaller = (result.out / "cut.json").exists() or (result.out / "blocks.json").exists()
-    pair = shlex.join(["--", model, out] if out.startswith("-") else [model, out])
-    say(f"next: secateur verify {pair}" if smaller else f"next: secateur evaluate {shlex.quote(out)} --perplexity FILE")
+    say(f"next: {_next(result.out, model)}")
+
+
+def _next(out: Path, model: str) -> str:
+    """The command to type next: verify what is smaller, else measure text where there is a tokenizer, else time it."""
+    pair = shlex.join(["--", model, str(out)] if str(out).startswith("-") else [model, str(out)])
+    if (out / "cut.json").exists() or (out / "blocks.json").exists():
+        return f"secateur verify {pair}"
+    if any((out / name).exists() for name in _TOKENIZERS):
+        return f"secateur evaluate {shlex.quote(str(out))} --perplexity bundled"
+    return f"secateur bench {pair}"
 
 
 def _ratios(path: Path | None) -> dict[str, float]:

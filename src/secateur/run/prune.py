@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from secateur.core.files import storage_errors, write_document
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.streamed import streamed_perplexity
+from secateur.events import stage
 from secateur.machine.ranks import place, processes, shared
 from secateur.run.assemble import assemble
 from secateur.run.blocks import solve_blocks
@@ -72,6 +73,7 @@ def _run(
     # Timings differ from run to run, so a resumed one takes the ratio that the first found.
     recipe = timed(recipe, source, folder.planned("timed_ratio") if resume else None)
     opened = open_model(source, compute_dtype(recipe))
+    stage("reading the model")
     opened.checkpoint.check_finite()  # one NaN would spread through every Gram
     plan = make_plan(recipe, opened)
     drawn = _draw(plan, opened, ids)
@@ -84,6 +86,7 @@ def _run(
     if recipe.whole_blocks():
         made = drop_blocks(plan, opened, folder, drawn.ids, resume=resume, progress=progress)
     else:
+        stage("writing the model")
         made = assemble(plan, opened, folder, done)
     sizes = [checkpoint.size() for checkpoint in (opened.checkpoint, Checkpoint(folder.model))]
     result = Result(
@@ -124,6 +127,7 @@ def _check_held_out(plan: Plan, source: Source, folder: RunFolder, held: TokenId
     """Perplexity before and after on windows that calibrated nothing, where there are some."""
     if held is None:
         return None
+    stage("measuring perplexity before and after")
     pair = (source, Source(folder.model, source.trusted))  # opened anew: what was solved may have other biases
     before, after = (
         streamed_perplexity(open_model(one, compute_dtype(plan.recipe)), held, plan.settings) for one in pair
