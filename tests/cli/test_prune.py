@@ -23,7 +23,7 @@ def test_a_recipe_runs(monkeypatch, capsys, saved, text, tmp_path):
     ("args", "message"),
     [
         (["--ratio", "2"], "less than or equal to 1"),
-        ([], "no ratio given"),
+        ([], "missing ratio"),
         (["--ratio", "0.5", "--method", "wnada"], "did you mean 'wanda'"),
         (["--ratio", "0.5", "--samples", "0"], "greater than or equal to 1"),
         (["--ratio", "0.5", "--calibration", "none.txt"], "cannot be read"),

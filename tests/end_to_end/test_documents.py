@@ -1,12 +1,16 @@
 """Pages of the documentation say what the command line takes, and their links lead somewhere."""
 
+import ast
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
+import secateur
 from secateur.cli.main import app
 
 ROOT = Path(__file__).parent.parent.parent
@@ -74,3 +78,30 @@ def test_the_readme_names_commands_extras_and_make_targets_that_exist():
     rows = re.findall(r"^\| (`[\w`, ]+`) \|", text, re.MULTILINE)
     named = {extra for row in rows for extra in re.findall(r"`(\w+)`", row)}
     assert known - {"demo", "dev", "docs"} <= named & known
+
+
+def test_pages_made_from_the_code_are_as_the_code_says():
+    done = subprocess.run([sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_page_stands_in_the_navigation_and_every_figure_has_a_source():
+    listed = set(re.findall(r": ([\w/\-]+\.md)$|- ([\w/\-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert {one or other for one, other in listed} == pages
+    drawn = (ROOT / "benchmarks" / "figures.py").read_text()
+    assert all(f'"{path.stem}": ' in drawn for path in (ROOT / "docs" / "figures").iterdir())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_python_block_of_a_page_parses(page):
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert all(ast.parse(block).body for block in blocks)
+
+
+def test_the_score_of_the_page_for_your_own_parts_prunes(saved, text, tmp_path):
+    block = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "adapt.md").read_text(), re.DOTALL)[1]
+    room = {}
+    exec(block, room)
+    result = secateur.prune(saved("llama"), room["recipe"], tmp_path / "out")
+    assert result.sparsity == pytest.approx(0.5, abs=0.01)

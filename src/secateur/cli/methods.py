@@ -34,8 +34,8 @@ _HEADS = {  # kinds, and what each is for
     "network method": "Methods for image networks (--method)",
     "network allocator": "Allocators for image networks (--allocator)",
     "network repair": "Repairs for image networks (--repair)",
-    "score": "Scores, for method: {name: mask-only, score: NAME} in a recipe",
-    "solver": "Solvers, for method: {name: NAME} in a recipe",
+    "score": "Scores, for method: {name: refit, score: NAME} in a recipe",
+    "solver": "Solvers, which methods build on",
 }
 _TABLES: Mapping[str, Table[Any]] = {
     "method": METHODS,

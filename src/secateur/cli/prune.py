@@ -59,20 +59,20 @@ _Samples = Annotated[
 ]
 _Ratio = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="Share of the weights to remove; n:m patterns fix it.", rich_help_panel=AMOUNT),
+    typer.Option(min=0, max=1, help="Share of weights to remove, 0 to 1; n:m patterns fix it.", rich_help_panel=AMOUNT),
 ]
 _Budget = Annotated[
     str | None,
-    typer.Option(help="Size to reach instead of a ratio: 100M-params, 0.5-macs, ...", rich_help_panel=AMOUNT),
+    typer.Option(help="Reach a size instead of a ratio: 100M-params, 0.5-macs, 25-ms, ...", rich_help_panel=AMOUNT),
 ]
 _Out = Annotated[str, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)]
 _Refit = Annotated[
     str | None,
-    typer.Option(help="cg fits kept weights anew after the method (language models).", rich_help_panel=WHAT),
+    typer.Option(help="Fit the kept weights again after the method: cg (language models).", rich_help_panel=WHAT),
 ]
 _Reconstruct = Annotated[
     int | None,
-    typer.Option(min=1, help="Steps of training each pruned block on the dense block's outputs.", rich_help_panel=WHAT),
+    typer.Option(min=1, help="Train each pruned block on dense outputs for this many steps.", rich_help_panel=WHAT),
 ]
 _Ratios = Annotated[
     Path | None,
