@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import NumericalError
-from secateur.machine.ranks import place
 from secateur.events import report
+from secateur.machine.ranks import place
 
 __all__ = ["Batches", "Cosine", "Descent", "Linear", "Loop", "Objective", "Schedule", "Stateful", "Store", "Stream"]
 
