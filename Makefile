@@ -4,7 +4,7 @@ SST2 ?= ../shared/data/sst2
 IMAGES ?= ../shared/data/imagenette160/train.zip
 TEST ?= ../shared/data/imagenet
 
-.PHONY: setup demo demo-heads demo-images recipe-inputs test test-slow lint types bench clean
+.PHONY: setup demo demo-heads demo-images recipe-inputs test test-slow lint types docs bench clean
 
 setup: .venv/ready
 
@@ -55,6 +55,13 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+# The site, out/site/index.html; a link that leads nowhere fails. It has an environment of its own.
+docs: setup
+	test -x out/docs/bin/python || $(PYTHON) -m venv out/docs
+	out/docs/bin/python -m pip install --quiet 'mkdocs-material' 'mkdocstrings[python]' -c constraints.txt
+	$(BIN)/python docs/generate.py --check
+	NO_MKDOCS_2_WARNING=1 out/docs/bin/mkdocs build --quiet
 
 bench: setup
 	$(BIN)/python benchmarks/solve.py && $(BIN)/python benchmarks/memory.py && $(BIN)/python benchmarks/products.py && $(BIN)/python benchmarks/methods.py && $(BIN)/python benchmarks/shrink.py && $(BIN)/python benchmarks/calibration.py && $(BIN)/python benchmarks/allocate.py && $(BIN)/python benchmarks/als.py && $(BIN)/python benchmarks/survey.py && $(BIN)/python benchmarks/heads.py && $(BIN)/python benchmarks/forest.py && $(BIN)/python benchmarks/lottery.py

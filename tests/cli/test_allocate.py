@@ -34,4 +34,4 @@ def test_ratios_are_written_and_drawn_for_a_ratio_or_a_budget(monkeypatch, capsy
     code, _, _ = run(monkeypatch, capsys, *args, "--budget", "13k-params", "--out", tmp_path / "b.json")
     assert code == 0 and len(json.loads((tmp_path / "b.json").read_text())) == 14
     code, _, err = run(monkeypatch, capsys, *args, "--out", tmp_path / "c.json")
-    assert code == 2 and "no ratio given" in err
+    assert code == 2 and "missing ratio" in err

@@ -55,3 +55,16 @@ def test_verify_judges_with_its_exit_code(monkeypatch, capsys, saved, text, tmp_
     assert code == 1 and not printed and err.startswith("not the same: ")
     code, printed, _ = run(monkeypatch, capsys, "verify", saved("llama"), out, "--json")
     assert code == 1 and json.loads(printed)["same"] is False
+
+
+def test_speeds_are_a_table_with_units(monkeypatch, capsys, saved):
+    side = {"prefill": 100.0, "decode": 10.0}
+    found = {"dense": side, "pruned": {"prefill": 150.0, "decode": 12.0}, "prefill_speedup": 1.5, "decode_speedup": 1.2}
+    results = {"parameter_ratio": 1.25, "prompt": 8, "new_tokens": 4, "torch": {"1": found}}
+    monkeypatch.setattr("secateur.evaluate.bench.bench", lambda *args, **kwargs: results)
+    monkeypatch.setenv("COLUMNS", "120")
+    code, printed, _ = run(monkeypatch, capsys, "bench", saved("llama"), saved("llama"), "--prompt", 8)
+    assert code == 0 and "dense, tokens/s" in printed and "1.25 times fewer parameters" in printed
+    assert any(
+        row.split() == "│ torch │ 1 │ write tokens │ 10.0 │ 12.0 │ 1.20 │".split() for row in printed.splitlines()
+    )

@@ -76,7 +76,7 @@ def test_a_recipe_prunes_a_network(run, pictures, tmp_path):
             ("prune", FACTORY, "--pattern", "channels", "--method", "magnitude", "--ratio", 0.5, "--out", "x"),
             "language",
         ),
-        (("prune", FACTORY, "--pattern", "row", "--method", "magnitude", "--out", "x"), "no ratio given"),
+        (("prune", FACTORY, "--pattern", "row", "--method", "magnitude", "--out", "x"), "missing ratio"),
         (("prune", FACTORY, "--method", "l1", "--allocator", "owl", "--out", "x"), "allocator 'owl' is unknown"),
         (("prune", FACTORY, "--method", "l1", "--budget", "1k-macs", "--out", "x"), "out of reach"),
         (("prune", "no.such:thing", "--method", "l1", "--out", "x"), "not installed"),

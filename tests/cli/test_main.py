@@ -21,7 +21,7 @@ OPTIONS = {
     "run": "--json --out --resume --trust-remote-code recipe",
     "evaluate": "--device --dtype --factory --images --json --length --limit --perplexity --stride --tasks "
     "--text-column --trust-remote-code --weights --windows model",
-    "methods": "--json",
+    "methods": "--json name",
     "recover": "--batch --json --length --out --rank --rate --resume --seed --steps --teacher --text "
     "--text-column --trust-remote-code model",
     "train": "--batch --classes --device --distill --epochs --factory --images --json --length --method --norms --out "
@@ -175,7 +175,7 @@ EVERY = dict(commands(get_command(app)))
 
 def test_the_options_before_a_command_are_as_reviewed():
     assert options({"secateur": get_command(app)})["secateur"] == (
-        "--install-completion --quiet --show-completion --verbose --version"
+        "--install-completion --log-to --quiet --show-completion --verbose --version"
     )
 
 

@@ -19,20 +19,11 @@ def test_a_recipe_runs(monkeypatch, capsys, saved, text, tmp_path):
     assert code == 0 and json.loads(printed)["sparsity"] == pytest.approx(0.25, abs=1e-3)
 
 
-def test_methods_lists_every_name_with_a_line(monkeypatch, capsys):
-    code, printed, _ = run(monkeypatch, capsys, "methods", "--json")
-    rows = json.loads(printed)
-    assert code == 0 and {"magnitude", "wanda", "ria", "sparsegpt"} <= rows["method"].keys()
-    assert all(line for kind in rows.values() for line in kind.values())
-    code, printed, _ = run(monkeypatch, capsys, "methods")
-    assert code == 0 and "sparsegpt" in printed
-
-
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["--ratio", "2"], "less than or equal to 1"),
-        ([], "no ratio given"),
+        ([], "missing ratio"),
         (["--ratio", "0.5", "--method", "wnada"], "did you mean 'wanda'"),
         (["--ratio", "0.5", "--samples", "0"], "greater than or equal to 1"),
         (["--ratio", "0.5", "--calibration", "none.txt"], "cannot be read"),

@@ -17,9 +17,9 @@ import pytest
 
 from fuzz.mutations import mutate, mutate_line
 from fuzz.subjects import KINDS, PYTHON
-from secateur.cli.console import plain
 from secateur.cli.main import main
 from secateur.core.errors import SecateurError
+from secateur.terminal.console import plain
 
 CASES = int(os.environ.get("FUZZ_CASES", 150))  # of every kind, where all of them run
 FEW = 3

@@ -368,3 +368,16 @@ def test_a_second_run_is_refused_and_leaves_the_first_its_folder(saved, ids, tmp
     prune(saved("llama"), recipe, tmp_path / "out", ids=ids, progress=again)
     assert said and all(said) and (tmp_path / "out" / "result.json").exists()
     assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_model_in_memory_is_pruned_as_its_folder_is(saved, tmp_path):
+    ids = torch.arange(64).reshape(4, 16) % 90 + 3
+    recipe = Recipe(method="wanda", ratio=0.5)
+    model = load_model(Source(saved("llama")))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    result = prune(model, recipe, tmp_path / "memory", ids=ids)
+    prune(saved("llama"), recipe, tmp_path / "folder", ids=ids)
+    one, other = weights(tmp_path / "memory"), weights(tmp_path / "folder")
+    assert result.recipe["model"] == "LlamaForCausalLM in memory" and one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

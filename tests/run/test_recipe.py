@@ -55,7 +55,7 @@ def test_a_file_is_read_back(tmp_path):
         ({"ratio": 0.5, "batch_tokens": 0}, "batch_tokens"),
         ({"ratio": 0.5, "calibration": 3}, "calibration should be a mapping"),
         ({"ratio": 0.5, "calibration": {"samples": "3"}}, "samples should be a whole number, got '3'"),
-        ({}, "no ratio given"),
+        ({}, "missing ratio"),
         ([], "a recipe is a mapping"),
         ({"ratio": 0.5, "zzz": 1}, "has no key 'zzz': known are allocator"),
     ],

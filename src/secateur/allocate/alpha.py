@@ -44,7 +44,7 @@ def tail_exponent(weight: Weight, tail: str = "peak") -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class AlphaPruning:
-    """A block's ratio rises linearly with the mean tail exponent of its matrices.
+    """From the tails of weight spectra (Lu et al. 2024).
 
     Formula: r_b = eta (1 - reach + 2 reach (alpha_b - min) / (max - min)) [Lu et al. 2024 (AlphaPruning)]
 

@@ -110,7 +110,7 @@ def fill(
 
 @dataclass(frozen=True, kw_only=True)
 class ALS:
-    """Li et al. 2024, a reconstruction: no code was published, and read literally its program is degenerate.
+    """From activations that repeat other layers' (Li et al. 2024).
 
     Retained densities are maximised, weighted by the mean importance of this block and all later ones.
     within: ratios of the matrices of a block too, from their outputs. source: what enters a block (the

@@ -16,7 +16,7 @@ __all__ = ["DSA"]
 
 @dataclass(frozen=True, kw_only=True)
 class DSA:
-    """An expression turns a block's Wanda scores into one number; a larger one loses more.
+    """An expression of a block's Wanda scores (Li et al. 2024).
 
     Formula: r_b = post(reduce(pre(|W_ij| ||X_j||_2))), spread over r -+ strength/100 [Li et al. 2024 (DSA), section 3]
 

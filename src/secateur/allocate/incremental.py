@@ -13,7 +13,7 @@ __all__ = ["Incremental"]
 
 @dataclass(frozen=True, kw_only=True)
 class Incremental:
-    """Ratios that rise with depth as a logarithm.
+    """Ratios rise with the logarithm of depth (SlimGPT).
 
     Formula: r_i = r_0 + (r_last - r_0) ln(i + 1) / ln(n) [Ling et al. 2024 (SlimGPT), section 3.4]
 

@@ -198,7 +198,7 @@ def choose(
 
 @dataclass(frozen=True, kw_only=True)
 class Knapsack:
-    """Ours: every matrix's loss is measured at eleven ratios up to 1; then the best choice of ratios is exact.
+    """Ours: least summed second-order loss, solved exactly.
 
     reach: no ratio is further from the target; down: none is further below it, where that is not the same.
     grid: steps between the ratios chosen from, losses interpolated;

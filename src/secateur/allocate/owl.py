@@ -18,7 +18,7 @@ __all__ = ["OWL", "outlier_share"]
 
 @dataclass(frozen=True, kw_only=True)
 class OWL:
-    """A block with many outlying Wanda scores keeps more.
+    """Blocks with many outliers keep more (Yin et al. 2024).
 
     Formula: D_b = share of S_ij > outlier mean(S), S = |W_ij| ||X_j||_2 [Yin et al. 2024 (OWL)]
 

@@ -20,7 +20,7 @@ _LOW, _HIGH, _BINS = -30.0, 20.0, 20000  # natural logarithms of scores
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """The share of every matrix below a threshold common to all.
+    """One threshold over all weights.
 
     Formula: r_l = share of S_ij < t, one t for all matrices [global thresholds, Han et al. 2015]
 

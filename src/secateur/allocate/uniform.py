@@ -10,7 +10,7 @@ __all__ = ["Uniform"]
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform:
-    """Every block loses the same share.
+    """The same share everywhere.
 
     Formula: r_b = r [a baseline]
     """

@@ -40,7 +40,7 @@ def column_losses(
 
 @dataclass(frozen=True, kw_only=True)
 class UnitKnapsack:
-    """Ours, for units: a block's loss is that of its attention's and ffn's last matrices less a share of columns.
+    """Ours: the knapsack for heads and channels.
 
     reach and grid as in `Knapsack`. sites: "all", or "ffn" where heads stay (pattern channels) and the ffn's
     channels make up for them. Heads count column by column here, though they go whole.

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from secateur.cli.choices import AllocatorName
-from secateur.cli.console import (
+from secateur.core.files import check_folder, check_output, storage_errors, write_document
+from secateur.terminal.choices import AllocatorName
+from secateur.terminal.console import (
     AMOUNT,
     CALIBRATION,
     MACHINE,
@@ -22,12 +23,11 @@ from secateur.cli.console import (
     Seed,
     Text,
     Trust,
-    progress,
     resumable,
     say,
     screen,
 )
-from secateur.core.files import check_folder, check_output, storage_errors, write_document
+from secateur.terminal.progress import progress
 
 Figures = Annotated[Path | None, typer.Option(help="Folder for figures of the result.", rich_help_panel=OUTPUT)]
 

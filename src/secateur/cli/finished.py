@@ -2,31 +2,13 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
-from secateur.cli.choices import DType, Engines, Format, Quantize
-from secateur.cli.console import (
-    DATA,
-    OUTPUT,
-    RESUME,
-    AsJson,
-    Device,
-    Model,
-    Resume,
-    Trust,
-    check_names,
-    column_option,
-    err,
-    progress,
-    resumable,
-    say,
-    show,
-    text_option,
-    whole_numbers,
-)
 from secateur.cli.images import (
     Factory,
     Weights,
@@ -39,6 +21,27 @@ from secateur.cli.images import (
 )
 from secateur.core.errors import DisagreementError, InputError
 from secateur.images.names import is_network
+from secateur.terminal.choices import DType, Engines, Format, Quantize
+from secateur.terminal.console import (
+    DATA,
+    OUTPUT,
+    RESUME,
+    AsJson,
+    Device,
+    Model,
+    Resume,
+    Trust,
+    check_names,
+    column_option,
+    err,
+    resumable,
+    say,
+    screen,
+    show,
+    text_option,
+    whole_numbers,
+)
+from secateur.terminal.progress import progress
 
 __all__ = ["bench", "evaluate", "export", "recover", "verify"]
 
@@ -116,7 +119,7 @@ def recover(
         )
     show(result, as_json=as_json)
     if not as_json:
-        say(f"{out}: trained; next: secateur evaluate {shlex.quote(out)} --perplexity FILE")
+        say(f"{out}: trained; next: secateur evaluate {shlex.quote(out)} --perplexity bundled")
 
 
 def evaluate(
@@ -249,17 +252,43 @@ def bench(
             as_json=as_json,
         )
         return
-    for name in ("openvino", "blocked"):
-        if name in engine.split(","):
-            raise InputError(f"{name} times networks that read pictures, and {dense} is none")
     check_names(dense)
     check_names(pruned)
+    sides = {"dense": dense, "pruned": pruned}
+    shape = {"batches": sizes, "prompt": prompt, "new_tokens": new_tokens, "rounds": rounds}
+    results = _time(sides, engine.split(","), shape, trust=trust_remote_code)
+    if as_json:
+        show(results, as_json=True)
+        return
+    screen.print(_speeds(results))
+    say(
+        f"tokens a second, medians of {rounds} turns; prompts of {prompt} tokens, {new_tokens} decoded; "
+        f"{results['parameter_ratio']:.2f} times fewer parameters"
+    )
+
+
+def _time(sides: Mapping[str, str], engines: list[str], shape: Mapping[str, Any], *, trust: bool) -> dict[str, Any]:
+    """Time two language models in these engines. Raises InputError on an engine that runs other networks."""
+    for name in ("openvino", "blocked"):
+        if name in engines:
+            raise InputError(f"{name} times networks that read pictures, and {sides['dense']} is none")
     from secateur.evaluate.bench import Workload
     from secateur.evaluate.bench import bench as run_bench
     from secateur.storage.source import resolve
 
-    workload = Workload(batches=sizes, prompt=prompt, new_tokens=new_tokens, rounds=rounds)
-    one, other = (resolve(name, trusted=trust_remote_code) for name in (dense, pruned))
+    one, other = (resolve(name, trusted=trust) for name in sides.values())
     with progress("timings") as bar:
-        results = run_bench(one, other, workload, engines=engine.split(","), progress=bar)
-    show(results, as_json=as_json)
+        return run_bench(one, other, Workload(**shape), engines=engines, progress=bar)
+
+
+def _speeds(results: dict[str, Any]) -> Table:
+    """What `bench` measured, a row an engine, batch size and phase."""
+    table = Table("engine", "batch", "phase", "dense, tokens/s", "pruned, tokens/s", "times as fast")
+    for engine, batches in results.items():
+        if not isinstance(batches, dict):
+            continue
+        for batch, found in batches.items():
+            for phase, words in (("prefill", "read the prompt"), ("decode", "write tokens")):
+                pair = (f"{found[side][phase]:,.1f}" for side in ("dense", "pruned"))
+                table.add_row(engine, batch, words, *pair, f"{found[f'{phase}_speedup']:.2f}")
+    return table

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from secateur.cli.choices import ForestSolver
-from secateur.cli.console import AMOUNT, DATA, MACHINE, OUTPUT, WHAT, AsJson, Commands, say, screen, show
+from secateur.terminal.choices import ForestSolver
+from secateur.terminal.console import AMOUNT, DATA, MACHINE, OUTPUT, WHAT, AsJson, Commands, say, screen, show
 
 __all__ = ["forest"]
 

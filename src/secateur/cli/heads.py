@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from secateur.cli.choices import HeadScore
-from secateur.cli.console import (
+from secateur.core.files import check_output
+from secateur.terminal.choices import HeadScore
+from secateur.terminal.console import (
     AMOUNT,
     DATA,
     OUTPUT,
@@ -17,13 +18,12 @@ from secateur.cli.console import (
     Commands,
     Resume,
     Trust,
-    progress,
     resumable,
     say,
     screen,
     show,
 )
-from secateur.core.files import check_output
+from secateur.terminal.progress import progress
 
 __all__ = ["heads"]
 

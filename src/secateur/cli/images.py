@@ -8,20 +8,20 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from secateur.cli.console import (
+from secateur.core.budget import parse_budget
+from secateur.core.errors import DisagreementError, InputError
+from secateur.images.names import is_network
+from secateur.terminal.console import (
     CALIBRATION,
     MACHINE,
     RESUME,
     WHAT,
     err,
-    progress,
     resumable,
     say,
     show,
 )
-from secateur.core.budget import parse_budget
-from secateur.core.errors import DisagreementError, InputError
-from secateur.images.names import is_network
+from secateur.terminal.progress import progress
 
 __all__ = [
     "Exempt",

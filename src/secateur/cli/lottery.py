@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from secateur.cli.choices import Law, Sampling
-from secateur.cli.console import DATA, OUTPUT, AsJson, err, progress, say, screen
 from secateur.core.files import check_output
+from secateur.terminal.choices import Law, Sampling
+from secateur.terminal.console import DATA, OUTPUT, AsJson, err, say, screen
+from secateur.terminal.progress import progress
 
 __all__ = ["lottery"]
 

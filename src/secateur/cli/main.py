@@ -9,12 +9,22 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.logging import RichHandler
 from rich.text import Text as TextLine
 from typer.main import get_command
 
 from secateur.cli.allocate import allocate, search
-from secateur.cli.console import (
+from secateur.cli.finished import bench, evaluate, export, recover, verify
+from secateur.cli.forest import forest
+from secateur.cli.heads import heads
+from secateur.cli.lottery import lottery
+from secateur.cli.mask import mask
+from secateur.cli.methods import methods
+from secateur.cli.prune import prune, prune_by
+from secateur.cli.train import train
+from secateur.core.errors import RecipeError, SecateurError
+from secateur.core.files import read_settings
+from secateur.images.names import is_network
+from secateur.terminal.console import (
     OUTPUT,
     AsJson,
     Commands,
@@ -27,17 +37,8 @@ from secateur.cli.console import (
     interruptible,
     plain,
 )
-from secateur.cli.finished import bench, evaluate, export, recover, verify
-from secateur.cli.forest import forest
-from secateur.cli.heads import heads
-from secateur.cli.lottery import lottery
-from secateur.cli.mask import mask
-from secateur.cli.prune import methods, prune, prune_by
-from secateur.cli.recipes import check_recipe_names, plain_recipe, run_command
-from secateur.cli.train import train
-from secateur.core.errors import RecipeError, SecateurError
-from secateur.core.files import read_settings
-from secateur.images.names import is_network
+from secateur.terminal.log import log_to, set_up_log, tell_all
+from secateur.terminal.recipes import check_recipe_names, plain_recipe, run_command
 
 __all__ = ["app", "main", "run"]
 
@@ -117,23 +118,27 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every layer to stderr.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every layer and step to stderr.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print tables, --json and errors only: no progress, no notes.")
     ] = False,
+    log: Annotated[
+        Path | None, typer.Option("--log-to", help="Append the log to this file, a JSON object a line.")
+    ] = None,
 ) -> None:
     """Take the options that stand before the command; a command that a recipe runs keeps them."""
     if verbose:
-        logging.getLogger("secateur").setLevel("DEBUG")
+        tell_all()
     if quiet:
         hush(quiet=True)
         logging.getLogger("secateur").setLevel("ERROR")
+    if log is not None:
+        log_to(log)
 
 
 def main() -> None:
     """Run the command line; what the user can mend ends as one sentence and exit code 2."""
-    logging.basicConfig(level="WARNING", handlers=[RichHandler(console=err, show_path=False)], format="%(message)s")
-    logging.getLogger("secateur").setLevel("NOTSET")
+    set_up_log()
     hush(quiet=False)
     _quiet_ranks()
     for stream in (sys.stdout, sys.stderr):

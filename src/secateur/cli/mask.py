@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.console import OUTPUT, WHAT, AsJson, Commands, show
+from secateur.terminal.console import OUTPUT, WHAT, AsJson, Commands, show
 
 __all__ = ["mask"]
 

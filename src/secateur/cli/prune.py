@@ -1,4 +1,4 @@
-"""Commands that prune language models: prune and methods."""
+"""The command that prunes a language model or a network, and how a finished run is told."""
 
 import json
 import shlex
@@ -6,30 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from secateur.cli.choices import AllocatorName, DType, Method, Pattern, SaveDType
-from secateur.cli.console import (
-    AMOUNT,
-    CALIBRATION,
-    OUTPUT,
-    RESUME,
-    WHAT,
-    AsJson,
-    Column,
-    Device,
-    Length,
-    Model,
-    Resume,
-    Seed,
-    Text,
-    Trust,
-    check_names,
-    progress,
-    resumable,
-    say,
-    screen,
-)
 from secateur.cli.images import (
     Exempt,
     Factory,
@@ -46,8 +23,29 @@ from secateur.cli.images import (
     refuse,
 )
 from secateur.images.names import is_network
+from secateur.terminal.choices import AllocatorName, DType, Method, Pattern, SaveDType
+from secateur.terminal.console import (
+    AMOUNT,
+    CALIBRATION,
+    OUTPUT,
+    RESUME,
+    WHAT,
+    AsJson,
+    Column,
+    Device,
+    Length,
+    Model,
+    Resume,
+    Seed,
+    Text,
+    Trust,
+    check_names,
+    resumable,
+    say,
+)
+from secateur.terminal.progress import progress
 
-__all__ = ["methods", "prune", "prune_by"]
+__all__ = ["prune", "prune_by"]
 
 
 _RoundTo = Annotated[
@@ -62,25 +60,28 @@ _Samples = Annotated[
 ]
 _Ratio = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="Share of the weights to remove; n:m patterns fix it.", rich_help_panel=AMOUNT),
+    typer.Option(min=0, max=1, help="Share of weights to remove, 0 to 1; n:m patterns fix it.", rich_help_panel=AMOUNT),
 ]
 _Budget = Annotated[
     str | None,
-    typer.Option(help="Size to reach instead of a ratio: 100M-params, 0.5-macs, ...", rich_help_panel=AMOUNT),
+    typer.Option(help="Reach a size instead of a ratio: 100M-params, 0.5-macs, 25-ms, ...", rich_help_panel=AMOUNT),
 ]
 _Out = Annotated[str, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)]
 _Refit = Annotated[
     str | None,
-    typer.Option(help="cg fits kept weights anew after the method (language models).", rich_help_panel=WHAT),
+    typer.Option(help="Fit the kept weights again after the method: cg (language models).", rich_help_panel=WHAT),
 ]
 _Reconstruct = Annotated[
     int | None,
-    typer.Option(min=1, help="Steps of training each pruned block on the dense block's outputs.", rich_help_panel=WHAT),
+    typer.Option(min=1, help="Train each pruned block on dense outputs for this many steps.", rich_help_panel=WHAT),
 ]
 _Ratios = Annotated[
     Path | None,
     typer.Option(help="A file that `secateur allocate` wrote; overrides --allocator.", rich_help_panel=AMOUNT),
 ]
+
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
 def prune(
@@ -139,37 +140,6 @@ def prune(
     prune_by(_parsed(settings), model, out, resume=resume, trust=trust_remote_code, as_json=as_json)
 
 
-def methods(as_json: AsJson = False) -> None:
-    """List methods, scores, solvers and patterns with one line each."""
-    from secateur.run.methods import (
-        ALLOCATORS,
-        CHANNEL_ALLOCATORS,
-        CHANNEL_METHODS,
-        METHODS,
-        NETWORK_METHODS,
-        PATTERNS,
-        REPAIRS,
-        SCORES,
-        SOLVERS,
-    )
-
-    rows = {
-        **{table.kind: table.lines() for table in (METHODS, SCORES, SOLVERS, ALLOCATORS)},
-        "pattern": dict(PATTERNS),
-        "network method": {**CHANNEL_METHODS.lines(), **NETWORK_METHODS},
-        "network allocator": dict(CHANNEL_ALLOCATORS),
-        "network repair": dict(REPAIRS),
-    }
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    table = Table("kind", "name", "what it does")
-    for kind, entries in rows.items():
-        for name, line in entries.items():
-            table.add_row(kind, name, line)
-    screen.print(table)
-
-
 def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as_json: bool) -> None:
     """Prune a model by a recipe and print what came of it."""
     from secateur.run.prune import prune as run_prune
@@ -198,9 +168,17 @@ def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as
             f"perplexity on {held['windows']} held-out windows of {held['length']:,} calibration tokens: "
             f"{held['before']:.2f} before, {held['after']:.2f} after"
         )
-    smaller = (result.out / "cut.json").exists() or (result.out / "blocks.json").exists()
-    pair = shlex.join(["--", model, out] if out.startswith("-") else [model, out])
-    say(f"next: secateur verify {pair}" if smaller else f"next: secateur evaluate {shlex.quote(out)} --perplexity FILE")
+    say(f"next: {_next(result.out, model)}")
+
+
+def _next(out: Path, model: str) -> str:
+    """The command to type next: verify what is smaller, else measure text where there is a tokenizer, else time it."""
+    pair = shlex.join(["--", model, str(out)] if str(out).startswith("-") else [model, str(out)])
+    if (out / "cut.json").exists() or (out / "blocks.json").exists():
+        return f"secateur verify {pair}"
+    if any((out / name).exists() for name in _TOKENIZERS):
+        return f"secateur evaluate {shlex.quote(str(out))} --perplexity bundled"
+    return f"secateur bench {pair}"
 
 
 def _parsed(settings: dict[str, Any]) -> Any:

@@ -7,7 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from secateur.cli.console import (
+from secateur.cli.images import Factory, Run, Weights, open_by, refuse, train_network
+from secateur.core.errors import InputError
+from secateur.core.files import check_output
+from secateur.images.names import is_network
+from secateur.registry import check_name
+from secateur.terminal.console import (
     AMOUNT,
     DATA,
     MACHINE,
@@ -19,16 +24,11 @@ from secateur.cli.console import (
     Resume,
     Trust,
     check_names,
-    progress,
     resumable,
     say,
     text_option,
 )
-from secateur.cli.images import Factory, Run, Weights, open_by, refuse, train_network
-from secateur.core.errors import InputError
-from secateur.core.files import check_output
-from secateur.images.names import is_network
-from secateur.registry import check_name
+from secateur.terminal.progress import progress
 
 __all__ = ["train"]
 
@@ -243,4 +243,4 @@ def _learn_masks(
             sum(row[key] for row in result["blocks"]) / len(result["blocks"]) for key in ("prior", "learned")
         )
         say(f"mean error of a block {prior:.3f} under the prior, {learned:.3f} under the learned masks")
-    say(f"next: secateur evaluate {shlex.quote(out)} --perplexity FILE")
+    say(f"next: secateur evaluate {shlex.quote(out)} --perplexity bundled")

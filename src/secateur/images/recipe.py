@@ -15,16 +15,19 @@ __all__ = ["NetworkRecipe"]
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkRecipe:
-    """How to prune a network.
+    """How to prune a network that reads images.
 
-    method: which score chooses the channels. budget: what may be left, such as 0.5-macs (half of
-    the dense network's), 300M-macs, 2M-params, 8M-bytes, or 20-ms for a picture on this machine.
-    allocator: uniform removes the same share at every site, global the lowest scores of all.
-    repair: none, norms (batch norms), refit (batch norms and the layers that read removed
-    channels), or auto: refit for method refit, else norms where there are pictures.
-    sites: all, or inner: not those that residual additions tie together. exempt: names of sites
-    that stay. multiple: widths are rounded down to it. least: share of its channels that every
-    site keeps. samples: pictures that calibrate.
+    method: the score that chooses channels.
+    budget: what may remain: 0.5-macs (half of the dense network's), 300M-macs, 2M-params, 8M-bytes, or 20-ms an image.
+    allocator: uniform removes the same share at every site, global the lowest scores of all sites.
+    repair: none, norms (batch norms), refit (and layers that read removed channels), or auto.
+    sites: all, or inner (without channels that residual additions tie together).
+    exempt: names of sites that are not pruned.
+    multiple: channels are kept in multiples of this number.
+    least: share of its channels that every site keeps.
+    samples: images that calibrate.
+    seed: fixes which images are drawn.
+    damp: share of the Gram's mean diagonal added to it before least squares.
     """
 
     method: str = "refit"

@@ -17,6 +17,7 @@ from secateur.calibrate.survey import BlockReader, survey
 from secateur.core.allocation import Allocation
 from secateur.core.errors import CalibrationError
 from secateur.core.shapes import TokenIds
+from secateur.events import stage
 from secateur.judged.masked import MaskedModel
 from secateur.machine.device import pick_device
 from secateur.run.plan import compute_dtype, stream_settings
@@ -79,15 +80,18 @@ def read_blocks(opened: OpenModel, recipe: Recipe, ids: TokenIds | None, progres
     if isinstance(allocator, CalibratedAllocator) and ids is not None:
         forward, backward = split_needs(allocator.needs)
         with open_stream(structure, stream_settings(recipe), ids) as stream:  # checks the ids first
+            stage("taking gradients for the allocator" if backward else "reading dense blocks for the allocator")
             given = (
                 gather_backward(open_whole(opened.source, opened.dtype, device=opened.device), ids, backward)
                 if backward
                 else None
             )
+            stage("reading dense blocks for the allocator")
             reader = BlockReader(forward, allocator.read, allocator.watch)
             summaries = survey(stream, opened, reader, progress, given)
         problem = problem._replace(summaries=summaries)
         if judged is not None and held is not None:
+            stage("preparing to judge allocations on held-out text")
             whole = open_whole(opened.source, torch.float32, device=opened.device)
             problem = problem._replace(judge=MaskedModel(whole, judged.norms(problem), ids, held))
     return Survey(opened, problem, recipe)

@@ -19,6 +19,7 @@ from secateur.core.errors import CalibrationError, SecateurError
 from secateur.core.mask import pack, unpack
 from secateur.core.protocols import Solution, Statistic
 from secateur.core.shapes import TokenIds
+from secateur.events import report, stage
 from secateur.judged.masked import MaskedModel
 from secateur.machine.ranks import agreed, merged, place, shared, tensors_from, wait
 from secateur.run.allocate import open_stream, read_blocks
@@ -69,9 +70,12 @@ def solve_blocks(
             if 0 < done < len(blocks):  # the inputs of the next block were saved with the last
                 stream.hidden.fill(folder.load_hidden(done))
         ceiling = 0.0
+        stage("pruning blocks")
         for block in blocks[done:]:
             progress(block.number, len(blocks))
-            _solve_block(plan, opened, folder, block, (stream, dense))
+            begun = time.perf_counter()
+            finished = _solve_block(plan, opened, folder, block, (stream, dense))
+            _tell(block, finished, 0 if stream is None or ids is None else ids.numel(), time.perf_counter() - begun)
             ceiling = _hold_memory(ceiling)
     progress(len(blocks), len(blocks))
     return plan, done
@@ -90,6 +94,7 @@ def _gather_gradients(plan: Plan, opened: OpenModel, folder: RunFolder, ids: Tok
     _, backward = split_needs(plan.solver.needs)
     if not backward or ids is None or agreed(folder.has_gradients()):
         return
+    stage("taking gradients of the whole model")
     whole = open_whole(opened.source, opened.dtype, device=opened.device)  # gradients need every block at once
     gathered = gather_backward(whole, ids, backward, plan.targets.layers.keys())
     every = {name: {kind: merged(part) for kind, part in parts.items()} for name, parts in gathered.items()}
@@ -103,6 +108,7 @@ def _allocated(plan: Plan, opened: OpenModel, folder: RunFolder, ids: TokenIds |
     ratios = folder.load_document("allocation")
     if ratios is None and place()[0] == 0:
         read = read_blocks(opened, plan.recipe, ids, progress)
+        stage("choosing a ratio for every layer")
         ratios = dict(read.ratios().ratios)
         if isinstance(read.problem.judge, MaskedModel):
             folder.save_document("candidates", read.problem.judge.told)
@@ -110,8 +116,22 @@ def _allocated(plan: Plan, opened: OpenModel, folder: RunFolder, ids: TokenIds |
     return make_plan(plan.recipe, opened, shared(ratios))
 
 
-def _solve_block(plan: Plan, opened: OpenModel, folder: RunFolder, block: Block, streams: _Streams) -> None:
-    """Solve one block into the folder."""
+def _tell(block: Block, finished: FinishedBlock, tokens: int, seconds: float) -> None:
+    """Say how a block went: its summed loss, tokens a second where it was calibrated, peak memory."""
+    losses = [each["loss"] for each in finished.reports if each["loss"] is not None]
+    report(
+        "%s: pruned in %.1f s",
+        block.name,
+        seconds,
+        block=block.name,
+        layer_loss=sum(losses) if losses else None,
+        tokens_per_second=tokens / seconds if tokens else None,
+        peak_memory_mb=peak_memory_mb(),
+    )
+
+
+def _solve_block(plan: Plan, opened: OpenModel, folder: RunFolder, block: Block, streams: _Streams) -> FinishedBlock:
+    """Solve one block into the folder, and return it."""
     last = block is opened.structure.blocks[-1]
     finished = FinishedBlock({}, {}, [], {})
 
@@ -139,6 +159,7 @@ def _solve_block(plan: Plan, opened: OpenModel, folder: RunFolder, block: Block,
             if not last:
                 stream.put_out(block, stream.hidden)
     _save(folder, block, finished, None if last else stream)
+    return finished
 
 
 def _save(folder: RunFolder, block: Block, finished: FinishedBlock, stream: Stream | None) -> None:
@@ -198,7 +219,7 @@ def _take(plan: Plan, opened: OpenModel, layer: Layer, solved: tuple[Solution, f
         bias = solution.bias if layer.bias is None else layer.bias.float() + solution.bias.to(layer.bias.device)
         layer.set_bias(bias)
         finished.biases[layer.name] = bias.to("cpu", finished.weights[layer.name].dtype)
-    report: dict[str, Any] = vars(
+    told: dict[str, Any] = vars(
         LayerReport(
             name=layer.name,
             ratio=plan.targets.layers[layer.name].ratio,
@@ -208,8 +229,8 @@ def _take(plan: Plan, opened: OpenModel, layer: Layer, solved: tuple[Solution, f
             seconds=seconds,
         )
     )
-    finished.reports.append(report)
-    _log.debug("%s: sparsity %.4f, loss %s", layer.name, report["sparsity"], report["loss"])
+    finished.reports.append(told)
+    _log.debug("%s: sparsity %.4f, loss %s", layer.name, told["sparsity"], told["loss"], extra={"facts": told})
 
 
 def _stored(plan: Plan, opened: OpenModel, layer: Layer) -> Tensor:
@@ -223,7 +244,7 @@ def _reconstruct(
 ) -> None:
     """Train a solved block's kept weights on the dense block's outputs, and keep what comes of it."""
     settings = plan.recipe.reconstruction()
-    if settings is None or not any(report["sparsity"] for report in finished.reports):
+    if settings is None or not any(told["sparsity"] for told in finished.reports):
         return  # a block that lost nothing, such as an exempt one, stays as it is
     stream, dense = streams
     keep = {
@@ -237,8 +258,8 @@ def _reconstruct(
     pair = reconstruct_(keep, lambda hidden: stream.call(block, hidden), stream.hidden, dense, settings, seed=seed)
     for layer in keep:
         finished.weights[layer.name] = _stored(plan, opened, layer)
-    for report in finished.reports:
-        report["block_error"] = pair
+    for told in finished.reports:
+        told["block_error"] = pair
     _log.debug("%s: error %.4f, after training %.4f", block.name, *pair)
 
 

@@ -37,16 +37,16 @@ SCORES: "Table[Callable[..., Score]]" = Table(
     {
         "fluctuation": Row(
             "secateur.score.fluctuation:Fluctuation",
-            "FLAP's score, which sums over a column to the variance of its input times the squared column norm.",
+            "Variance of an input times the squared norm of its column (FLAP).",
         ),
-        "magnitude": Row("secateur.score.magnitude:Magnitude", "The size of a weight; no calibration needed."),
+        "magnitude": Row("secateur.score.magnitude:Magnitude", "Size of a weight; needs no calibration."),
         "random": Row(
             "secateur.score.random:Random",
-            "One number for every input, the same for all outputs and for layers of one width.",
+            "One random number for every input.",
         ),
-        "ria": Row("secateur.score.ria:RIA", "A weight relative to its row and column, times the norm of its input."),
-        "taylor": Row("secateur.score.taylor:Taylor", "How much the loss changes without a weight, to first order."),
-        "wanda": Row("secateur.score.wanda:Wanda", "What a weight contributes to its output."),
+        "ria": Row("secateur.score.ria:RIA", "Weight relative to its row and column, times its input's norm."),
+        "taylor": Row("secateur.score.taylor:Taylor", "First-order change of the loss without a weight."),
+        "wanda": Row("secateur.score.wanda:Wanda", "Size of a weight times the norm of its input."),
     },
     group="secateur.scores",
 )
@@ -80,11 +80,11 @@ ALLOCATORS: "Table[Callable[..., Allocator]]" = Table(
     {
         "alpha": Row(
             "secateur.allocate.alpha:AlphaPruning",
-            "A block's ratio rises linearly with the mean tail exponent of its matrices.",
+            "From the tails of weight spectra (Lu et al. 2024).",
         ),
         "als": Row(
             "secateur.allocate.als:ALS",
-            "Li et al. 2024, a reconstruction: no code was published, and read literally its program is degenerate.",
+            "From activations that repeat other layers' (Li et al. 2024).",
         ),
         "auto": Row(
             "secateur.judged.auto:Auto",
@@ -93,27 +93,26 @@ ALLOCATORS: "Table[Callable[..., Allocator]]" = Table(
         ),
         "dsa": Row(
             "secateur.allocate.dsa:DSA",
-            "An expression turns a block's Wanda scores into one number; a larger one loses more.",
+            "An expression of a block's Wanda scores (Li et al. 2024).",
         ),
-        "incremental": Row("secateur.allocate.incremental:Incremental", "Ratios that rise with depth as a logarithm."),
+        "incremental": Row(
+            "secateur.allocate.incremental:Incremental", "Ratios rise with the logarithm of depth (SlimGPT)."
+        ),
         "knapsack": Row(
             "secateur.allocate.knapsack:Knapsack",
-            "Ours: every matrix's loss is measured at eleven ratios up to 1; then the best choice of ratios is exact.",
+            "Ours: least summed second-order loss, solved exactly.",
         ),
-        "owl": Row("secateur.allocate.owl:OWL", "A block with many outlying Wanda scores keeps more."),
-        "ranking": Row(
-            "secateur.allocate.ranking:Ranking", "The share of every matrix below a threshold common to all."
-        ),
+        "owl": Row("secateur.allocate.owl:OWL", "Blocks with many outliers keep more (Yin et al. 2024)."),
+        "ranking": Row("secateur.allocate.ranking:Ranking", "One threshold over all weights."),
         "relinearised": Row(
             "secateur.judged.relinearised:Relinearised",
             "Ours: the knapsack's ratios, then steps whose prices are taken at the masked model "
             "and judged on held-out text.",
         ),
-        "uniform": Row("secateur.allocate.uniform:Uniform", "Every block loses the same share."),
+        "uniform": Row("secateur.allocate.uniform:Uniform", "The same share everywhere."),
         "unit-knapsack": Row(
             "secateur.allocate.unit_knapsack:UnitKnapsack",
-            "Ours, for units: a block's loss is that of its attention's and ffn's last matrices "
-            "less a share of columns.",
+            "Ours: the knapsack for heads and channels.",
         ),
     },
     group="secateur.allocators",
@@ -123,25 +122,25 @@ CHANNEL_METHODS: "Table[Callable[..., ChannelScore]]" = Table(
     {
         "l1": Row("secateur.score.filters:FilterNorm", "Filters of the smallest absolute sum (Li et al. 2017)."),
         "l2": Row("secateur.score.filters:L2", "Filters of the smallest norm."),
-        "group-l2": Row("secateur.score.filters:GroupNorm", "Channels whose weights, read and made, are smallest."),
+        "group-l2": Row("secateur.score.filters:GroupNorm", "Channels with the smallest filters and readers."),
         "bn-scale": Row("secateur.score.filters:BNScale", "The smallest batch-norm scales (Liu et al. 2017)."),
         "fpgm": Row("secateur.score.filters:FPGM", "Filters nearest to all others (He et al. 2019)."),
         "lamp": Row("secateur.score.filters:LAMP", "Squared norm relative to what is larger (Lee et al. 2021)."),
         "taylor": Row(
             "secateur.score.filters:TaylorChannels", "The loss's first-order change (Molchanov et al. 2019)."
         ),
-        "refit": Row("secateur.score.filters:GroupNorm", "As group-l2; then least squares on what is kept."),
-        "random": Row("secateur.score.filters:RandomChannels", "Channels at random: what any score must beat."),
+        "refit": Row("secateur.score.filters:GroupNorm", "As group-l2, then least squares on what is kept."),
+        "random": Row("secateur.score.filters:RandomChannels", "Random channels: the baseline to beat."),
     },
     group="secateur.channel_scores",
 )
 NETWORK_METHODS: Mapping[str, str] = {
-    "deprune": "Taps of depthwise convolutions and channels, to a time that is measured (Park et al. 2024).",
+    "deprune": "Depthwise taps and channels, to a measured time (Park et al. 2024).",
 }
 CHANNEL_ALLOCATORS: Mapping[str, str] = {
     "uniform": "the same share at every site",
     "global": "the lowest scores of all sites",
-    "knapsack": "the lowest scores for what a channel costs; for scores that are losses, as taylor's",
+    "knapsack": "the lowest scores per cost; for losses such as taylor's",
 }
 CHANNEL_SITES: Mapping[str, str] = {
     "all": "every site",
@@ -159,19 +158,19 @@ POINTWISE: Mapping[str, str] = {
     "none": "all channels stay",
 }
 REPAIRS: Mapping[str, str] = {
-    "auto": "refit for method refit; else norms where there are pictures",
+    "auto": "refit for method refit, else norms where pictures are given",
     "none": "weights stay as they are",
     "norms": "batch norms are corrected",
-    "refit": "batch norms are corrected, and what reads removed channels is solved by least squares",
+    "refit": "batch norms are corrected, readers solved by least squares",
 }
 PATTERNS: Mapping[str, str] = {
     "unstructured": "a share of each matrix, anywhere",
     "row": "the same share of every output row",
     "columns:UNIT": "whole groups of UNIT input columns",
-    "heads+channels": "whole KV groups and ffn channels, removed",
-    "query-heads+channels": "query heads, with shared K and V kept, and ffn channels, removed",
-    "kv-groups+channels": "as heads+channels, refused where heads cannot be removed",
-    "channels": "whole ffn channels, removed",
+    "heads+channels": "whole KV groups and FFN channels, removed",
+    "query-heads+channels": "query heads and FFN channels, removed; K and V are kept",
+    "kv-groups+channels": "as heads+channels, or an error where heads cannot be removed",
+    "channels": "whole FFN channels, removed",
     "blocks": "whole transformer blocks, removed",
     "N:M": "N kept of every M consecutive inputs, such as 2:4 or 4:8",
 }
@@ -207,42 +206,38 @@ class Method(NamedTuple):
 METHODS: Table[Method] = Table(
     "method",
     {
-        "admm": Method(
-            "admm", {}, "unstructured", "mask and weights together, the least layer loss (Meng et al. 2024)"
-        ),
+        "admm": Method("admm", {}, "unstructured", "mask and weights together, least layer loss (Meng et al. 2024)"),
         "flap": Method(
             "bias-compensation",
             {"score": "fluctuation"},
             "heads+channels",
-            "inputs that vary least; their mean becomes a bias (An et al. 2024)",
+            "inputs that vary least; mean becomes a bias (An et al. 2024)",
         ),
-        "fluctuation": Method(
-            "mask-only", {"score": "fluctuation"}, "heads+channels", "the same score, and no bias is added"
-        ),
+        "fluctuation": Method("mask-only", {"score": "fluctuation"}, "heads+channels", "FLAP's score without the bias"),
         "magnitude": Method(
-            "mask-only", {"score": "magnitude"}, "unstructured", "smallest weights go; no calibration (Han et al. 2015)"
+            "mask-only",
+            {"score": "magnitude"},
+            "unstructured",
+            "smallest weights, no calibration (Han et al. 2015)",
         ),
-        "refit": Method(
-            "refit", {"score": "wanda"}, "row", "any score, then exact least squares on what is kept; slow"
-        ),
+        "refit": Method("refit", {"score": "wanda"}, "row", "any score, then exact least squares; slow"),
         "ria": Method(
             "mask-only",
             {"score": "ria"},
             "unstructured",
-            "weights relative to row and column, times inputs (Zhang et al. 2024)",
+            "weights relative to row and column (Zhang et al. 2024)",
         ),
-        "random": Method(
-            "mask-only", {"score": "random"}, "heads+channels", "inputs at random; what any choice must beat"
-        ),
-        "shortgpt": Method("shortgpt", {}, "blocks", "whole blocks that change their input least (Men et al. 2024)"),
-        "slimgpt": Method(
-            "slimgpt", {}, "heads+channels", "greedy OBS removal of heads and channels, with repair (Ling et al. 2024)"
-        ),
+        "random": Method("mask-only", {"score": "random"}, "heads+channels", "random inputs: the baseline to beat"),
+        "shortgpt": Method("shortgpt", {}, "blocks", "whole blocks that change least (Men et al. 2024)"),
+        "slimgpt": Method("slimgpt", {}, "heads+channels", "heads and FFN channels, with repair (Ling et al. 2024)"),
         "sparsegpt": Method(
-            "sparsegpt", {}, "unstructured", "OBS sweep that repairs what is kept (Frantar & Alistarh 2023)"
+            "sparsegpt", {}, "unstructured", "one sweep that repairs what is kept (Frantar & Alistarh 2023)"
         ),
         "taylor": Method(
-            "mask-only", {"score": "taylor"}, "heads+channels", "first-order change of the loss (LLM-Pruner, 2023)"
+            "mask-only",
+            {"score": "taylor"},
+            "heads+channels",
+            "first-order change of the loss (Ma et al. 2023)",
         ),
         "wanda": Method(
             "mask-only", {"score": "wanda"}, "row", "weights times the norm of their inputs (Sun et al. 2024)"

@@ -1,14 +1,19 @@
 """prune(model, recipe, out) -> Result: open the model, plan, solve blocks, assemble."""
 
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transformers import PreTrainedModel
+
 from secateur.core.files import storage_errors, write_document
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.streamed import streamed_perplexity
+from secateur.events import stage
 from secateur.machine.device import pick_device
 from secateur.machine.ranks import place, processes, shared
 from secateur.run.assemble import assemble
@@ -38,7 +43,7 @@ class _Drawn(NamedTuple):
 
 
 def prune(
-    model: str | Path | Source,
+    model: str | Path | Source | PreTrainedModel,
     recipe: Recipe,
     out: str | Path,
     *,
@@ -47,23 +52,37 @@ def prune(
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> Result:
-    """Prune a model folder, hub name, .gguf file or bundled:smollm2 into the folder `out`.
+    """Prune a model folder, hub name, .gguf file, bundled:smollm2 or a model in memory into the folder `out`.
 
     Weights are read, solved and written one block at a time; a finished block survives
-    an interruption, and `resume` goes on with the same bits. `ids` `[samples, length]`
-    replaces the recipe's calibration. Raises a SecateurError with one sentence on
-    anything that cannot be done; `out` then does not exist. Processes that torchrun started share
-    the calibration samples and the layers; the first one writes.
+    an interruption, and `resume` continues with the same bits. `ids` `[samples, length]`
+    replaces the recipe's calibration; a model in memory has no tokenizer, so methods that
+    calibrate need them. Raises a SecateurError with one sentence on anything that cannot
+    be done; `out` then does not exist. Processes that torchrun started share the
+    calibration samples and the layers; the first one writes.
     """
+    name = f"{type(model).__name__} in memory" if isinstance(model, PreTrainedModel) else str(model)
+    tell = progress or (lambda block, blocks: None)
     with processes() as (rank, _):
         folder = RunFolder(Path(out) if rank == 0 else Path(f"{out}.rank{rank}"))
         try:
-            named = replace(recipe, model=str(model), out=str(out))
-            source = resolve(model, trusted=trust_remote_code)
-            return _run(source, named, folder, ids, resume=resume, progress=progress or (lambda block, blocks: None))
+            named = replace(recipe, model=name, out=str(out))
+            with _opened(model, trust_remote_code) as source:
+                return _run(source, named, folder, ids, resume=resume, progress=tell)
         except BaseException:  # Ctrl-C too must not leave an empty folder
             folder.give_up()
             raise
+
+
+@contextmanager
+def _opened(model: str | Path | Source | PreTrainedModel, trusted: bool) -> Iterator[Source]:
+    """What the user named, as a source; a model in memory is saved to a folder for as long as it is read."""
+    if not isinstance(model, PreTrainedModel):
+        yield resolve(model, trusted=trusted)
+        return
+    with tempfile.TemporaryDirectory(prefix="secateur-") as saved:
+        model.save_pretrained(saved)
+        yield Source(Path(saved))
 
 
 def _run(
@@ -73,6 +92,7 @@ def _run(
     # Timings differ from run to run, so a resumed one takes the ratio that the first found.
     recipe = timed(recipe, source, folder.planned("timed_ratio") if resume else None)
     opened = open_model(source, compute_dtype(recipe), pick_device(recipe.device))
+    stage("reading the model")
     opened.checkpoint.check_finite()  # one NaN would spread through every Gram
     plan = make_plan(recipe, opened)
     drawn = _draw(plan, opened, ids)
@@ -85,6 +105,7 @@ def _run(
     if recipe.whole_blocks():
         made = drop_blocks(plan, opened, folder, drawn.ids, resume=resume, progress=progress)
     else:
+        stage("writing the model")
         made = assemble(plan, opened, folder, done)
     sizes = [checkpoint.size() for checkpoint in (opened.checkpoint, Checkpoint(folder.model))]
     result = Result(
@@ -126,6 +147,7 @@ def _check_held_out(plan: Plan, source: Source, folder: RunFolder, held: TokenId
     """Perplexity before and after on windows that calibrated nothing, where there are some."""
     if held is None:
         return None
+    stage("measuring perplexity before and after")
     pair = (source, Source(folder.model, source.trusted))  # opened anew: what was solved may have other biases
     before, after = (
         streamed_perplexity(open_model(one, compute_dtype(plan.recipe), plan.settings.device), held, plan.settings)

@@ -37,28 +37,30 @@ __all__ = ["Recipe", "load_recipe", "parse_recipe"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to prune a model: every field is a YAML key.
+    """How to prune a language model. Every field is a YAML key.
 
-    In Python an object stands where a name does: a Solver as method, a Score in its mapping, a Pattern, an Allocator.
+    In Python an object may stand for a name: a Solver as method, a Score in its mapping, a Pattern, an Allocator.
 
     method: a name, or a mapping with `name` and the solver's fields.
-    ratio: share to remove; n:m patterns fix it and may leave it out.
-    pattern: unstructured, row, columns:UNIT or n:m zero out weights. heads+channels removes
-    whole KV groups and ffn channels, query-heads+channels query heads and ffn channels,
-    channels ffn channels only, blocks whole blocks. None takes the method's usual one.
-    budget: what the smaller model may take, such as 100M-params, instead of a ratio; whole units only.
-    timed_ratio: what a budget in ms came to on the machine of the run; set by the run.
-    allocator: how much where: an allocator's name, or a mapping with `name` and fields.
-    ratios: those by block or layer name that stand above the allocator's.
-    exempt: blocks that lose nothing, negative ones from the end.
-    refit: cg fits the kept weights of every layer by conjugate gradients after the method.
-    reconstruct: steps of training each block's kept weights to put out what the dense block did; or steps and rate.
-    round_to: ffn channels stay in multiples of this, where whole channels are removed.
-    device: where blocks are computed: auto (a GPU where there is one), cpu, cuda, cuda:1 or mps.
-    dtype: what forward passes compute in.
-    save_dtype: what weights are written as; auto keeps the checkpoint's own.
-    batch_tokens: calibration tokens run through a block at a time.
-    memory_gb: activations held before they spill to memory-mapped files.
+    ratio: share of the block weights to remove, 0 to 1; n:m patterns fix it.
+    pattern: unstructured, row, columns:UNIT or n:m write zeros; heads+channels, query-heads+channels, channels and
+    blocks remove structure. None is the method's usual one.
+    budget: size to reach instead of a ratio, such as 100M-params; for patterns that remove structure.
+    allocator: how ratios differ between layers; a name, or a mapping with `name` and fields.
+    ratios: ratios by block or layer name; they override the allocator.
+    exempt: numbers of blocks that are not pruned; negative numbers count from the end.
+    refit: cg fits the kept weights again by conjugate gradients after the method.
+    reconstruct: training steps per block on the dense block's outputs; or a mapping with steps and rate.
+    round_to: FFN channels are kept in multiples of this number.
+    calibration: the texts that methods look at; a mapping.
+    device: where blocks are computed: auto (a GPU if there is one), cpu, cuda, cuda:1 or mps.
+    dtype: what forward passes compute in: auto, float32 or bfloat16.
+    save_dtype: what weights are written as: auto (the checkpoint's own), float32, bfloat16 or float16.
+    batch_tokens: calibration tokens that pass through a block at once.
+    memory_gb: GB of activations held in memory before they spill to disk.
+    timed_ratio: the ratio that a budget in ms came to on this machine; set by the run.
+    model: a folder, hub name, .gguf file or bundled:smollm2.
+    out: the folder to write.
     """
 
     method: str | Mapping[str, Any] | Solver = "sparsegpt"
@@ -124,7 +126,7 @@ class Recipe:
             return self.ratio
         if isinstance(pattern, NM):
             return 1 - pattern.n / pattern.m
-        raise RecipeError("no ratio given: say how much to remove, such as ratio: 0.5")
+        raise RecipeError("missing ratio: the share of weights to remove, for example --ratio 0.5 (or use --budget)")
 
     def shape(self) -> Pattern:
         """The pattern object; where whole units go, that of one channel."""

@@ -11,7 +11,7 @@ __all__ = ["Fluctuation"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fluctuation:
-    """FLAP's score, which sums over a column to the variance of its input times the squared column norm.
+    """Variance of an input times the squared norm of its column (FLAP).
 
     Formula: S_ij = Var(X_j) W_ij^2 [An et al. 2024 (FLAP), WIFV]
     """

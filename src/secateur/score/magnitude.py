@@ -10,7 +10,7 @@ __all__ = ["Magnitude"]
 
 @dataclass(frozen=True, kw_only=True)
 class Magnitude:
-    """The size of a weight; no calibration needed.
+    """Size of a weight; needs no calibration.
 
     Formula: S_ij = |W_ij| [Han et al. 2015]
     """

@@ -14,7 +14,7 @@ __all__ = ["Random"]
 
 @dataclass(frozen=True, kw_only=True)
 class Random:
-    """One number for every input, the same for all outputs and for layers of one width.
+    """One random number for every input.
 
     Formula: S_ij = u_j, uniform in 0..1 [a baseline]
     """

@@ -14,7 +14,7 @@ __all__ = ["RIA"]
 
 @dataclass(frozen=True, kw_only=True)
 class RIA:
-    """A weight relative to its row and column, times the norm of its input.
+    """Weight relative to its row and column, times its input's norm.
 
     Formula: S_ij = (|W_ij| / sum_j |W_ij| + |W_ij| / sum_i |W_ij|) ||X_j||_2^power [Zhang et al. 2024 (RIA)]
 

@@ -11,7 +11,7 @@ __all__ = ["Taylor"]
 
 @dataclass(frozen=True, kw_only=True)
 class Taylor:
-    """How much the loss changes without a weight, to first order.
+    """First-order change of the loss without a weight.
 
     Formula: S_ij = |W_ij dL/dW_ij| [Ma et al. 2023 (LLM-Pruner), equation 4]
     """

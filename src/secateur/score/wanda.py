@@ -15,7 +15,7 @@ __all__ = ["Wanda", "row_ranks", "wanda_score"]
 
 @dataclass(frozen=True, kw_only=True)
 class Wanda:
-    """What a weight contributes to its output.
+    """Size of a weight times the norm of its input.
 
     Formula: S_ij = |W_ij| ||X_j||_2 [Sun et al. 2024 (Wanda), equation 1]
     """

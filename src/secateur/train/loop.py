@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import NumericalError
+from secateur.events import report
 from secateur.machine.ranks import place
 
 __all__ = ["Batches", "Cosine", "Descent", "Linear", "Loop", "Objective", "Schedule", "Stateful", "Store", "Stream"]
@@ -203,7 +204,8 @@ class Loop:
         for number in range(len(self.losses), steps):
             progress(number, steps)
             first = number * self.accumulate
-            self.step(*(batches[place] for place in range(first, min(first + self.accumulate, len(batches)))))
+            loss = self.step(*(batches[place] for place in range(first, min(first + self.accumulate, len(batches)))))
+            report("step %d of %d: loss %.4g", number + 1, steps, loss, step=number + 1, loss=loss)
             if len(self.losses) % every == 0:
                 store.save_state(self.state(), self.log)
         progress(steps, steps)

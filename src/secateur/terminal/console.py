@@ -4,8 +4,7 @@ import json
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -13,12 +12,12 @@ from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from typer.core import TyperGroup
 
 from secateur.core.errors import InputError
 from secateur.core.files import check_output
+from secateur.terminal.guide import GUIDE
 
 __all__ = [
     "AMOUNT",
@@ -44,9 +43,9 @@ __all__ = [
     "column_option",
     "err",
     "hush",
+    "hushed",
     "interruptible",
     "plain",
-    "progress",
     "resumable",
     "say",
     "screen",
@@ -105,7 +104,6 @@ Device = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.", rich_help_panel=OUTPUT)]
 _HALF = 600  # letters of the ends of a long message
 _quiet = False
-_EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 
 class Commands(TyperGroup):
@@ -121,7 +119,10 @@ class Commands(TyperGroup):
             command.params.sort(key=lambda option: _PANELS.get(str(getattr(option, "rich_help_panel", None)), 3))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Raise InputError on an option that stands there with an empty value."""
+        """Print the guide where there are no arguments. Raises InputError on an option with an empty value."""
+        if not args and ctx.parent is None:
+            typer.echo(GUIDE, nl=False)
+            ctx.exit()
         options = args[: args.index("--")] if "--" in args else args
         words = [part for word in options for part in (word.split("=", 1) if word.startswith("--") else [word])]
         for word, value in pairwise(words):
@@ -174,6 +175,11 @@ def hush(*, quiet: bool) -> None:
     _quiet = quiet
 
 
+def hushed() -> bool:
+    """Whether sentences and progress are left out."""
+    return _quiet
+
+
 def say(text: object) -> None:
     """Print a sentence as it is, without wrapping or colours."""
     if not _quiet:
@@ -201,70 +207,12 @@ def show(results: dict[str, Any], *, as_json: bool) -> None:
     screen.print(table)
 
 
-@contextmanager
-def progress(label: str) -> Iterator[Callable[..., None]]:
-    """Progress on stderr: a bar, or a line now and then where that is no terminal.
-
-    The context is called with how many are done of how many, and perhaps another label.
-    """
-    if _quiet:
-        yield lambda *_: None
-        return
-    if not err.is_terminal:
-        with _lines(label) as tell:
-            yield tell
-        return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[count]}", markup=False),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task(label, total=None, count="")  # a count is shown once it is known
-        yield lambda done, total, word=label: bar.update(
-            task, completed=done, total=total, count=f"{done}/{total}", description=word
-        )
-
-
 def whole_numbers(option: str, text: str, example: str) -> list[int]:
     """Whole numbers with commas between. Raises InputError on anything else."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         raise InputError(f"{option} {text!r} should be whole numbers with commas between, such as {example}")
     return [int(part) for part in parts]
-
-
-@contextmanager
-def _lines(label: str) -> Iterator[Callable[..., None]]:
-    """A line every ten seconds: what, how far, how long still; nothing of what ends sooner."""
-    begun = since = time.monotonic()
-    state = (0, 0)
-    ended = threading.Event()
-
-    def tell(done: int, total: int, word: str = label) -> None:
-        nonlocal state, since, label
-        label = word
-        if done < state[0]:  # counting starts again: a new round of the same work
-            since = time.monotonic()
-        state = (done, total)
-
-    def speak() -> None:
-        while not ended.wait(_EVERY):
-            done, total = state
-            spent = time.monotonic() - begun
-            far = f"{done} of {total} done, " if total else ""
-            left = f", about {(time.monotonic() - since) / done * (total - done):,.0f} s left" if done else ""
-            err.print(f"{label}: {far}{spent:,.0f} s{left}", soft_wrap=True)
-
-    speaker = threading.Thread(target=speak, daemon=True)
-    speaker.start()
-    try:
-        yield tell
-    finally:
-        ended.set()
-        speaker.join()
 
 
 def _number(value: int | float) -> str:

@@ -1,14 +1,14 @@
 import io
 import json
 import signal
-import time
 
 import pytest
 import typer
 from rich.console import Console
 
-from secateur.cli import console
 from secateur.core.errors import InputError
+from secateur.terminal import console
+from secateur.terminal.progress import progress
 
 
 def test_results_are_json_or_a_table_of_numbers(capsys, monkeypatch):
@@ -27,14 +27,6 @@ def test_long_sentences_stay_on_one_line(monkeypatch):
     assert screen.file.getvalue().count("\n") == 1
 
 
-def test_progress_takes_done_and_total(monkeypatch):
-    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
-    monkeypatch.setattr(console, "err", screen)
-    with console.progress("blocks") as bar:
-        bar(3, 7)
-    assert "3/7" in screen.file.getvalue()
-
-
 def test_nothing_that_is_printed_is_markup(capsys, monkeypatch):
     for text in ("x[/y]", "pip install 'secateur[report]'", "[bold]b[/bold] :smile:"):
         console.say(text)
@@ -43,33 +35,6 @@ def test_nothing_that_is_printed_is_markup(capsys, monkeypatch):
         assert printed.out == printed.err == text + "\n"
     console.show({"[/a]": {"[b]": 1}}, as_json=False)
     assert "[/a].[b]" in capsys.readouterr().out
-
-
-def test_without_a_terminal_lines_say_how_far_it_is(capsys, monkeypatch):
-    monkeypatch.setattr(console, "_EVERY", 0.02)
-    with console.progress("blocks") as bar:
-        time.sleep(0.05)
-        bar(3, 7)
-        time.sleep(0.1)
-        bar(1, 7)  # a new round
-        time.sleep(0.1)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("blocks: 0 s") and any("3 of 7 done, 0 s, about" in line for line in lines)
-    assert "1 of 7 done" in lines[-1]
-    with console.progress("blocks") as bar:
-        bar(3, 7)
-    monkeypatch.setattr(console, "_EVERY", 10.0)
-    with console.progress("quick") as bar:
-        bar(1, 2)
-    assert "quick" not in capsys.readouterr().err
-
-
-def test_on_a_terminal_no_count_stands_before_one_is_known(monkeypatch):
-    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
-    monkeypatch.setattr(console, "err", screen)
-    with console.progress("blocks"):
-        time.sleep(0.2)
-    assert "blocks" in screen.file.getvalue() and "/?" not in screen.file.getvalue()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -102,7 +67,7 @@ def test_hushed_sentences_and_progress_are_left_out_and_tables_are_not(capsys, m
     monkeypatch.setattr(console, "_quiet", False)
     console.hush(quiet=True)
     console.say("a note")
-    with console.progress("blocks") as bar:
+    with progress("blocks") as bar:
         bar(1, 2)
     console.show({"a": 1}, as_json=False)
     printed = capsys.readouterr()

@@ -6,10 +6,10 @@ from typer.main import get_command
 
 from conftest import run
 from secateur.cli.main import app
-from secateur.cli.recipes import check_recipe_names, plain_recipe, run_command
 from secateur.core.errors import RecipeError
 from secateur.core.files import read_settings
 from secateur.run.recipe import load_recipe
+from secateur.terminal.recipes import check_recipe_names, plain_recipe, run_command
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@ import pytest
 import typer
 from typer.main import get_command
 
-from secateur.cli.choices import FOREST_SOLVERS, LAWS, SAMPLINGS, one_of
 from secateur.cli.main import app
 from secateur.core.errors import RecipeError
 from secateur.evaluate.choices import HEAD_SCORES
 from secateur.forest.pruner import SOLVERS
 from secateur.heads.scoring import SCORES
 from secateur.lottery.plan import _DISTRIBUTIONS, _SAMPLINGS
+from secateur.terminal.choices import FOREST_SOLVERS, LAWS, SAMPLINGS, one_of
 
 CHOICES = {
     ("prune", "method"): "wanda",

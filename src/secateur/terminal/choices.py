@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from secateur.cli.console import AMOUNT, MACHINE, OUTPUT, WHAT
 from secateur.evaluate.choices import DTYPES, ENGINES, HEAD_SCORES
 from secateur.export.formats import FORMATS, QUANTIZATIONS
 from secateur.registry import check_name
@@ -19,6 +18,7 @@ from secateur.run.methods import (
     SAVE_DTYPES,
     check_pattern,
 )
+from secateur.terminal.console import AMOUNT, MACHINE, OUTPUT, WHAT
 
 __all__ = [
     "FOREST_SOLVERS",

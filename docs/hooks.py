@@ -1,0 +1,11 @@
+"""Links that leave docs/, such as ../examples/network.py, lead to the repository on the site."""
+
+import re
+from typing import Any
+
+_OUTSIDE = re.compile(r"\]\((?:\.\./)+((?:examples|recipes|benchmarks/\w+\.py|src|[A-Z]+\.md)[^)]*)\)")
+
+
+def on_page_markdown(markdown: str, *, config: Any, **_: Any) -> str:
+    """Replace such links in a page."""
+    return _OUTSIDE.sub(rf"]({config['repo_url']}/blob/main/\1)", markdown)

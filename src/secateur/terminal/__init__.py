@@ -1,0 +1,1 @@
+"""What every command shares: consoles, options by name, progress and recipes."""
