@@ -16,6 +16,7 @@ LAYERS = {
     "registry": 0.5,
     "adapt": 1,
     "convnet": 1.5,
+    "infer": 1.5,
     "forest": 1,
     "lottery": 1,
     "runtime": 1,

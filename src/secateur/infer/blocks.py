@@ -33,11 +33,12 @@ class _Found:
     calls: list[_Call]
 
 
-def probe_ids(model: PreTrainedModel) -> TokenIds:
+def probe_ids(model: PreTrainedModel, samples: int = _SAMPLES) -> TokenIds:
     """A few samples of token ids, the same for every model of one vocabulary."""
-    vocab = int(model.get_input_embeddings().weight.shape[0])
+    table: Any = model.get_input_embeddings()
+    vocab = int(table.weight.shape[0])
     special = min(8, vocab // 2)  # the first ids may pad, or stand for pictures
-    return torch.randint(special, vocab, (_SAMPLES, _TOKENS), generator=generator(0, "probe", vocab))
+    return torch.randint(special, vocab, (samples, _TOKENS), generator=generator(0, "probe", vocab))
 
 
 def bare_blocks(model: PreTrainedModel, ids: TokenIds) -> tuple[Block, ...]:
@@ -60,8 +61,8 @@ def _largest(model: PreTrainedModel, ids: TokenIds) -> list[_Found]:
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     ran: dict[str, _Found] = {}
     with ExitStack() as stack:
-        for place, members in lists.items():
-            for number, member in enumerate(members):
+        for place, listed in lists.items():
+            for number, member in enumerate(listed):
                 stack.callback(_watch(f"{place}.{number}", member, ran).remove)
         model.base_model(ids, use_cache=False)
     places = {name.rpartition(".")[0] for name in ran}

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import torch
 from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from secateur.adapt.block import Block
 from secateur.adapt.structure import ModelKind, Structure, describe, kind_of
@@ -12,13 +13,23 @@ from secateur.infer.blocks import bare_blocks, probe_ids
 from secateur.infer.light import light_weights
 from secateur.infer.stages import staged
 
-__all__ = ["describe_decoder", "infer"]
+__all__ = ["describe_any", "describe_decoder", "infer"]
 
 
 def describe_decoder(model: PreTrainedModel) -> Structure:
     """A language model's structure: by the table where that has its family, else by `infer`."""
     kind = kind_of(model.config)
     return describe(model) if kind is not None and kind.causal else infer(model)
+
+
+def describe_any(model: PreTrainedModel) -> Structure:
+    """The structure of a model of any kind: by a table, or of a language model that none has, by `infer`.
+
+    Raises ModelError for other models.
+    """
+    if type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        return describe_decoder(model)
+    return describe(model)
 
 
 def infer(model: PreTrainedModel) -> Structure:
@@ -48,7 +59,9 @@ def _inferred_blocks(model: PreTrainedModel) -> tuple[Block, ...]:
             f"{type(model).__name__} cannot be run on token ids alone, so its structure cannot be read: {first[:300]}"
         ) from error
     if not any(block.stages for block in blocks):
-        raise ModelError(f"{type(model).__name__} multiplies hidden states by no matrix of its blocks: nothing to prune")
+        raise ModelError(
+            f"{type(model).__name__} multiplies hidden states by no matrix of its blocks: nothing to prune"
+        )
     return blocks
 
 

@@ -5,17 +5,28 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 __all__ = ["Product", "Products", "Read"]
+
+
+def _grouped(name: str) -> Any:
+    """A function that older versions of torch lack."""
+    return getattr(F, name, getattr(torch, name, None))
+
 
 _LINEAR: frozenset[Any] = frozenset({F.linear, torch._C._nn.linear})
 _MATMUL: frozenset[Any] = frozenset(
     {
         *(torch.matmul, torch.mm, torch.bmm, torch.Tensor.matmul, torch.Tensor.mm, torch.Tensor.bmm),
         *(torch.Tensor.__matmul__, torch.Tensor.__rmatmul__),
-        *(getattr(place, name) for place in (F, torch) for name in ("grouped_mm", "_grouped_mm") if hasattr(place, name)),
+        *(
+            getattr(place, name)
+            for place in (F, torch)
+            for name in ("grouped_mm", "_grouped_mm")
+            if hasattr(place, name)
+        ),
     }
 )
 _ADDED: frozenset[Any] = frozenset({torch.addmm, torch.baddbmm, torch.Tensor.addmm, torch.Tensor.baddbmm})
@@ -24,11 +35,11 @@ _ADDED: frozenset[Any] = frozenset({torch.addmm, torch.baddbmm, torch.Tensor.add
 class Product(NamedTuple):
     """Which matrix a product multiplies by.
 
-    parameter: its name in the model. index: which matrix of a 3-D parameter; None where it is all of a 2-D one.
+    parameter: its name in the model. number: which matrix of a 3-D parameter; None where it is all of a 2-D one.
     """
 
     parameter: str
-    index: int | None = None
+    number: int | None = None
 
 
 class Read(NamedTuple):
@@ -153,9 +164,3 @@ def _einsum(args: Sequence[Any]) -> _Operands | None:
     if len(summed) != 1 or "." in args[0]:
         return None
     return _checked(tensors, left.index(summed[0]) - len(left), right.index(summed[0]) - len(right))
-
-
-def holders(model: nn.Module, inside: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters of a part of a model that may be matrices, by their first name in the model."""
-    own = {id(parameter) for parameter in inside.parameters()}
-    return {name: value for name, value in model.named_parameters() if id(value) in own and value.dim() in (2, 3)}

@@ -1,20 +1,25 @@
 """Stages of a block: products that read one tensor, in the order they were made in one run."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from secateur.adapt.block import Block, Stage
 from secateur.adapt.layer import Layer
 from secateur.core.shapes import TokenIds
-from secateur.infer.products import Product, Products, Read, holders
+from secateur.infer.blocks import probe_ids
+from secateur.infer.products import Product, Products, Read
 
 __all__ = ["staged"]
 
+_MORE = 64  # samples where few did not reach every stack of experts
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
@@ -41,46 +46,87 @@ def staged(model: PreTrainedModel, blocks: Sequence[Block], ids: TokenIds) -> tu
     A matrix that several blocks share belongs to the first of them. Routers, which decide what reads a token, and
     gates of one output are no layers: what they lose costs far more than they weigh.
     """
-    owners: dict[str, int] = {}
+    tables = _tables(model)
+    held: dict[str, nn.Parameter] = {}
     for block in blocks:
-        for name in holders(model, block.module):
-            owners.setdefault(name, block.number)
-    runs: list[list[Read]] = [[] for _ in blocks]
-    held = {name: model.get_parameter(name) for name in owners}
-    for name in _embeddings(model):
-        held.pop(name, None)
-    products = Products(held, lambda read: runs[owners[read.product.parameter]].append(read))
-    with products:
-        model.base_model(ids, use_cache=False)
+        held |= {name: value for name, value in _matrices(block).items() if id(value) not in tables}
+    seen = _Run(model, blocks, held, ids)
+    if any(_is_stack(model, name) and not seen.read(name) for name in held):  # a router sent all tokens elsewhere
+        seen = _Run(model, blocks, held, probe_ids(model, _MORE))
     return tuple(
-        replace(block, stages=_stages(model, block, run, products.odd, ids.numel()))
-        for block, run in zip(blocks, runs, strict=True)
+        replace(block, stages=_stages(model, block, reads, seen.odd, seen.tokens))
+        for block, reads in zip(blocks, seen.reads, strict=True)
     )
 
 
-def _embeddings(model: PreTrainedModel) -> list[str]:
-    """Names of tables that are looked up, and of the head."""
+class _Run:
+    """Every product of one run of a model, by the block in which it is first made."""
+
+    def __init__(
+        self, model: PreTrainedModel, blocks: Sequence[Block], held: Mapping[str, nn.Parameter], ids: TokenIds
+    ) -> None:
+        self.tokens = ids.numel()
+        self.reads: list[list[Read]] = [[] for _ in blocks]
+        self._owner: dict[Product, int] = {}
+        self._now: int | None = None
+        products = Products(held, self._seen)
+        with ExitStack() as stack:
+            for block in blocks:
+                stack.callback(block.module.register_forward_pre_hook(self._enters(block.number)).remove)
+            stack.enter_context(products)
+            model.base_model(ids, use_cache=False)
+        self.odd = products.odd
+
+    def read(self, parameter: str) -> bool:
+        """Whether any matrix of a parameter was multiplied by."""
+        return parameter in self.odd or any(product.parameter == parameter for product in self._owner)
+
+    def _enters(self, number: int) -> Callable[..., None]:
+        def entered(*_: object) -> None:
+            self._now = number
+
+        return entered
+
+    def _seen(self, read: Read) -> None:
+        if self._now is not None and self._owner.setdefault(read.product, self._now) == self._now:
+            self.reads[self._now].append(read)
+
+
+def _is_stack(model: PreTrainedModel, name: str) -> bool:
+    """Whether a parameter may hold a matrix for every expert."""
+    owner = model.get_submodule(name.rpartition(".")[0])
+    return model.get_parameter(name).dim() == 3 and not isinstance(owner, _ConvNd)
+
+
+def _tables(model: PreTrainedModel) -> set[int]:
+    """Parameters that are looked up, and the head's."""
     head = model.get_output_embeddings()
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    ids = {id(module.weight) for module in [*tables, *([] if head is None else [head])]}
-    return [name for name, value in model.named_parameters() if id(value) in ids]
+    return {id(module.weight) for module in [*tables, *([] if head is None else [head])]}
+
+
+def _matrices(block: Block) -> dict[str, Any]:
+    """Parameters of a block that may be matrices, by their names in it."""
+    return {name: value for name, value in block.tensors().items() if value.dim() in (2, 3)}
 
 
 def _stages(model: PreTrainedModel, block: Block, run: Sequence[Read], odd: set[str], tokens: int) -> tuple[Stage, ...]:
     seen: dict[Product, _Seen] = {}
     groups: dict[tuple[object, ...], _Group] = {}
+    own = {id(value): name for name, value in _matrices(block).items()}  # shared ones have another name elsewhere
     for read in run:
         if read.product.parameter in odd:
             continue
-        if read.product in seen:
-            seen[read.product].calls += 1
+        product = read.product._replace(parameter=own[id(model.get_parameter(read.product.parameter))])
+        if product in seen:
+            seen[product].calls += 1
             continue
-        seen[read.product] = _Seen(read.turned, read.x.numel() // read.x.shape[-1])
-        groups.setdefault(read.source, _Group([])).products.append(read.product)
+        seen[product] = _Seen(read.turned, read.x.numel() // read.x.shape[-1])
+        groups.setdefault(read.source, _Group([])).products.append(product)
     listed = list(groups.values())
     for group in listed:
         group.routed = any(_is_routed(product, seen[product], tokens) for product in group.products)
-    listed = _completed(model, block, listed, seen)
+    listed = _completed(block, listed, seen)
     routers = _routers(model, listed)
     stages, steps = [], dict[tuple[str, ...], int]()
     for group in listed:
@@ -96,7 +142,7 @@ def _stages(model: PreTrainedModel, block: Block, run: Sequence[Read], odd: set[
 
 def _is_routed(product: Product, seen: _Seen, tokens: int) -> bool:
     """Whether only some tokens reach a matrix: one of a stack, or of a numbered module that read fewer than all."""
-    return product.index is not None or (seen.rows < tokens and _name(product) != product.parameter)
+    return product.number is not None or (seen.rows < tokens and _name(product) != product.parameter)
 
 
 def _name(product: Product) -> str:
@@ -111,10 +157,10 @@ def _key(group: _Group) -> tuple[str, ...]:
     return tuple(_name(product) if group.routed else product.parameter for product in group.products)
 
 
-def _completed(model: PreTrainedModel, block: Block, groups: list[_Group], seen: dict[Product, _Seen]) -> list[_Group]:
+def _completed(block: Block, groups: list[_Group], seen: dict[Product, _Seen]) -> list[_Group]:
     """The groups, and those of experts that no token of the run reached: they are read as their siblings are."""
     complete: dict[tuple[Product, ...], _Group] = {}
-    parameters = holders(model, block.module)
+    parameters = _matrices(block)
     for group in groups:
         complete.setdefault(tuple(group.products), group)
     for group in groups if any(group.routed for group in groups) else []:
@@ -130,8 +176,10 @@ def _completed(model: PreTrainedModel, block: Block, groups: list[_Group], seen:
 def _siblings(products: list[Product], parameters: Mapping[str, nn.Parameter]) -> list[list[Product]]:
     """The same matrices of every expert."""
     first = products[0]
-    if first.index is not None:
-        return [[each._replace(index=index) for each in products] for index in range(len(parameters[first.parameter]))]
+    if first.number is not None:
+        return [
+            [each._replace(number=number) for each in products] for number in range(len(parameters[first.parameter]))
+        ]
     found = []
     pattern = re.compile(re.escape(_name(first)).replace(r"\*", r"(\d+)"))
     for name in parameters:
@@ -143,31 +191,40 @@ def _siblings(products: list[Product], parameters: Mapping[str, nn.Parameter]) -
 
 
 def _routers(model: PreTrainedModel, groups: Sequence[_Group]) -> set[Product]:
-    """Products that put out one number for every expert, or one in all."""
-    counts = {1}
+    """Products beside experts that put out about one number for each of them, or one in all."""
+    found: set[Product] = set()
     for group in groups:
-        if group.routed:
-            first = group.products[0]
-            held = model.get_parameter(first.parameter)
-            counts.add(len(held) if held.dim() == 3 else sum(_key(other) == _key(group) for other in groups))
-    experts = len(counts) > 1
-    return {
-        product
-        for group in groups
-        for product in group.products
-        if not group.routed and experts and _rows(model, product) in counts
-    }
+        if not group.routed:
+            continue
+        first = group.products[0]
+        stack = model.get_parameter(first.parameter)
+        count = len(stack) if stack.dim() == 3 else sum(_key(other) == _key(group) for other in groups)
+        place = _beside(first)
+        found |= {
+            product
+            for other in groups
+            for product in other.products
+            if not other.routed and product.parameter.startswith(place) and _routes(model, product, count)
+        }
+    return found
 
 
-def _rows(model: PreTrainedModel, product: Product) -> int:
-    held = model.get_parameter(product.parameter)
-    return min(held.shape) if held.dim() == 2 else held.shape[-2]
+def _beside(product: Product) -> str:
+    """Where the module that holds an expert's module stands: routers are in it too."""
+    owner = _name(product).partition(".*")[0] if product.number is None else product.parameter.rpartition(".")[0]
+    return owner.rpartition(".")[0] + "."
+
+
+def _routes(model: PreTrainedModel, product: Product, experts: int) -> bool:
+    """Whether a matrix has as many rows as a router: some also weigh shared experts, or experts that do nothing."""
+    rows = min(model.get_parameter(product.parameter).shape)
+    return rows == 1 or experts <= rows <= 2 * experts
 
 
 def _layer(model: PreTrainedModel, product: Product, turned: bool) -> Layer:
     owner, _, leaf = product.parameter.rpartition(".")
     module = model.get_submodule(owner)
-    if product.index is not None:
-        return Layer(f"{product.parameter}.{product.index}", module, leaf, index=product.index, turned=turned)
+    if product.number is not None:
+        return Layer(f"{product.parameter}.{product.number}", module, leaf, index=product.number, turned=turned)
     usual = isinstance(module, Conv1D) if turned else isinstance(module, nn.Linear)
     return Layer(owner, module) if usual and leaf == "weight" else Layer(product.parameter, module, leaf, turned=turned)

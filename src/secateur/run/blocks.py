@@ -65,8 +65,8 @@ def solve_blocks(
                 for block in blocks[: done if done < len(blocks) else 0]:
                     with opened.loaded(block.tensors()):
                         stream.put_out(block, dense)
-            if 0 < done < len(blocks):  # the inputs of the next block were saved with the last
-                stream.hidden.fill(folder.load_hidden(done))
+            if 0 < done < len(blocks):
+                _catch_up(opened, folder, stream, done)
         ceiling = 0.0
         for block in blocks[done:]:
             progress(block.number, len(blocks))
@@ -74,6 +74,29 @@ def solve_blocks(
             ceiling = _hold_memory(ceiling)
     progress(len(blocks), len(blocks))
     return plan, done
+
+
+def _catch_up(opened: OpenModel, folder: RunFolder, stream: Stream, done: int) -> None:
+    """Bring a resumed stream to the inputs of the next block."""
+    blocks = opened.structure.blocks
+    if not opened.structure.kind.inferred:  # they were saved with the last block
+        stream.hidden.fill(folder.load_hidden(done))
+        return
+    for block in blocks[:done]:  # run again: blocks may hand on more than hidden states
+        finished = folder.load_block(block.number)
+        with opened.loaded(block.tensors()):
+            for layer in block.layers:
+                if (stored := finished.weights.get(layer.name)) is not None:
+                    layer.set_weight(stored.T if layer.transposed else stored)
+            _remember_shared(opened, block)
+            stream.put_out(block, stream.hidden)
+
+
+def _remember_shared(opened: OpenModel, block: Block) -> None:
+    """Keep what became of parameters that later blocks share."""
+    for name in {layer.tensor for layer in block.layers}:
+        if opened.structure.kind.inferred and len(opened.aliases(name)) > 1:
+            opened.solved[name] = opened.structure.model.get_parameter(name).detach().clone()
 
 
 def _allocated(plan: Plan, opened: OpenModel, folder: RunFolder, ids: TokenIds | None, progress: Progress) -> Plan:
@@ -100,10 +123,11 @@ def _solve_block(plan: Plan, opened: OpenModel, folder: RunFolder, block: Block,
         for layer in layers:
             if layer.name in plan.targets.layers:
                 own = unstored(backward, *folder.load_gradients(layer.name)) if backward else {}
-                _solve_layer(plan, opened, layer, Gathered({**stats.parts, **own}), finished)
+                _solve_layer(plan, opened, layer, stats.joined(own), finished)
 
     stream, dense = streams
-    with opened.loaded(block.tensors()):
+    with opened.loaded(block.tensors()), ExitStack() as stack:
+        stack.callback(_remember_shared, opened, block)
         if stream is None:
             for stage in block.stages:
                 solve(stage.layers, gather(()))
@@ -141,7 +165,9 @@ def _solve_layer(plan: Plan, opened: OpenModel, layer: Layer, stats: Gathered, f
     except SecateurError as error:
         raise type(error)(f"{layer.name}: {error}") from error  # the same kind of error, with its place
     layer.set_weight(solution.weight)  # what follows is calibrated on the pruned model
-    finished.weights[layer.name] = _stored(plan, opened, layer)
+    finished.weights[layer.name] = stored = _stored(plan, opened, layer)
+    if opened.structure.kind.inferred:  # a resumed run reads it from the file
+        layer.set_weight(stored.T if layer.transposed else stored)
     finished.masks[layer.name] = pack(solution.keep)
     if solution.bias is not None:
         bias = solution.bias if layer.bias is None else layer.bias.float() + solution.bias
@@ -155,6 +181,8 @@ def _solve_layer(plan: Plan, opened: OpenModel, layer: Layer, stats: Gathered, f
             loss=solution.loss,
             weights=solution.keep.numel(),
             seconds=time.perf_counter() - started,
+            tokens=stats.tokens,
+            fallback=stats.fallback,
         )
     )
     finished.reports.append(report)
@@ -163,7 +191,7 @@ def _solve_layer(plan: Plan, opened: OpenModel, layer: Layer, stats: Gathered, f
 
 def _stored(plan: Plan, opened: OpenModel, layer: Layer) -> Tensor:
     """A layer's weight as the checkpoint stores it."""
-    weight = layer.weight.to(plan.saved or opened.dtype_of(f"{layer.name}.weight"))
+    weight = layer.weight.to(plan.saved or opened.dtype_of(layer.tensor))
     return (weight.T if layer.transposed else weight).clone(memory_format=torch.contiguous_format)
 
 

@@ -11,6 +11,7 @@ from secateur.calibrate.stream import StreamSettings
 from secateur.core.errors import ModelError, SecateurError
 from secateur.core.protocols import Solver
 from secateur.core.shapes import TokenIds
+from secateur.infer.cold import Cold
 from secateur.run.recipe import Recipe
 from secateur.run.result import versions
 from secateur.run.targets import Targets, choose_targets
@@ -87,8 +88,9 @@ def _check(targets: Targets, solver: Solver, opened: OpenModel) -> None:
 
 
 def stream_settings(recipe: Recipe) -> StreamSettings:
-    """How activations are held: tokens a batch, bytes before spilling."""
-    return StreamSettings(recipe.batch_tokens, int(recipe.memory_gb * 2**30))
+    """How activations are held: tokens a batch, bytes before spilling; and when an expert is cold."""
+    cold = Cold(recipe.expert_tokens, recipe.cold_experts)
+    return StreamSettings(recipe.batch_tokens, int(recipe.memory_gb * 2**30), cold=cold)
 
 
 def compute_dtype(recipe: Recipe) -> torch.dtype:

@@ -54,6 +54,8 @@ class Recipe:
     refit: cg fits the kept weights of every layer by conjugate gradients after the method.
     reconstruct: steps of training each block's kept weights to put out what the dense block did; or steps and rate.
     round_to: ffn channels stay in multiples of this, where whole channels are removed.
+    cold_experts: what stands for the inputs of an expert that fewer than expert_tokens calibration tokens reach:
+    layer takes every token that reaches its layer, magnitude looks at its weights alone.
     dtype: what forward passes compute in.
     save_dtype: what weights are written as; auto keeps the checkpoint's own.
     batch_tokens: calibration tokens run through a block at a time.
@@ -70,6 +72,8 @@ class Recipe:
     refit: str | None = None
     reconstruct: int | Mapping[str, Any] | None = None
     round_to: int = 8
+    cold_experts: str = "layer"
+    expert_tokens: int = 32
     calibration: Calibration = field(default_factory=Calibration)
     dtype: str = "auto"
     save_dtype: str = "auto"
@@ -90,6 +94,9 @@ class Recipe:
         if self.round_to < 1:
             raise RecipeError(f"round_to {self.round_to} must be at least 1")
         Allocation(self.ratios)
+        check_name("cold_experts", self.cold_experts, ("layer", "magnitude"))
+        if self.expert_tokens < 1:
+            raise RecipeError(f"expert_tokens {self.expert_tokens} must be at least 1")
         check_name("dtype", self.dtype, DTYPES)
         check_name("save_dtype", self.save_dtype, SAVE_DTYPES)
         if self.batch_tokens < 1 or self.memory_gb < 0:
