@@ -21,7 +21,7 @@ from secateur.calibrate.statistic import Gathered, gather
 from secateur.calibrate.store import Store
 from secateur.core.errors import InputError
 from secateur.core.protocols import Statistic
-from secateur.core.shapes import Hidden, TokenIds
+from secateur.core.shapes import TokenIds
 from secateur.infer.calls import Calls
 from secateur.infer.cold import Cold, warm_
 from secateur.infer.products import Products, Read
@@ -132,8 +132,8 @@ class Stream:
         for index in range(len(hidden)):
             hidden[index] = self.call(block, hidden[index], index)
 
-    def call(self, block: Block, hidden: Hidden | TokenIds, batch: int | None = None) -> Hidden:
-        """The block's output `[samples, length, hidden]` for the hidden states of one batch.
+    def call(self, block: Block, hidden: Tensor, batch: int | None = None) -> Tensor:
+        """The block's output, such as `[samples, length, hidden]`, for the hidden states of one batch.
 
         batch: which one; None where hidden states of several are mixed. Raises ModelError where a block's other
         arguments then differ.

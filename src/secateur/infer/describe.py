@@ -60,7 +60,7 @@ def _inferred_blocks(model: PreTrainedModel) -> tuple[Block, ...]:
         ) from error
     if not any(block.stages for block in blocks):
         raise ModelError(
-            f"{type(model).__name__} multiplies hidden states by no matrix of its blocks: nothing to prune"
+            f"{type(model).__name__} multiplies hidden states by no matrix of its blocks, so nothing can be pruned"
         )
     return blocks
 

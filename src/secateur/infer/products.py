@@ -105,7 +105,7 @@ class Products(TorchFunctionMode):
         source = (_place(x), x.storage_offset(), x.numel(), x._version)
         if not stacked:
             index = None if held.dim() == 2 else (used.storage_offset() - held.storage_offset()) // held.stride(0)
-            yield Read(Product(name, index), turned, x, source)
+            yield Read(Product(name, index), turned, x, (*source, index))
             return
         for index in range(len(held)):  # one batched product by all matrices
             own = x[index] if x.dim() == 3 and len(x) == len(held) else x

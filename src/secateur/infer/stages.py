@@ -122,7 +122,8 @@ def _stages(model: PreTrainedModel, block: Block, run: Sequence[Read], odd: set[
             seen[product].calls += 1
             continue
         seen[product] = _Seen(read.turned, read.x.numel() // read.x.shape[-1])
-        groups.setdefault(read.source, _Group([])).products.append(product)
+        source = read.source if read.x.numel() else (product,)  # tensors without tokens begin where others do
+        groups.setdefault(source, _Group([])).products.append(product)
     listed = list(groups.values())
     for group in listed:
         group.routed = any(_is_routed(product, seen[product], tokens) for product in group.products)
