@@ -18,6 +18,7 @@ LAYERS = {
     "events": 0.5,
     "adapt": 1,
     "convnet": 1.5,
+    "infer": 1.5,
     "forest": 1,
     "lottery": 1,
     "runtime": 1,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,18 +37,27 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """Layers that read the same tensor, and where their output goes: to the next stage, or as an answer."""
+    """Layers that read the same tensor, and where their output goes: to the next stage, or as an answer.
+
+    step: stages of one step are gathered in one run of their block. routed: not every token reaches its layers.
+    calls: how often a layer reads in one run of the block; 0 where that depends on the tokens.
+    """
 
     name: str
     layers: tuple[Layer, ...]
     answer: Answer | None = None
+    step: int = 0
+    routed: bool = False
+    calls: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
     """One block: its name and number in the model, its stages in forward order, its attentions.
 
-    returns_pair: the block hands on its output and something else.
+    returns_pair: the block hands on its output and something else. takes: the keyword under which it gets hidden
+    states; None where they are its first argument. inferred: the stages were read off what the block computes, so
+    no module answers for them. whole: this one block is the whole body, and its input is token ids.
     """
 
     name: str
@@ -57,6 +66,33 @@ class Block:
     stages: tuple[Stage, ...]
     attentions: tuple[Attention, ...]
     returns_pair: bool = False
+    takes: str | None = None
+    inferred: bool = False
+    whole: bool = False
+
+    def split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
+        """The hidden states among a call's arguments, and the other arguments."""
+        if args:
+            return args[0], args[1:], kwargs
+        others = dict(kwargs)
+        return others.pop(self.takes or next(iter(others))), (), others
+
+    def call(self, hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Run the block on hidden states `[samples, length, hidden]` and give those that it puts out."""
+        if self.takes is None:
+            return self.hidden(self.module(hidden, *args, **kwargs))
+        return self.hidden(self.module(*args, **{self.takes: hidden}, **kwargs))
+
+    @staticmethod
+    def hidden(out: Any) -> Tensor:
+        """The hidden states in what a block returns."""
+        while not isinstance(out, Tensor):
+            out = out[0]
+        return out
+
+    def answer(self, hidden: Tensor) -> Any:
+        """What the block returns where it puts out these hidden states and nothing else."""
+        return (hidden, None) if self.returns_pair else hidden
 
     @property
     def layers(self) -> list[Layer]:
@@ -69,7 +105,8 @@ class Block:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every parameter of the block by its name in the model."""
-        return {f"{self.name}.{name}": value for name, value in self.module.named_parameters()}
+        place = f"{self.name}." if self.name else ""
+        return {f"{place}{name}": value for name, value in self.module.named_parameters()}
 
     def sites(self, unit: str = "auto") -> list[Site]:
         """The block's sites in forward order: attentions first, where they have heads, then ffn.

@@ -105,7 +105,8 @@ class Layer:
     """One weight of a model, seen as `[out, in]`.
 
     A convolution is `[out, in / groups * kernel]`, a batch norm `[channels, 1]`, an embedding `[hidden, vocab]`.
-    index: which matrix of a 3-D `parameter` (an expert's) this is; turned: it is stored as `[in, out]`.
+    index: which matrix of a 3-D `parameter` (an expert's) this is. turned: a `parameter` that a model uses directly
+    is stored as `[in, out]`; None where a module of a known kind holds it.
     axis: the dimension of a bare parameter or buffer, of a module of any kind, that holds the rows.
     Raises ModelError on modules of other kinds.
     """
@@ -114,12 +115,12 @@ class Layer:
     module: nn.Module
     parameter: str = "weight"
     index: int | None = None
-    turned: bool = False
+    turned: bool | None = None
     axis: int | None = None
 
     @property
     def _storage(self) -> _Storage:
-        if self.index is not None:
+        if self.index is not None or self.turned is not None:
             return _TURNED if self.turned else _LINEAR
         if self.axis is not None:
             return _bare(self._held().shape, self.axis)
@@ -130,6 +131,13 @@ class Layer:
             f"{self.name} is a {type(self.module).__name__}, and weights are known of "
             f"{', '.join(kind.__name__ for kind in _STORAGES)}"
         )
+
+    @property
+    def tensor(self) -> str:
+        """The model's name of the parameter that holds this weight: several matrices may share one."""
+        if self.index is not None:
+            return self.name.rpartition(".")[0]
+        return self.name if self.turned is not None else f"{self.name}.{self.parameter}"
 
     @property
     def transposed(self) -> bool:
@@ -166,7 +174,7 @@ class Layer:
     @property
     def bias(self) -> Tensor | None:
         """The bias `[out]`, where there is one."""
-        bare = self.index is not None or self.axis is not None
+        bare = self.index is not None or self.turned is not None or self.axis is not None
         bias = None if bare else getattr(self.module, "bias", None)
         return None if bias is None else bias.detach()
 

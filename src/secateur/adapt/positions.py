@@ -25,7 +25,8 @@ def max_length(config: PretrainedConfig) -> int | None:
 
 def default_length(config: PretrainedConfig, most: int = 1024) -> int:
     """`most` tokens, or as many as the model was made for where that is less."""
-    made_for = max_length(config) or getattr(config, "max_position_embeddings", None) or most
+    text = config.get_text_config(decoder=True)
+    made_for = max_length(config) or getattr(text, "max_position_embeddings", None) or most
     return max(2, min(most, int(made_for)))
 
 
@@ -41,7 +42,8 @@ def check_length(length: int, config: PretrainedConfig, what: str = "text") -> N
 
 def check_ids(ids: TokenIds, config: PretrainedConfig, what: str = "text") -> None:
     """Raise InputError on ids `[samples, length]` outside the vocabulary, or more of them than there are positions."""
-    vocab = int(config.vocab_size)
+    settings: Any = config.get_text_config(decoder=True)  # where a wrapper holds the text part's
+    vocab = int(settings.vocab_size)
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < vocab:
         wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
         raise InputError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ class ModelKind(NamedTuple):
     """What differs between kinds of model, as functions of their blocks.
 
     causal: a language model that reads from left to right, whose blocks hold all that is pruned.
+    inferred: no table has it; its structure is read off what it computes.
     """
 
     causal: bool
@@ -37,6 +39,7 @@ class ModelKind(NamedTuple):
     settle_: Callable[[Sequence[Block]], None]
     config: Callable[[dict[str, Any], PretrainedConfig, Sequence[Block]], dict[str, Any]]
     bias_fields: Callable[[PretrainedConfig], tuple[str, ...]] = lambda config: ()
+    inferred: bool = False
 
 
 def _decoder_config(document: dict[str, Any], config: PretrainedConfig, blocks: Sequence[Block]) -> dict[str, Any]:
@@ -102,7 +105,13 @@ class Structure:
 
     def layer(self, name: str) -> Layer:
         """A layer by its name in the model."""
+        if self.kind.inferred:
+            return self._named[name]
         return Layer(name, self.model.get_submodule(name))
+
+    @cached_property
+    def _named(self) -> dict[str, Layer]:
+        return {layer.name: layer for layer in self.layers}
 
     def shape(self, name: str) -> tuple[int, int]:
         """A layer's `[out, in]` by its name in the model."""

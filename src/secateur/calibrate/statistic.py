@@ -119,11 +119,17 @@ class Gram(Statistic):
 
 
 class Gathered:
-    """The statistics of one layer, looked up by type."""
+    """The statistics of one layer, looked up by type.
+
+    tokens: how many reached a layer that not all reach. fallback: what stands for the statistics of one that too few
+    reached.
+    """
 
     def __init__(self, parts: Mapping[type[Statistic], Statistic]) -> None:
         """Keep the gathered statistics."""
         self.parts = dict(parts)
+        self.tokens: int | None = None
+        self.fallback: str | None = None
 
     def __getitem__(self, kind: type[S], /) -> S:
         """The gathered statistic of this type; KeyError when it was not asked for."""
@@ -132,6 +138,20 @@ class Gathered:
     def __contains__(self, kind: object) -> bool:
         """Whether this statistic was gathered."""
         return kind in self.parts
+
+    def too_few(self, tokens: int) -> bool:
+        """Whether fewer than so many tokens reached the layer."""
+        return self.tokens is not None and self.tokens < tokens
+
+    def joined(self, others: Mapping[type[Statistic], Statistic]) -> "Gathered":
+        """These statistics and others of the same layer."""
+        both = Gathered({**self.parts, **others})
+        both.tokens, both.fallback = self.tokens, self.fallback
+        return both
+
+    def clear(self) -> None:
+        """Start every statistic again, without tokens."""
+        self.parts = {kind: kind() for kind in self.parts}
 
     def update(self, x: Activations) -> None:
         """Add a batch of inputs to every statistic."""

@@ -7,19 +7,24 @@ the block is run further. Only one block, its inputs and one stage's outputs are
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from secateur.adapt.block import Answer, Block
+from secateur.adapt.block import Answer, Block, Stage
 from secateur.adapt.layer import Layer
 from secateur.adapt.structure import Structure
 from secateur.calibrate.statistic import Gathered, gather
 from secateur.calibrate.store import Store
+from secateur.core.errors import InputError
 from secateur.core.protocols import Statistic
-from secateur.core.shapes import Hidden, TokenIds
+from secateur.core.shapes import TokenIds
+from secateur.infer.calls import Calls
+from secateur.infer.cold import Cold, warm_
+from secateur.infer.products import Products, Read
 
 __all__ = ["Needs", "Solve", "Stream", "StreamSettings"]
 
@@ -33,12 +38,13 @@ class StopForward(Exception):  # noqa: N818 - no error: the way to end a forward
 
 
 class StreamSettings(NamedTuple):
-    """How activations are held and moved: tokens a batch, bytes before spilling, where to."""
+    """How activations are held and moved: tokens a batch, bytes before spilling, where to; and cold experts."""
 
     batch_tokens: int = 2048
     memory: int = 4 << 30
     folder: Path | None = None
     device: torch.device = torch.device("cpu")
+    cold: "Cold" = Cold()
 
 
 @contextmanager
@@ -61,8 +67,7 @@ class Stream:
         size = max(1, settings.batch_tokens // ids.shape[1])  # samples a batch
         self.batches = ids.split(size)
         self.hidden = self._store()
-        # By block and batch size: masks and positions depend on both, and the last batch may be smaller.
-        self._calls: dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self._calls = Calls()
 
     def __enter__(self) -> "Stream":
         """Use as a context that removes spill files."""
@@ -76,7 +81,16 @@ class Stream:
     def embed(self) -> None:
         """Run what comes before the first block; its parameters must be loaded."""
         for index, batch in enumerate(self.batches):
-            self._embed_batch(index, batch.to(self.settings.device))
+            try:
+                self._embed_batch(index, batch.to(self.settings.device))
+            except (IndexError, RuntimeError) as error:
+                if not self.structure.kind.inferred:
+                    raise
+                first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise InputError(
+                    f"{type(self.structure.model).__name__} cannot be run on samples of {batch.shape[1]} tokens "
+                    f"({first[:200]}): use shorter samples"
+                ) from error
 
     @torch.no_grad()
     def run(self, block: Block, needs: Needs, solve: Solve, *, last: bool) -> None:
@@ -85,6 +99,9 @@ class Stream:
         `needs` says what a layer's inputs are gathered for; a stage whose layers need
         nothing is run only where its outputs are stored.
         """
+        if block.inferred:
+            self._run_steps(block, needs, solve, last=last)
+            return
         answers: list[tuple[Answer, Store]] = []
         end = block.stages[-1]
         with ExitStack() as stack:
@@ -113,13 +130,55 @@ class Stream:
     def put_out(self, block: Block, hidden: Store) -> None:
         """Replace a block's inputs by its outputs, in a store of hidden states."""
         for index in range(len(hidden)):
-            hidden[index] = self.call(block, hidden[index])
+            hidden[index] = self.call(block, hidden[index], index)
 
-    def call(self, block: Block, hidden: Hidden) -> Hidden:
-        """The block's output for one batch of hidden states."""
-        args, kwargs = self._calls[block.number, len(hidden)]
-        out = block.module(hidden, *args, **kwargs)
-        return out[0] if isinstance(out, tuple) else out  # [samples, length, hidden]
+    def call(self, block: Block, hidden: Tensor, batch: int | None = None) -> Tensor:
+        """The block's output, such as `[samples, length, hidden]`, for the hidden states of one batch.
+
+        batch: which one; None where hidden states of several are mixed. Raises ModelError where a block's other
+        arguments then differ.
+        """
+        if batch is None:
+            return block.call(hidden, *self._calls.common(block.number, len(hidden)))
+        return block.call(hidden, *self._calls[block.number, batch])
+
+    def _run_steps(self, block: Block, needs: Needs, solve: Solve, *, last: bool) -> None:
+        """Run the block up to every step of its stages, with what was solved before in place."""
+        for _, step in groupby(block.stages, lambda stage: stage.step):
+            wanted = [(stage, need) for stage in step if (need := needs(stage.layers)) is not None]
+            if wanted:
+                for stage, gathered in self._observed(block, wanted):
+                    solve(stage.layers, gathered)
+        if not last:
+            self.put_out(block, self.hidden)
+
+    def _observed(
+        self, block: Block, wanted: Sequence[tuple[Stage, Sequence[type[Statistic]]]]
+    ) -> list[tuple[Stage, Gathered]]:
+        """Statistics of every stage of one step, from a run of the block on every batch."""
+        reading = _Reading([(stage, gather(need)) for stage, need in wanted])
+        model = self.structure.model
+        names = {layer.tensor for stage, _ in wanted for layer in stage.layers}
+        products = Products({name: model.get_parameter(name) for name in names}, reading.seen)
+        for index in range(len(self.batches)):
+            reading.begin()
+            try:
+                with products:
+                    self.call(block, self.hidden[index], index)
+            except StopForward:
+                pass
+        settings = self.settings.cold
+        cold = [(stage, own) for stage, own in reading.gathered if own.too_few(settings.tokens)]
+        for _, own in cold:
+            own.clear()
+        if cold:
+            warm_(cold, settings, lambda: self._pass(block))
+        return reading.gathered
+
+    def _pass(self, block: Block) -> None:
+        """Run a block on every batch, for those who watch it."""
+        for index in range(len(self.batches)):
+            self.call(block, self.hidden[index], index)
 
     def _store(self) -> Store:
         settings = self.settings
@@ -129,14 +188,15 @@ class Stream:
         blocks = self.structure.blocks
 
         def seen(number: int) -> Forward:
-            def forward(hidden: Hidden, *args: Any, **kwargs: Any) -> Any:
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                hidden, args, kwargs = blocks[number].split(args, kwargs)
                 if number == 0:
                     self.hidden[index] = hidden  # what enters the first block
-                self._calls.setdefault((number, len(batch)), (args, kwargs))
+                self._calls.keep(number, index, len(batch), (args, kwargs))
                 if number == len(blocks) - 1:
                     raise StopForward
                 # Blocks hand hidden states on unread, so that every block is asked for its arguments and none computes.
-                return (hidden, None) if blocks[number].returns_pair else hidden
+                return blocks[number].answer(hidden)
 
             return forward
 
@@ -148,6 +208,7 @@ class Stream:
                 self.structure.body(batch, use_cache=False)
             except StopForward:
                 pass
+        self._calls.seal()
 
     def _inputs(
         self,
@@ -174,7 +235,7 @@ class Stream:
                 for answer, store in answers:
                     stack.enter_context(_replay(answer, store[index]))
                 try:
-                    self.call(block, self.hidden[index])
+                    self.call(block, self.hidden[index], index)
                 except StopForward:
                     pass
         return gathered
@@ -194,9 +255,35 @@ class Stream:
                 for answer, store in before:
                     stack.enter_context(_replay(answer, store[index]))
                 stack.enter_context(_replay(end, out))
-                self.hidden[index] = self.call(block, self.hidden[index])
+                self.hidden[index] = self.call(block, self.hidden[index], index)
             for _, store in before:
                 store.drop(index)
+
+
+class _Reading:
+    """Fills the statistics of the stages of one step, and ends a run once each has read all that it will."""
+
+    def __init__(self, gathered: list[tuple[Stage, Gathered]]) -> None:
+        self.gathered = gathered
+        for stage, own in gathered:
+            own.tokens = 0 if stage.routed else None
+        # The layers of a stage read the same tensor: the first one's inputs stand for all.
+        self._places = {(stage.layers[0].tensor, stage.layers[0].index): own for stage, own in gathered}
+        counts = [stage.calls for stage, _ in gathered]
+        self._calls = sum(counts) if all(counts) else 0  # unknown where tokens choose what reads them
+        self._left = 0
+
+    def begin(self) -> None:
+        self._left = self._calls
+
+    def seen(self, read: Read) -> None:
+        self._left -= 1
+        if (own := self._places.get(read.product)) is not None:
+            x = read.x.reshape(-1, read.x.shape[-1])  # [tokens, in]
+            own.update(x)
+            own.tokens = None if own.tokens is None else own.tokens + len(x)
+        if self._left == 0:
+            raise StopForward
 
 
 @contextmanager

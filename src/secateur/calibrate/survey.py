@@ -54,7 +54,7 @@ def survey(
                 stats = _gathering(block, reader.needs, stack)
                 for index in range(len(stream.batches)):
                     before = stream.hidden[index]  # [samples, length, hidden]
-                    after = stream.call(block, stream.hidden[index])
+                    after = stream.call(block, stream.hidden[index], index)
                     if watcher is not None:
                         watcher.update(before, after)
                     stream.hidden[index] = after

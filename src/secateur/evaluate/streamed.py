@@ -1,13 +1,14 @@
 """Perplexity of a checkpoint, a block in memory at a time: a quick check of what a run did to a model."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from secateur.adapt.block import Block
 from secateur.calibrate.stream import Stream, StreamSettings, replaced
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.perplexity import token_losses
@@ -27,6 +28,9 @@ def streamed_perplexity(opened: OpenModel, ids: TokenIds, settings: StreamSettin
     if not tied and not heads:
         return None
     blocks = structure.blocks
+    if blocks[0].whole:
+        with opened.loaded([name for name, _ in model.named_parameters() if name in opened]):
+            return _perplexity([token_losses(model, batch) for batch in ids.split(1)])
     losses: list[torch.Tensor] = []
     with Stream(structure, ids, settings or StreamSettings()) as stream, ExitStack() as stack:
         stack.enter_context(opened.loaded([*opened.outside_blocks(), *([] if tied else heads)]))
@@ -34,7 +38,7 @@ def streamed_perplexity(opened: OpenModel, ids: TokenIds, settings: StreamSettin
         for block in blocks:
             with opened.loaded(block.tensors()):
                 for index in range(len(stream.batches)):
-                    stream.hidden[index] = stream.call(block, stream.hidden[index])
+                    stream.hidden[index] = stream.call(block, stream.hidden[index], index)
         if tied:
             # The head shares the embeddings' weight, which was put in anew when the embeddings were loaded.
             meta, head.weight = head.weight, model.get_input_embeddings().weight
@@ -42,17 +46,22 @@ def streamed_perplexity(opened: OpenModel, ids: TokenIds, settings: StreamSettin
         for index, batch in enumerate(stream.batches):
             with ExitStack() as blind:
                 for block in blocks:
-                    answer = _answer(stream.hidden[index], tuples=block.returns_pair)
+                    answer = _answer(block, stream.hidden[index])
                     blind.enter_context(replaced(block.module, answer))
                 losses.append(token_losses(model, batch.to(opened.device)).flatten())  # [samples * (length - 1)]
-    return math.exp(min(float(torch.cat(losses).double().mean()), 700.0))
+    return _perplexity(losses)
 
 
-def _answer(hidden: torch.Tensor, *, tuples: bool) -> Callable[..., Any]:
+def _perplexity(losses: Sequence[torch.Tensor]) -> float:
+    mean = torch.cat([loss.flatten() for loss in losses]).double().mean()
+    return math.exp(min(float(mean), 700.0))
+
+
+def _answer(block: Block, hidden: torch.Tensor) -> Callable[..., Any]:
     """A block that puts out what the last one did, for as many tokens as it is asked for."""
 
-    def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        out = hidden[:, : x.shape[1]]
-        return (out, None) if tuples else out
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        tokens = block.split(args, kwargs)[0].shape[1]
+        return block.answer(hidden[:, :tokens])
 
     return forward

@@ -105,7 +105,7 @@ def _learn(stream: Stream, block: Block, targets: Store, task: BlockTask) -> tup
 def _error(stream: Stream, block: Block, masks: LearnedMasks, targets: Store, held: Sequence[int]) -> float:
     with masks.settled():
         errors = [
-            block_error(stream.call(block, stream.hidden[index]), stream.hidden[index], targets[index])
+            block_error(stream.call(block, stream.hidden[index], index), stream.hidden[index], targets[index])
             for index in held
         ]
     return float(torch.stack(errors).mean())

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from secateur.adapt.decoder import shrunk_config
+from secateur.adapt.layer import Layer
 from secateur.adapt.site import Site
 from secateur.core.cut import Cut
 from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.mask import save_packed, unpack
+from secateur.infer.names import Group
 from secateur.run.plan import Plan
 from secateur.run.result import LayerReport, Made
 from secateur.storage.folder import Edits, copy_companions, with_dtype, write_pruned
@@ -26,15 +28,22 @@ __all__ = ["assemble"]
 class _Finished:
     """The run folder's blocks, one held at a time."""
 
-    def __init__(self, folder: RunFolder, blocks: int) -> None:
+    def __init__(self, folder: RunFolder, opened: OpenModel) -> None:
         self.folder = folder
         self.reports: list[list[dict[str, Any]]] = []
+        self._opened = opened
         self._owner: dict[str, int] = {}
-        for index in range(blocks):
+        self._stacked: dict[str, list[Layer]] = {}
+        layers = opened.structure.layers if opened.names is not None else []
+        for index in range(len(opened.structure.blocks)):
             block = folder.load_block(index)
             self.reports.append(block.reports)
             self._owner |= dict.fromkeys(block.weights, index)
+        for layer in layers:
+            if layer.name in self._owner:
+                self._stacked.setdefault(layer.tensor, []).append(layer)
         self._held: tuple[int, FinishedBlock] | None = None
+        self._written: tuple[Group, dict[str, Tensor]] | None = None
 
     def block(self, index: int) -> FinishedBlock:
         if self._held is None or self._held[0] != index:
@@ -43,15 +52,53 @@ class _Finished:
 
     def tensor(self, parameter: str) -> Tensor | None:
         """What the run made of a parameter, or None where it is as it was."""
+        if self._opened.names is not None:
+            return self._whole(parameter)
         layer, _, leaf = parameter.rpartition(".")
         if layer not in self._owner or leaf not in ("weight", "bias"):
             return None
         block = self.block(self._owner[layer])
         return block.weights[layer] if leaf == "weight" else block.biases.get(layer)
 
+    def _whole(self, parameter: str) -> Tensor | None:
+        """A parameter of an inferred model, with every matrix that was solved in its place."""
+        layers = self._stacked.get(parameter, [])
+        if not layers:
+            return None
+        block = self.block(self._owner[layers[0].name])
+        if layers[0].index is None:
+            return block.weights[layers[0].name]
+        whole = self._opened.parameter(parameter).clone()
+        solved = block.weights[layers[0].name].dtype
+        whole = whole.to(solved)
+        for layer in layers:
+            whole[layer.index] = block.weights[layer.name]
+        return whole
+
+    def stored(self, name: str) -> Tensor | None:
+        """What the run made of a stored tensor of an inferred model, or None where it is as it was."""
+        names = self._opened.names
+        group = None if names is None else names.group_of(name)
+        if names is None or group is None:
+            return None
+        if self._written is None or self._written[0] is not group:
+            aliases = self._opened.aliases
+            made = {target: self._first(aliases(target)) for target in group.targets}
+            if all(value is None for value in made.values()):
+                return None
+            dense = names.read(group, self._opened.checkpoint.read)
+            values = {target: dense[target] if value is None else value for target, value in made.items()}
+            self._written = group, names.write(group, values)
+        return self._written[1][name]
+
+    def _first(self, names: Sequence[str]) -> Tensor | None:
+        return next((made for name in names if (made := self.tensor(name)) is not None), None)
+
     def new_biases(self, opened: OpenModel) -> dict[str, Tensor]:
         """Biases `[out]` of every layer without one, zero unless solved, if any layer got its first."""
         layers = [layer for layer in opened.structure.layers if f"{layer.name}.bias" not in opened]
+        if opened.names is not None:
+            return {}  # no field of an unknown config would let a new bias be read
         solved = {layer.name: self.tensor(f"{layer.name}.bias") for layer in layers}
         if all(bias is None for bias in solved.values()):
             return {}
@@ -71,7 +118,7 @@ def assemble(plan: Plan, opened: OpenModel, folder: RunFolder, resumed: int = 0)
     Where the plan has sites, whole units go: matrices are sliced, the config tells the new sizes,
     and cut.json says what was kept. Else masks are saved beside the weights.
     """
-    finished = _Finished(folder, len(opened.structure.blocks))
+    finished = _Finished(folder, opened)
     target = folder.new_model()
     with storage_errors(target):
         copy_companions(opened.source.folder, target)
@@ -85,7 +132,10 @@ def assemble(plan: Plan, opened: OpenModel, folder: RunFolder, resumed: int = 0)
 
 def _write_masked(opened: OpenModel, finished: _Finished, target: Path, dtype: torch.dtype | None) -> None:
     added = finished.new_biases(opened)
-    edits = Edits(tensor=lambda name: finished.tensor(opened.model_name(name)), added=added, dtype=dtype)
+    if opened.names is None:
+        edits = Edits(tensor=lambda name: finished.tensor(opened.model_name(name)), added=added, dtype=dtype)
+    else:
+        edits = Edits(tensor=finished.stored, order=opened.names.order, dtype=dtype)
     write_pruned(opened.checkpoint, target, edits)
     if added or dtype:
         write_document(target / "config.json", _document(opened, target, added, dtype))

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -15,9 +15,9 @@ from secateur.calibrate.backward import gather_backward, split_needs, stored, un
 from secateur.calibrate.statistic import Gathered, gather
 from secateur.calibrate.store import Store
 from secateur.calibrate.stream import Needs, Stream
-from secateur.core.errors import CalibrationError, SecateurError
+from secateur.core.errors import CalibrationError, InputError, SecateurError
 from secateur.core.mask import pack, unpack
-from secateur.core.protocols import Solution, Statistic
+from secateur.core.protocols import Solution
 from secateur.core.shapes import TokenIds
 from secateur.events import report, stage
 from secateur.judged.masked import MaskedModel
@@ -50,7 +50,7 @@ def solve_blocks(
     forward, _ = split_needs(plan.solver.needs)
     reconstructing = plan.recipe.reconstruct is not None
     blocks = opened.structure.blocks
-    own = _own_part(ids)
+    own = _own_part(opened, ids)
     with ExitStack() as stack:
         stream = dense = None
         if (forward or reconstructing) and own is not None:
@@ -67,8 +67,8 @@ def solve_blocks(
                 for block in blocks[: done if done < len(blocks) else 0]:
                     with opened.loaded(block.tensors()):
                         stream.put_out(block, dense)
-            if 0 < done < len(blocks):  # the inputs of the next block were saved with the last
-                stream.hidden.fill(folder.load_hidden(done))
+            if 0 < done < len(blocks):
+                _catch_up(opened, folder, stream, done)
         ceiling = 0.0
         stage("pruning blocks")
         for block in blocks[done:]:
@@ -81,9 +81,11 @@ def solve_blocks(
     return plan, done
 
 
-def _own_part(ids: TokenIds | None) -> TokenIds | None:
+def _own_part(opened: OpenModel, ids: TokenIds | None) -> TokenIds | None:
     """The samples that this process runs; every process has some."""
     rank, count = place()
+    if count > 1 and any(layer.index is not None for layer in opened.structure.layers):
+        raise InputError("experts are pruned by one process: tokens that reach an expert are not counted over several")
     if ids is not None and len(ids) < count:
         raise CalibrationError(f"{count} processes share {len(ids)} calibration samples: give at least one to each")
     return None if ids is None else ids[rank::count]
@@ -99,6 +101,29 @@ def _gather_gradients(plan: Plan, opened: OpenModel, folder: RunFolder, ids: Tok
     gathered = gather_backward(whole, ids, backward, plan.targets.layers.keys())
     every = {name: {kind: merged(part) for kind, part in parts.items()} for name, parts in gathered.items()}
     folder.save_gradients({name: stored(parts) for name, parts in every.items()})
+
+
+def _catch_up(opened: OpenModel, folder: RunFolder, stream: Stream, done: int) -> None:
+    """Bring a resumed stream to the inputs of the next block."""
+    blocks = opened.structure.blocks
+    if not opened.structure.kind.inferred:  # they were saved with the last block
+        stream.hidden.fill(folder.load_hidden(done))
+        return
+    for block in blocks[:done]:  # run again: blocks may hand on more than hidden states
+        finished = folder.load_block(block.number)
+        with opened.loaded(block.tensors()):
+            for layer in block.layers:
+                if (stored := finished.weights.get(layer.name)) is not None:
+                    layer.set_weight(stored.T if layer.transposed else stored)
+            _remember_shared(opened, block)
+            stream.put_out(block, stream.hidden)
+
+
+def _remember_shared(opened: OpenModel, block: Block) -> None:
+    """Keep what became of parameters that later blocks share."""
+    for name in {layer.tensor for layer in block.layers}:
+        if opened.structure.kind.inferred and len(opened.aliases(name)) > 1:
+            opened.solved[name] = opened.structure.model.get_parameter(name).detach().clone()
 
 
 def _allocated(plan: Plan, opened: OpenModel, folder: RunFolder, ids: TokenIds | None, progress: Progress) -> Plan:
@@ -136,17 +161,13 @@ def _solve_block(plan: Plan, opened: OpenModel, folder: RunFolder, block: Block,
     finished = FinishedBlock({}, {}, [], {})
 
     def solve(layers: Sequence[Layer], stats: Gathered) -> None:
-        rank, count = place()
         wanted = [layer for layer in layers if layer.name in plan.targets.layers]
-        parts = {kind: merged(part) for kind, part in stats.parts.items()} if wanted else {}
-        for turn in range(0, len(wanted), count):  # a layer for each process at a time
-            group = wanted[turn : turn + count]
-            own = _solved(plan, folder, group[rank], parts) if rank < len(group) else None
-            for owner, layer in enumerate(group):
-                _take(plan, opened, layer, _told(owner, own), finished)
+        if wanted:
+            _solve_stage(plan, opened, folder, wanted, stats, finished)
 
     stream, dense = streams
-    with opened.loaded(block.tensors()):
+    with opened.loaded(block.tensors()), ExitStack() as stack:
+        stack.callback(_remember_shared, opened, block)
         if stream is None:
             for stage in block.stages:
                 solve(stage.layers, gather(()))
@@ -162,13 +183,31 @@ def _solve_block(plan: Plan, opened: OpenModel, folder: RunFolder, block: Block,
     return finished
 
 
+def _solve_stage(
+    plan: Plan,
+    opened: OpenModel,
+    folder: RunFolder,
+    layers: Sequence[Layer],
+    stats: Gathered,
+    finished: FinishedBlock,
+) -> None:
+    """Solve layers that read the same, a layer for each process at a time."""
+    rank, count = place()
+    if count > 1:
+        stats = stats.joined({kind: merged(part) for kind, part in stats.parts.items()})
+    for turn in range(0, len(layers), count):
+        group = layers[turn : turn + count]
+        own = _solved(plan, folder, group[rank], stats) if rank < len(group) else None
+        for owner, layer in enumerate(group):
+            _take(plan, opened, layer, _told(owner, own), stats, finished)
+
+
 def _save(folder: RunFolder, block: Block, finished: FinishedBlock, stream: Stream | None) -> None:
     """A block's file; before it the inputs of the next block, if a stream holds them."""
     if stream is not None:
         # Hidden states first: a kill between the two repeats this block and finds its old inputs still there.
         folder.save_hidden(block.number + 1, [hidden.cpu() for hidden in stream.hidden.all()])
-    # What the others finish is written by the first process; they only count.
-    folder.save_block(block.number, finished if place()[0] == 0 else FinishedBlock({}, {}, [], {}))
+    folder.save_block(block.number, finished)
     wait()  # until no process needs to begin this block again
     folder.drop_hidden(block.number)
 
@@ -179,15 +218,13 @@ def _needs(plan: Plan) -> Needs:
     return lambda layers: forward if any(layer.name in plan.targets.layers for layer in layers) else None
 
 
-def _solved(
-    plan: Plan, folder: RunFolder, layer: Layer, parts: Mapping[type[Statistic], Statistic]
-) -> tuple[Solution, float]:
+def _solved(plan: Plan, folder: RunFolder, layer: Layer, stats: Gathered) -> tuple[Solution, float]:
     """What the solver makes of a layer and its inputs' statistics, and the seconds it took."""
     started = time.perf_counter()
     pattern, ratio = plan.targets.layers[layer.name]
     _, backward = split_needs(plan.solver.needs)
     gradients = folder.load_gradients(layer.name) if backward else ({}, {})
-    stats = Gathered({**parts, **unstored(backward, *gradients, layer.weight.device)})
+    stats = stats.joined(unstored(backward, *gradients, layer.weight.device))
     try:
         solution = plan.solver.solve(layer.weight.float(), stats, pattern, ratio)
     except SecateurError as error:
@@ -209,11 +246,20 @@ def _told(owner: int, solved: tuple[Solution, float] | None) -> tuple[Solution, 
     return Solution(found["weight"], found["keep"], loss, found["bias"]), float(found["seconds"])
 
 
-def _take(plan: Plan, opened: OpenModel, layer: Layer, solved: tuple[Solution, float], finished: FinishedBlock) -> None:
+def _take(
+    plan: Plan,
+    opened: OpenModel,
+    layer: Layer,
+    solved: tuple[Solution, float],
+    stats: Gathered,
+    finished: FinishedBlock,
+) -> None:
     """Put a solution into the layer, and into what the block has finished."""
     solution, seconds = solved
     layer.set_weight(solution.weight)  # what follows is calibrated on the pruned model
-    finished.weights[layer.name] = _stored(plan, opened, layer)
+    finished.weights[layer.name] = stored = _stored(plan, opened, layer)
+    if opened.structure.kind.inferred:  # a resumed run reads it from the file
+        layer.set_weight(stored.T if layer.transposed else stored)
     finished.masks[layer.name] = pack(solution.keep)
     if solution.bias is not None:
         bias = solution.bias if layer.bias is None else layer.bias.float() + solution.bias.to(layer.bias.device)
@@ -227,6 +273,8 @@ def _take(plan: Plan, opened: OpenModel, layer: Layer, solved: tuple[Solution, f
             loss=solution.loss,
             weights=solution.keep.numel(),
             seconds=seconds,
+            tokens=stats.tokens,
+            fallback=stats.fallback,
         )
     )
     finished.reports.append(told)
@@ -235,7 +283,7 @@ def _take(plan: Plan, opened: OpenModel, layer: Layer, solved: tuple[Solution, f
 
 def _stored(plan: Plan, opened: OpenModel, layer: Layer) -> Tensor:
     """A layer's weight as the checkpoint stores it."""
-    weight = layer.weight.to("cpu", plan.saved or opened.dtype_of(f"{layer.name}.weight"))
+    weight = layer.weight.to("cpu", plan.saved or opened.dtype_of(layer.tensor))
     return (weight.T if layer.transposed else weight).clone(memory_format=torch.contiguous_format)
 
 

@@ -115,8 +115,8 @@ def check_kept_blocks(opened: OpenModel, written: OpenModel, kept: Sequence[int]
                 ):
                     dense_value.data = value.data  # what is compared is the computation, not how weights are stored
                 old_stream.hidden[0] = new_stream.hidden[0]
-                expected = old_stream.call(before[old], old_stream.hidden[0])
-                found = new_stream.call(after[new], new_stream.hidden[0])
+                expected = old_stream.call(before[old], old_stream.hidden[0], 0)
+                found = new_stream.call(after[new], new_stream.hidden[0], 0)
             if not (apart := difference(expected, found)) <= _TOLERANCE:  # written so that NaN is refused too
                 raise ModelError(
                     f"{before[old].name} computes something else as {after[new].name} (off by {apart:.2g} of its "

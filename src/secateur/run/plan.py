@@ -11,6 +11,7 @@ from secateur.calibrate.stream import StreamSettings
 from secateur.core.errors import ModelError, SecateurError
 from secateur.core.protocols import Solver
 from secateur.core.shapes import TokenIds
+from secateur.infer.cold import Cold
 from secateur.machine.device import pick_device
 from secateur.machine.ranks import place
 from secateur.run.recipe import Recipe
@@ -90,9 +91,10 @@ def _check(targets: Targets, solver: Solver, opened: OpenModel) -> None:
 
 
 def stream_settings(recipe: Recipe) -> StreamSettings:
-    """How activations are held and where they are computed: tokens a batch, bytes before spilling, device."""
+    """How activations are held and where they are computed, and when an expert is cold."""
+    cold = Cold(recipe.expert_tokens, recipe.cold_experts)
     device = pick_device(recipe.device)
-    return StreamSettings(recipe.batch_tokens, int(recipe.memory_gb * 2**30), device=device)
+    return StreamSettings(recipe.batch_tokens, int(recipe.memory_gb * 2**30), device=device, cold=cold)
 
 
 def compute_dtype(recipe: Recipe) -> torch.dtype:

@@ -52,6 +52,8 @@ class Recipe:
     refit: cg fits the kept weights again by conjugate gradients after the method.
     reconstruct: training steps per block on the dense block's outputs; or a mapping with steps and rate.
     round_to: FFN channels are kept in multiples of this number.
+    cold_experts: what stands for the inputs of an expert that fewer than expert_tokens calibration tokens reach: layer
+    takes every token that reaches its layer, magnitude looks at its weights alone.
     calibration: the texts that methods look at; a mapping.
     device: where blocks are computed: auto (a GPU if there is one), cpu, cuda, cuda:1 or mps.
     dtype: what forward passes compute in: auto, float32 or bfloat16.
@@ -73,6 +75,8 @@ class Recipe:
     refit: str | None = None
     reconstruct: int | Mapping[str, Any] | None = None
     round_to: int = 8
+    cold_experts: str = "layer"
+    expert_tokens: int = 32
     calibration: Calibration = field(default_factory=Calibration)
     device: str = "auto"
     dtype: str = "auto"
@@ -94,6 +98,9 @@ class Recipe:
         if self.round_to < 1:
             raise RecipeError(f"round_to {self.round_to} must be at least 1")
         Allocation(self.ratios)
+        check_name("cold_experts", self.cold_experts, ("layer", "magnitude"))
+        if self.expert_tokens < 1:
+            raise RecipeError(f"expert_tokens {self.expert_tokens} must be at least 1")
         check_name("dtype", self.dtype, DTYPES)
         check_name("save_dtype", self.save_dtype, SAVE_DTYPES)
         if self.batch_tokens < 1 or self.memory_gb < 0:

@@ -1,6 +1,7 @@
 """What a run returns: layers, losses, times, versions, peak memory."""
 
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ class LayerReport:
     """One pruned matrix: asked ratio, measured sparsity, loss per token when it was solved, size, seconds.
 
     block_error: the relative error of the block's outputs on held-out windows before and after reconstruction.
+    tokens: calibration tokens that reached an expert's matrix. fallback: what stood for them where there were too few.
     """
 
     name: str
@@ -25,6 +27,8 @@ class LayerReport:
     weights: int
     seconds: float
     block_error: Sequence[float] | None = None
+    tokens: int | None = None
+    fallback: str | None = None
 
 
 class Made(NamedTuple):
@@ -67,14 +71,19 @@ class Result:
         """The measured share removed of all weights in blocks that could go."""
         return self.removed_weights / self.block_weights if self.block_weights else 0.0
 
+    @property
+    def cold_experts(self) -> dict[str, int]:
+        """How many matrices of experts were pruned by what stood for their inputs: layer or magnitude."""
+        return dict(Counter(layer.fallback for layer in self.layers if layer.fallback))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {**asdict(self), "out": str(self.out), "sparsity": self.sparsity}
+        return {**asdict(self), "out": str(self.out), "sparsity": self.sparsity, "cold_experts": self.cold_experts}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Result":
         """What `to_dict` gave, also after JSON."""
-        own = {key: value for key, value in data.items() if key != "sparsity"}
+        own = {key: value for key, value in data.items() if key not in ("sparsity", "cold_experts")}
         own |= {"out": Path(data["out"]), "layers": [LayerReport(**layer) for layer in data["layers"]]}
         return cls(**own | {name: tuple(data[name]) for name in ("parameters", "bytes")})
 

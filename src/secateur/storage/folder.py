@@ -93,6 +93,7 @@ class Edits:
     name: Callable[[str], str | None] = lambda name: name
     added: Mapping[str, Tensor] = field(default_factory=dict)
     dtype: torch.dtype | None = None
+    order: Callable[[str], int] | None = None
 
 
 def write_pruned(checkpoint: Checkpoint, target: Path, edits: Edits) -> None:
@@ -101,7 +102,8 @@ def write_pruned(checkpoint: Checkpoint, target: Path, edits: Edits) -> None:
     One tensor is held at a time, so memory does not grow with the model. Raises NumericalError naming a tensor that
     holds NaN or inf.
     """
-    names = {name: edits.name(name) for name in checkpoint.names()}
+    listed = checkpoint.names() if edits.order is None else sorted(checkpoint.names(), key=edits.order)
+    names = {name: edits.name(name) for name in listed}
     plan = {new: (edits.info or checkpoint.info)(name) for name, new in names.items() if new is not None}
     plan |= {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in edits.added.items()}
     plan = {name: (_written(kind, edits.dtype), shape) for name, (kind, shape) in plan.items()}

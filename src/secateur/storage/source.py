@@ -20,10 +20,11 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from secateur.adapt.block_count import check_block_count
-from secateur.adapt.structure import Structure, describe, kind_of, known_kinds
+from secateur.adapt.structure import Structure, kind_of
 from secateur.core.cache import package_file
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document
+from secateur.infer.describe import describe_any, describe_decoder
 from secateur.runtime.blocked import blocked
 from secateur.runtime.linear import use_runtime_
 from secateur.runtime.packed_file import PACKED, load_packed, use_packed_
@@ -158,7 +159,7 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase | None:
 def skeleton(source: Source) -> Structure:
     """The language model with real buffers and no weights: every parameter is on the meta device.
 
-    Raises ModelError for a family that is no decoder of the table, and for quantised checkpoints.
+    Raises ModelError for a model that is no decoder, and for quantised checkpoints.
     """
     config = read_config(source)
     _check_prunable(config)
@@ -169,7 +170,7 @@ def skeleton(source: Source) -> Structure:
         model.tie_weights()  # outside: inside, every parameter is made anew, and a tied head would count twice
     except Exception as error:  # a config's numbers may not fit each other in many ways
         raise ModelError(f"no model can be built from the config of {source}: {first_line(error)}") from error
-    return _described(model)
+    return describe_decoder(model.eval().requires_grad_(False))
 
 
 def _check_prunable(config: PretrainedConfig) -> None:
@@ -178,17 +179,11 @@ def _check_prunable(config: PretrainedConfig) -> None:
             "the checkpoint is quantised, and pruning needs plain floating-point weights: "
             "start from the unquantised model"
         )
-    kind = kind_of(config)
-    if kind is None or not kind.causal:
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not hasattr(config, "auto_map"):
         raise ModelError(
-            f"architecture {config.model_type!r} is not in the table of families "
-            f"({', '.join(sorted(known_kinds(causal=True)))}): add a row with its module names to "
-            "secateur/adapt/decoder_table.py, or install a package that has one, see docs/adapt.md"
+            f"architecture {config.model_type!r} is no language model that reads from left to right, so its blocks "
+            "cannot be pruned; heads of encoders can be removed with secateur heads prune, see docs/heads.md"
         )
-
-
-def _described(model: PreTrainedModel) -> Structure:
-    return describe(model.eval().requires_grad_(False))
 
 
 def load(
@@ -241,7 +236,7 @@ def open_whole(
     Raises ModelError when it cannot be loaded, or no table has its family.
     """
     model: Any = (load_as_saved if as_saved else load_with_head)(source, dtype)
-    return _described(model if device is None else model.to(device))
+    return describe_any(model if device is None else model.to(device))
 
 
 def load_with_head(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:

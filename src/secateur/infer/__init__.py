@@ -1,0 +1,1 @@
+"""What a decoder of any kind looks like, read off what it computes."""

@@ -1,0 +1,80 @@
+"""describe_decoder(model): a language model's structure, by its table row or read off what it computes."""
+
+from contextlib import suppress
+
+import torch
+from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from secateur.adapt.block import Block
+from secateur.adapt.structure import ModelKind, Structure, describe, kind_of
+from secateur.core.errors import ModelError
+from secateur.infer.blocks import bare_blocks, probe_ids
+from secateur.infer.light import light_weights
+from secateur.infer.stages import staged
+
+__all__ = ["describe_any", "describe_decoder", "infer"]
+
+
+def describe_decoder(model: PreTrainedModel) -> Structure:
+    """A language model's structure: by the table where that has its family, else by `infer`."""
+    kind = kind_of(model.config)
+    return describe(model) if kind is not None and kind.causal else infer(model)
+
+
+def describe_any(model: PreTrainedModel) -> Structure:
+    """The structure of a model of any kind: by a table, or of a language model that none has, by `infer`.
+
+    Raises ModelError for other models.
+    """
+    if type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        return describe_decoder(model)
+    return describe(model)
+
+
+def infer(model: PreTrainedModel) -> Structure:
+    """Any language model's structure, from one run on a few tokens with light weights; the model's own are untouched.
+
+    Raises ModelError where the model cannot be run on token ids, or multiplies by no matrix.
+    """
+    _run_experts_one_by_one(model)
+    return Structure(model, _INFERRED, _inferred_blocks(model))
+
+
+def _run_experts_one_by_one(model: PreTrainedModel) -> None:
+    """Let experts multiply by one matrix after another, as their own class writes it, so that products show."""
+    with suppress(ValueError, KeyError):  # classes without a choice do so anyway
+        model.set_experts_implementation("eager")
+
+
+@torch.no_grad()
+def _inferred_blocks(model: PreTrainedModel) -> tuple[Block, ...]:
+    ids = probe_ids(model)
+    try:
+        with light_weights(model):
+            blocks = staged(model, bare_blocks(model, ids), ids)
+    except Exception as error:  # a model of unknown kind may raise anything
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{type(model).__name__} cannot be run on token ids alone, so its structure cannot be read: {first[:300]}"
+        ) from error
+    if not any(block.stages for block in blocks):
+        raise ModelError(
+            f"{type(model).__name__} multiplies hidden states by no matrix of its blocks, so nothing can be pruned"
+        )
+    return blocks
+
+
+def _nothing(*_: object) -> None:
+    """What an inferred model needs done where its sizes change: it has one size alone."""
+
+
+_INFERRED = ModelKind(
+    causal=True,
+    blocks=_inferred_blocks,
+    lists_sizes=lambda config: False,
+    resize_=_nothing,
+    settle_=_nothing,
+    config=lambda document, config, blocks: document,
+    inferred=True,
+)

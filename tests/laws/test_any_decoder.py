@@ -1,0 +1,108 @@
+"""Every decoder that transformers can build: pruned, written, loaded by plain transformers, and equal to its masks."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from conftest import logging  # noqa: F401 - keeps transformers quiet
+from secateur import Masks, Recipe, prune
+from tiny_decoders import batch, causal_types, tiny_decoder
+
+SPREAD = (  # one of each kind of structure: parallel, hybrid, latent attention, experts of every layout, wrappers, ...
+    "gemma gptj bart bert cohere2 falcon mpt xglm rwkv xlm mamba2 jamba falcon_h1 zamba2 deepseek_v3 gemma3n_text "
+    "gemma3 mixtral gpt_oss llama4_text jetmoe qwen3_next nemotron_h zaya olmo2"
+).split()
+
+
+def masked(name, folder, method, pattern):
+    """The dense model with the masks of a run applied by hand, and the run's model in plain transformers."""
+    model = tiny_decoder(name)
+    model.save_pretrained(folder / "dense")
+    dense = AutoModelForCausalLM.from_pretrained(folder / "dense", dtype=torch.float32).eval()
+    recipe = Recipe(method=method, pattern=pattern, ratio=0.5)
+    result = prune(folder / "dense", recipe, folder / "pruned", ids=batch(6))
+    pruned, report = AutoModelForCausalLM.from_pretrained(folder / "pruned", output_loading_info=True)
+    assert not report["missing_keys"] and not report["mismatched_keys"]
+    places = dict(dense.named_parameters(remove_duplicate=False))
+    for layer, keep in Masks.load(folder / "pruned" / "masks.safetensors").keep.items():
+        own = next((places[place] for place in (f"{layer}.weight", layer) if place in places), None)
+        if own is None:
+            stack, _, number = layer.rpartition(".")
+            own = places[stack][int(number)]
+        found = dict(pruned.named_parameters(remove_duplicate=False))
+        mask = keep if keep.shape == own.shape else keep.T
+        with torch.no_grad():
+            other = _of(found, layer)
+            if keep.shape == own.shape[::-1] and other[~mask].any():  # square, and stored the other way
+                mask = mask.T
+            own.copy_(torch.where(mask, own if method != "sparsegpt" else other, 0))
+    return dense, pruned.eval(), result
+
+
+def _of(places, layer):
+    for place in (f"{layer}.weight", layer):
+        if place in places:
+            return places[place]
+    stack, _, number = layer.rpartition(".")
+    return places[stack][int(number)]
+
+
+def check_type(name, folder, method, pattern):
+    dense, pruned, result = masked(name, folder, method, pattern)
+    with torch.no_grad():
+        expected, found = (model(batch(), use_cache=False).logits for model in (dense, pruned))
+    assert torch.isfinite(found).all() and torch.equal(expected, found)
+    assert abs(result.sparsity - 0.5) < 0.02
+    own, other = dict(dense.named_parameters()), dict(pruned.named_parameters())
+    assert all(torch.equal(value, other[key]) for key, value in own.items())
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_a_pruned_model_is_the_dense_one_with_its_masks(name, tmp_path):
+    check_type(name, tmp_path, "wanda", "row")
+
+
+@pytest.mark.parametrize("name", ["gemma", "mixtral", "jamba", "deepseek_v3", "gpt_oss"])
+def test_so_does_2_4_with_repair(name, tmp_path):
+    check_type(name, tmp_path, "sparsegpt", "2:4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", causal_types())
+def test_so_does_every_type_that_can_be_built(name, tmp_path):
+    try:
+        tiny_decoder(name)
+    except Exception as error:
+        pytest.skip(f"{name} cannot be built: {error}")
+    check_type(name, tmp_path, "sparsegpt", "2:4")
+
+
+@pytest.mark.parametrize("name", ["gemma", "zamba", "gemma3n_text"])
+def test_a_resumed_run_gives_the_same_bits(name, tmp_path, monkeypatch):
+    tiny_decoder(name).save_pretrained(tmp_path / "dense")
+    recipe = Recipe(method="sparsegpt", ratio=0.5)
+    prune(tmp_path / "dense", recipe, tmp_path / "once", ids=batch(4))
+
+    def stop(block, blocks):
+        if block == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prune(tmp_path / "dense", recipe, tmp_path / "twice", ids=batch(4), progress=stop)
+    result = prune(tmp_path / "dense", recipe, tmp_path / "twice", ids=batch(4), resume=True)
+    assert result.resumed_blocks == 2
+    once, twice = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("once", "twice"))
+    assert once == twice
+
+
+def test_cold_experts_are_counted_and_never_zeroed(tmp_path):
+    model = tiny_decoder("mixtral")
+    model.save_pretrained(tmp_path / "dense")
+    for by in ("layer", "magnitude"):
+        recipe = Recipe(method="wanda", ratio=0.5, expert_tokens=1000, cold_experts=by)
+        result = prune(tmp_path / "dense", recipe, tmp_path / by, ids=batch(4))
+        assert result.cold_experts == {by: 24} and result.to_dict()["cold_experts"] == {by: 24}
+        assert all(abs(layer.sparsity - 0.5) < 0.02 for layer in result.layers)
+    result = prune(tmp_path / "dense", Recipe(method="wanda", ratio=0.5, expert_tokens=1), tmp_path / "c", ids=batch(4))
+    assert result.cold_experts == {}
+    assert sum(layer.tokens for layer in result.layers if "gate_up_proj" in layer.name) == 3 * 2 * 64
