@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 from secateur.storage.open_model import open_model
 from secateur.storage.run_folder import RunFolder
-from secateur.storage.source import Source
+from secateur.storage.source import Source, load
 
 
 def solved(saved, folder, recipe, ids, *, resume=False):
@@ -44,6 +45,46 @@ def test_gradients_are_gathered_before_any_block_is_solved(saved, ids, tmp_path)
     for name in plan.targets.layers:
         sums, counts = folder.load_gradients(name)
         assert sums.keys() == counts.keys() == {"Gradient"} and torch.isfinite(sums["Gradient"]).all()
+
+
+def outputs(folder, ids):
+    with torch.no_grad():
+        return load(folder, torch.float32)(ids).logits
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi3", "gpt_neox", "bloom", "opt"])
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt", "slimgpt"])
+def test_matching_the_dense_model_makes_up_for_earlier_layers(method, family, saved, tmp_path):
+    source, ids = saved(family, 3), torch.randint(3, 99, (24, 32))
+    recipe = Recipe(method=method, ratio=0.4, round_to=1)
+    for name, match in (("plain", None), ("matched", "dense")):
+        prune(source, replace(recipe, match=match), tmp_path / name, ids=ids)
+    wanted = outputs(source, ids)
+    plain, closer = ((outputs(tmp_path / name, ids) - wanted).square().mean() for name in ("plain", "matched"))
+    assert closer < plain
+    weights = {name: load_file(tmp_path / name / "model.safetensors") for name in ("plain", "matched")}
+    first = next(name for name in weights["plain"] if re.search(r"\.0\..*(q_|qkv|c_attn|query).*weight", name))
+    assert torch.allclose(weights["plain"][first], weights["matched"][first], atol=1e-3)  # nothing was pruned before
+
+
+def test_a_matched_run_spares_exempt_blocks_and_resumes_with_the_same_bits(saved, ids, tmp_path, monkeypatch):
+    source, recipe = saved("llama", 4), Recipe(method="sparsegpt", ratio=0.5, match="dense", exempt=[1])
+    prune(source, recipe, tmp_path / "whole", ids=ids)
+    save = RunFolder.save_block
+
+    def dying(folder, index, block):
+        if index == 2:
+            raise KeyboardInterrupt
+        save(folder, index, block)
+
+    monkeypatch.setattr(RunFolder, "save_block", dying)
+    with pytest.raises(KeyboardInterrupt):
+        prune(source, recipe, tmp_path / "out", ids=ids)
+    monkeypatch.undo()
+    assert prune(source, recipe, tmp_path / "out", ids=ids, resume=True).resumed_blocks == 2
+    dense, one, two = (load_file(path / "model.safetensors") for path in (source, tmp_path / "whole", tmp_path / "out"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert all(torch.equal(one[name], dense[name]) for name in one if ".1." in name)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -1,4 +1,4 @@
-"""InputRMS and Gram: running sums over a layer's inputs that merge exactly."""
+"""InputRMS, Gram and Cross: running sums over a layer's inputs that merge exactly."""
 
 from collections.abc import Iterable, Mapping
 from typing import TypeVar, cast
@@ -12,7 +12,7 @@ from secateur.core.linalg import damped, inverse_factor
 from secateur.core.protocols import Statistic
 from secateur.core.shapes import Activations, GramMatrix
 
-__all__ = ["Gathered", "Gram", "InputRMS", "gather"]
+__all__ = ["Cross", "Gathered", "Gram", "InputRMS", "gather"]
 
 S = TypeVar("S")
 _PANEL = 192  # rows of the Gram computed at a time: only blocks on and below the diagonal
@@ -116,6 +116,42 @@ class Gram(Statistic):
         if damp not in self._factors:
             self._factors[damp] = inverse_factor(damped(self.value, damp))
         return self._factors[damp]
+
+
+class Cross(Statistic):
+    """2/n sum y x^T, `[in, in]`: x a layer's inputs in the pruned model, y those in the dense one, token by token."""
+
+    def __init__(self) -> None:
+        """Start with no tokens."""
+        self.tokens = 0
+        self.total: Tensor | None = None
+
+    def update(self, x: Activations) -> None:
+        """Inputs of one model alone add nothing."""
+
+    def pair(self, dense: Activations, x: Activations) -> None:
+        """Add a batch of inputs, as they are in both models."""
+        product = dense.float().T @ x.float()
+        self.total = product if self.total is None else self.total.add_(product)
+        self.tokens += len(x)
+
+    def merge(self, other: "Cross") -> "Cross":
+        """The sum over both sets of inputs."""
+        both = Cross()
+        for part in (self, other):
+            if part.total is not None:
+                both.total = part.total.clone() if both.total is None else both.total + part.total
+                both.tokens += part.tokens
+        return both
+
+    @property
+    def value(self) -> GramMatrix:
+        """The matrix, which is not symmetric. Raises CalibrationError without tokens, or with NaN or inf."""
+        if self.total is None:
+            _finite(torch.zeros(1), 0)
+        total = cast(Tensor, self.total)
+        _finite(total, self.tokens)
+        return total * (2 / self.tokens)
 
 
 class Gathered:

@@ -5,7 +5,7 @@ feed the statistics, the stage is solved, and what it now puts out is replayed w
 the block is run further. Only one block, its inputs and one stage's outputs are held.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from secateur.adapt.block import Answer, Block, Stage
 from secateur.adapt.layer import Layer
 from secateur.adapt.structure import Structure
-from secateur.calibrate.statistic import Gathered, gather
+from secateur.calibrate.statistic import Cross, Gathered, gather
 from secateur.calibrate.store import Store
 from secateur.core.errors import InputError
 from secateur.core.protocols import Statistic
@@ -93,11 +93,14 @@ class Stream:
                 ) from error
 
     @torch.no_grad()
-    def run(self, block: Block, needs: Needs, solve: Solve, *, last: bool) -> None:
+    def run(
+        self, block: Block, needs: Needs, solve: Solve, *, last: bool, beside: Mapping[str, Store] | None = None
+    ) -> None:
         """Gather, solve and advance one block; the last block's outputs feed nobody.
 
         `needs` says what a layer's inputs are gathered for; a stage whose layers need
-        nothing is run only where its outputs are stored.
+        nothing is run only where its outputs are stored. beside: what the dense model's layers read, by the name of
+        a stage's first layer, for statistics of both.
         """
         if block.inferred:
             self._run_steps(block, needs, solve, last=last)
@@ -112,7 +115,10 @@ class Stream:
                 store = None
                 if stage.answer is not None and not (last and stage is end):
                     store = stack.enter_context(closing(self._store()))
-                solve(stage.layers, self._inputs(block, stage.layers[0], wanted or (), answers, into=store))
+                gathered = gather(wanted or ())
+                other = (beside or {}).get(stage.layers[0].name)
+                self._inputs(block, stage.layers[0], gathered, answers, (store, other))
+                solve(stage.layers, gathered)
                 if stage.answer is not None and store is not None:
                     answers.append((stage.answer, store))
                     if stage is not end:
@@ -131,6 +137,18 @@ class Stream:
         """Replace a block's inputs by its outputs, in a store of hidden states."""
         for index in range(len(hidden)):
             hidden[index] = self.call(block, hidden[index], index)
+
+    @contextmanager
+    def watched(self, block: Block, hidden: Store, *, keep: bool) -> Iterator[dict[str, Store]]:
+        """The same, and what every stage's first layer read meanwhile, by its name, where that is to be kept."""
+        with ExitStack() as stack:
+            first = [stage.layers[0].name for stage in block.stages if keep]
+            read = {name: stack.enter_context(closing(self._store())) for name in first}
+            with ExitStack() as hooks, torch.no_grad():
+                for layer in (stage.layers[0] for stage in block.stages if keep):
+                    hooks.callback(layer.module.register_forward_pre_hook(_keeping(read[layer.name])).remove)
+                self.put_out(block, hidden)
+            yield read
 
     def call(self, block: Block, hidden: Tensor, batch: int | None = None) -> Tensor:
         """The block's output, such as `[samples, length, hidden]`, for the hidden states of one batch.
@@ -214,16 +232,21 @@ class Stream:
         self,
         block: Block,
         layer: Layer,
-        needs: Sequence[type[Statistic]],
+        gathered: Gathered,
         answers: Sequence[tuple[Answer, Store]],
-        into: Store | None = None,
-    ) -> Gathered:
-        """Run the block up to `layer` on every batch and gather the layer's inputs; what has an answer is replayed."""
-        gathered = gather(needs)
+        stores: tuple[Store | None, Store | None],
+    ) -> None:
+        """Run the block up to `layer` on every batch and gather the layer's inputs; what has an answer is replayed.
+
+        stores: where inputs go, and what the layer read in the dense model.
+        """
+        into, other = stores
 
         def catching(index: int) -> Forward:
             def catch(x: Tensor) -> Tensor:
                 gathered.update(x.reshape(-1, x.shape[-1]))
+                if other is not None and Cross in gathered:
+                    gathered[Cross].pair(other[index].reshape(-1, x.shape[-1]), x.reshape(-1, x.shape[-1]))
                 if into is not None:
                     into[index] = x  # [samples, length, in]
                 raise StopForward
@@ -238,7 +261,6 @@ class Stream:
                     self.call(block, self.hidden[index], index)
                 except StopForward:
                     pass
-        return gathered
 
     def _apply(self, layer: Layer, store: Store) -> None:
         """Replace a layer's stored inputs by its outputs."""
@@ -299,6 +321,18 @@ def _replay(answer: Answer, out: Tensor) -> Iterator[None]:
             stack.enter_context(replaced(module, _unchanged))
         stack.enter_context(replaced(answer.module, forward))
         yield
+
+
+def _keeping(read: Store) -> Callable[[Any, tuple[Any, ...]], None]:
+    """A hook that keeps what a layer reads, batch by batch."""
+    count = 0
+
+    def seen(module: Any, args: tuple[Any, ...]) -> None:
+        nonlocal count
+        read[count] = args[0]
+        count += 1
+
+    return seen
 
 
 def _unchanged(x: Tensor) -> Tensor:

@@ -75,6 +75,10 @@ _Reconstruct = Annotated[
     int | None,
     typer.Option(min=1, help="Train each pruned block on dense outputs for this many steps.", rich_help_panel=WHAT),
 ]
+_Match = Annotated[
+    str | None,
+    typer.Option(help="dense fits each layer to the dense model's outputs (language models).", rich_help_panel=WHAT),
+]
 _Ratios = Annotated[
     Path | None,
     typer.Option(help="A file that `secateur allocate` wrote; overrides --allocator.", rich_help_panel=AMOUNT),
@@ -97,6 +101,7 @@ def prune(
     repair: Repair = "auto",
     refit: _Refit = None,
     reconstruct: _Reconstruct = None,
+    match: _Match = None,
     round_to: _RoundTo = None,
     ratio: _Ratio = None,
     budget: _Budget = None,
@@ -124,9 +129,10 @@ def prune(
     What transformers cannot load by itself loads after `import secateur`.
     """
     own = dict[str, Any](images=images, test=test, exempt=exempt, taps=taps, pointwise=pointwise, table=table)
-    text: dict[str, Any] = {"refit": refit, "reconstruct": reconstruct, "device": {"auto": None}.get(device, device)}
+    text: dict[str, Any] = {"refit": refit, "reconstruct": reconstruct, "match": match}
     if is_network(model):
-        refuse(model, text | {"ratios": ratios, "length": length, "resume": resume}, "is for language models")
+        text |= {"ratios": ratios, "length": length, "resume": resume, "device": {"auto": None}.get(device, device)}
+        refuse(model, text, "is for language models")
         own |= {"method": method, "pattern": pattern, "ratio": ratio, "budget": budget, "round_to": round_to}
         own |= {"allocator": allocator, "sites": sites, "repair": repair, "samples": samples, "seed": seed}
         return prune_pictures(open_by(model, weights, factory), model, out, own, as_json=as_json)

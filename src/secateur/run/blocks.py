@@ -12,7 +12,7 @@ from torch import Tensor
 from secateur.adapt.block import Block
 from secateur.adapt.layer import Layer
 from secateur.calibrate.backward import gather_backward, split_needs, stored, unstored
-from secateur.calibrate.statistic import Gathered, gather
+from secateur.calibrate.statistic import Cross, Gathered, Gram, gather
 from secateur.calibrate.store import Store
 from secateur.calibrate.stream import Needs, Stream
 from secateur.core.errors import CalibrationError, InputError, SecateurError
@@ -25,6 +25,7 @@ from secateur.machine.ranks import agreed, merged, place, shared, tensors_from, 
 from secateur.run.allocate import open_stream, read_blocks
 from secateur.run.plan import Plan, make_plan
 from secateur.run.result import LayerReport
+from secateur.solve.matched import matched
 from secateur.storage.memory import give_back_freed, peak_memory_mb, resident_memory_mb
 from secateur.storage.open_model import OpenModel
 from secateur.storage.run_folder import FinishedBlock, RunFolder
@@ -48,12 +49,12 @@ def solve_blocks(
     ids: calibration `[samples, length]`; None where nothing is calibrated.
     """
     forward, _ = split_needs(plan.solver.needs)
-    reconstructing = plan.recipe.reconstruct is not None
+    beside = plan.recipe.looks_at_dense()
     blocks = opened.structure.blocks
     own = _own_part(opened, ids)
     with ExitStack() as stack:
         stream = dense = None
-        if (forward or reconstructing) and own is not None:
+        if (forward or beside) and own is not None:
             stream = stack.enter_context(open_stream(opened.structure, plan.settings, own))
         # After the stream has checked the ids: a run that cannot start leaves no folder.
         done = agreed(folder.open(plan.to_dict(opened, ids), resume=resume))
@@ -62,7 +63,7 @@ def solve_blocks(
         if stream is not None:
             with opened.loaded(opened.outside_blocks()):
                 stream.embed()
-            if reconstructing:
+            if beside:
                 dense = stack.enter_context(closing(stream.copied()))
                 for block in blocks[: done if done < len(blocks) else 0]:
                     with opened.loaded(block.tensors()):
@@ -174,10 +175,11 @@ def _solve_block(plan: Plan, opened: OpenModel, folder: RunFolder, block: Block,
         elif dense is None:
             stream.run(block, _needs(plan), solve, last=last)
         else:
-            stream.put_out(block, dense)
-            stream.run(block, _needs(plan), solve, last=True)  # it is advanced when its weights are trained
+            with stream.watched(block, dense, keep=plan.recipe.match is not None) as read:
+                training = plan.recipe.reconstruct is not None  # then it is advanced when its weights are trained
+                stream.run(block, _needs(plan), solve, last=last or training, beside=read)
             _reconstruct(plan, opened, block, (stream, dense), finished)
-            if not last:
+            if training and not last:
                 stream.put_out(block, stream.hidden)
     _save(folder, block, finished, None if last else stream)
     return finished
@@ -215,6 +217,8 @@ def _save(folder: RunFolder, block: Block, finished: FinishedBlock, stream: Stre
 def _needs(plan: Plan) -> Needs:
     """What is gathered for layers that read the same: nothing where none of them is pruned."""
     forward, _ = split_needs(plan.solver.needs)
+    if plan.recipe.match:
+        forward = list(dict.fromkeys((*forward, Gram, Cross)))
     return lambda layers: forward if any(layer.name in plan.targets.layers for layer in layers) else None
 
 
@@ -226,7 +230,10 @@ def _solved(plan: Plan, folder: RunFolder, layer: Layer, stats: Gathered) -> tup
     gradients = folder.load_gradients(layer.name) if backward else ({}, {})
     stats = stats.joined(unstored(backward, *gradients, layer.weight.device))
     try:
-        solution = plan.solver.solve(layer.weight.float(), stats, pattern, ratio)
+        weight = layer.weight.float()
+        if Cross in stats and ratio > 0:  # what loses nothing stays as it is
+            weight = matched(weight, stats)
+        solution = plan.solver.solve(weight, stats, pattern, ratio)
     except SecateurError as error:
         raise type(error)(f"{layer.name}: {error}") from error  # the same kind of error, with its place
     return solution, time.perf_counter() - started

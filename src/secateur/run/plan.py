@@ -71,6 +71,11 @@ def make_plan(recipe: Recipe, opened: OpenModel, ratios: dict[str, float] | None
         aimed = recipe
     targets = choose_targets(opened.structure, aimed, opened.bytes_each())
     _check(targets, solver, opened)
+    if recipe.match and opened.structure.kind.inferred:
+        raise ModelError(
+            f"match does not work for {opened.structure.model.config.model_type}: it needs a family of the table, and "
+            "this one's layers are read off its products; leave match out"
+        )
     return Plan(recipe, solver, allocator, targets, _saved_dtype(recipe), stream_settings(recipe))
 
 

@@ -135,7 +135,7 @@ def _run(
 def _draw(plan: Plan, opened: OpenModel, ids: TokenIds | None) -> _Drawn:
     """What calibrates: the ids that are given, else those the recipe names, where anything is calibrated."""
     recipe = plan.recipe
-    if not (plan.solver.needs or plan.calibrated or recipe.whole_blocks() or recipe.reconstruct is not None):
+    if not (plan.solver.needs or plan.calibrated or recipe.whole_blocks() or recipe.looks_at_dense()):
         return _Drawn(None, None)
     if ids is not None:
         return _Drawn(ids, None)

@@ -51,6 +51,7 @@ class Recipe:
     exempt: numbers of blocks that are not pruned; negative numbers count from the end.
     refit: cg fits the kept weights again by conjugate gradients after the method.
     reconstruct: training steps per block on the dense block's outputs; or a mapping with steps and rate.
+    match: dense fits each layer to what it puts out in the dense model, so errors of earlier layers are made up for.
     round_to: FFN channels are kept in multiples of this number.
     cold_experts: what stands for the inputs of an expert that fewer than expert_tokens calibration tokens reach: layer
     takes every token that reaches its layer, magnitude looks at its weights alone.
@@ -74,6 +75,7 @@ class Recipe:
     exempt: Sequence[int] = ()
     refit: str | None = None
     reconstruct: int | Mapping[str, Any] | None = None
+    match: str | None = None
     round_to: int = 8
     cold_experts: str = "layer"
     expert_tokens: int = 32
@@ -93,6 +95,10 @@ class Recipe:
         self.build_allocator()
         self._check_size()
         self._check_units()
+        if self.match is not None:
+            check_name("match", self.match, ("dense",))
+            if self.whole_blocks():
+                raise RecipeError("match fits layers to the dense model, and whole blocks have none: leave match out")
         if self.reconstruction() is not None and (self.whole_blocks() or self.dtype == "bfloat16"):
             raise RecipeError("reconstruct trains masked weights in float32: leave pattern blocks and bfloat16 out")
         if self.round_to < 1:
@@ -175,6 +181,10 @@ class Recipe:
             return self._solver()
         check_name("refit", self.refit, ("cg",))
         return Refitted(solver=self._solver())
+
+    def looks_at_dense(self) -> bool:
+        """Whether the dense blocks run beside the pruned ones."""
+        return self.match is not None or self.reconstruct is not None
 
     def reconstruction(self) -> Reconstruction | None:
         """How blocks are trained after pruning; None where they are not."""
