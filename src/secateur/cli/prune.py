@@ -130,20 +130,26 @@ def prune(
     """
     own = dict[str, Any](images=images, test=test, exempt=exempt, taps=taps, pointwise=pointwise, table=table)
     text: dict[str, Any] = {"refit": refit, "reconstruct": reconstruct, "match": match}
+    both = {"pattern": pattern, "ratio": ratio, "budget": budget, "allocator": allocator}
     if is_network(model):
         text |= {"ratios": ratios, "length": length, "resume": resume, "device": {"auto": None}.get(device, device)}
         refuse(model, text, "is for language models")
-        own |= {"method": method, "pattern": pattern, "ratio": ratio, "budget": budget, "round_to": round_to}
-        own |= {"allocator": allocator, "sites": sites, "repair": repair, "samples": samples, "seed": seed}
+        own |= both | {"method": method, "round_to": round_to, "sites": sites, "repair": repair}
+        own |= {"samples": samples, "seed": seed}
         return prune_pictures(open_by(model, weights, factory), model, out, own, as_json=as_json)
     refuse(model, own, "is for networks that read pictures")
     check_names(model, Path(out))
     drawn = {"samples": samples or 16, "length": length, "seed": seed, "text_column": text_column}
-    settings: dict[str, Any] = {"method": method or "sparsegpt", "pattern": pattern, "round_to": round_to or 8}
-    settings |= {"ratio": ratio, "budget": budget, "allocator": allocator, "ratios": _ratios(ratios)}
-    settings |= text | {"device": device, "dtype": dtype, "save_dtype": save_dtype}
-    settings["calibration"] = {"source": calibration, **drawn}
-    prune_by(_parsed(settings), model, out, resume=resume, trust=trust_remote_code, as_json=as_json)
+    text |= both | {"method": method or "sparsegpt", "round_to": round_to or 8, "ratios": _ratios(ratios)}
+    text |= {"device": device, "dtype": dtype, "save_dtype": save_dtype}
+    prune_by(
+        _parsed(text | {"calibration": {"source": calibration, **drawn}}),
+        model,
+        out,
+        resume=resume,
+        trust=trust_remote_code,
+        as_json=as_json,
+    )
 
 
 def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as_json: bool) -> None:
