@@ -124,10 +124,7 @@ def prune(
     device: Device = "auto",
     trust_remote_code: Trust = False,
 ) -> None:
-    """Prune MODEL, a language model or a network that reads pictures, and save it as a folder.
-
-    What transformers cannot load by itself loads after `import secateur`.
-    """
+    """Prune MODEL, a language model or a network that reads pictures, and save it as a folder."""
     own = dict[str, Any](images=images, test=test, exempt=exempt, taps=taps, pointwise=pointwise, table=table)
     text: dict[str, Any] = {"refit": refit, "reconstruct": reconstruct, "match": match}
     both = {"pattern": pattern, "ratio": ratio, "budget": budget, "allocator": allocator}
@@ -142,14 +139,8 @@ def prune(
     drawn = {"samples": samples or 16, "length": length, "seed": seed, "text_column": text_column}
     text |= both | {"method": method or "sparsegpt", "round_to": round_to or 8, "ratios": _ratios(ratios)}
     text |= {"device": device, "dtype": dtype, "save_dtype": save_dtype}
-    prune_by(
-        _parsed(text | {"calibration": {"source": calibration, **drawn}}),
-        model,
-        out,
-        resume=resume,
-        trust=trust_remote_code,
-        as_json=as_json,
-    )
+    recipe = _parsed(text | {"calibration": {"source": calibration, **drawn}})
+    prune_by(recipe, model, out, resume=resume, trust=trust_remote_code, as_json=as_json)
 
 
 def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as_json: bool) -> None:
