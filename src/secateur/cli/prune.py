@@ -124,7 +124,10 @@ def prune(
     device: Device = "auto",
     trust_remote_code: Trust = False,
 ) -> None:
-    """Prune MODEL, a language model or a network that reads pictures, and save it as a folder."""
+    """Prune MODEL, a language model or a network that reads pictures, and save it as a folder.
+
+    What transformers cannot load by itself loads after `import secateur`.
+    """
     own = dict[str, Any](images=images, test=test, exempt=exempt, taps=taps, pointwise=pointwise, table=table)
     text: dict[str, Any] = {"refit": refit, "reconstruct": reconstruct, "match": match}
     both = {"pattern": pattern, "ratio": ratio, "budget": budget, "allocator": allocator}
@@ -135,12 +138,10 @@ def prune(
         own |= {"samples": samples, "seed": seed}
         return prune_pictures(open_by(model, weights, factory), model, out, own, as_json=as_json)
     refuse(model, own, "is for networks that read pictures")
-    check_names(model, Path(out))
     drawn = {"samples": samples or 16, "length": length, "seed": seed, "text_column": text_column}
     text |= both | {"method": method or "sparsegpt", "round_to": round_to or 8, "ratios": _ratios(ratios)}
-    text |= {"device": device, "dtype": dtype, "save_dtype": save_dtype}
-    recipe = _parsed(text | {"calibration": {"source": calibration, **drawn}})
-    prune_by(recipe, model, out, resume=resume, trust=trust_remote_code, as_json=as_json)
+    text |= {"device": device, "dtype": dtype, "save_dtype": save_dtype, "calibration": drawn | {"source": calibration}}
+    prune_by(_parsed(model, out, text), model, out, resume=resume, trust=trust_remote_code, as_json=as_json)
 
 
 def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as_json: bool) -> None:
@@ -184,7 +185,8 @@ def _next(out: Path, model: str) -> str:
     return f"secateur bench {pair}"
 
 
-def _parsed(settings: dict[str, Any]) -> Any:
+def _parsed(model: str, out: str, settings: dict[str, Any]) -> Any:
+    check_names(model, Path(out))
     from secateur.run.recipe import parse_recipe  # torch takes seconds to import: not for --help
 
     return parse_recipe(settings)
