@@ -130,7 +130,10 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         if one is None:
             raise InputError(f"no pruned forest costs at most {self.budget}: free features alone cost more")
         self.cost_, self.error_, self.growth_, self.trade_off_ = one.cost, one.error, one.words, self.trade_off
-        return self._keep(_rebuilt(_Task(one.forest, one.arrays, one.program), one.keep))
+        forest = _rebuilt(_Task(one.forest, one.arrays, one.program), one.keep)
+        if feature_names(self) is not None:
+            forest.feature_names_in_ = np.array(feature_names(self), dtype=object)
+        return self._keep(forest)
 
     def _keep(self, forest: Any) -> "BudgetPruner":
         self.forest_ = forest
