@@ -30,6 +30,7 @@ OPTIONS = {
     "verify": "--factory --json --trust-remote-code dense pruned",
     "bench": "--batch --engine --factory --json --layers --new-tokens --out --prompt --rounds --trust-remote-code "
     "dense pruned",
+    "report": "--json --out runs",
     "export": "--factory --json --out --quantize --to --trust-remote-code folder",
 }
 
@@ -186,7 +187,7 @@ def test_commands_stand_in_groups_and_prune_is_first():
     assert groups == {
         "Prune language models": ["prune", "allocate", "search", "run", "methods"],
         "Learn what to prune": ["train", "mask"],
-        "Use a pruned model": ["evaluate", "verify", "bench", "recover", "export"],
+        "Use a pruned model": ["evaluate", "verify", "bench", "recover", "export", "report"],
         "Other models": ["lottery", "heads", "forest"],
     }
 

@@ -173,6 +173,7 @@ def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as
             f"{held['before']:.2f} before, {held['after']:.2f} after"
         )
     say(f"next: {_next(result.out, model)}")
+    say(f"look: secateur report {shlex.quote(str(result.out))} --out report.html")
 
 
 def _next(out: Path, model: str) -> str:
