@@ -8,4 +8,4 @@ _OUTSIDE = re.compile(r"\]\((?:\.\./)+((?:examples|recipes|benchmarks/\w+\.py|sr
 
 def on_page_markdown(markdown: str, *, config: Any, **_: Any) -> str:
     """Replace such links in a page."""
-    return _OUTSIDE.sub(rf"]({config['repo_url']}/blob/main/\1)", markdown)
+    return _OUTSIDE.sub(rf"]({config['extra']['source']}/blob/main/\1)", markdown)
