@@ -31,6 +31,7 @@ OPTIONS = {
     "bench": "--batch --engine --factory --json --layers --new-tokens --out --prompt --rounds --trust-remote-code "
     "dense pruned",
     "report": "--json --out runs",
+    "push": "--json --public --update folder name",
     "export": "--factory --json --out --quantize --to --trust-remote-code folder",
 }
 
@@ -187,7 +188,7 @@ def test_commands_stand_in_groups_and_prune_is_first():
     assert groups == {
         "Prune language models": ["prune", "allocate", "search", "run", "methods"],
         "Learn what to prune": ["train", "mask"],
-        "Use a pruned model": ["evaluate", "verify", "bench", "recover", "export", "report"],
+        "Use a pruned model": ["evaluate", "verify", "bench", "recover", "export", "report", "push"],
         "Other models": ["lottery", "heads", "forest"],
     }
 

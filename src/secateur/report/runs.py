@@ -10,7 +10,7 @@ import yaml
 from secateur.core.errors import InputError
 from secateur.core.files import read_document
 
-__all__ = ["RECORDS", "read_run"]
+__all__ = ["RECORDS", "read_record", "read_run"]
 
 # The record that each kind of run leaves, and what reads it; the first that a folder holds counts.
 RECORDS: Mapping[str, str] = {
@@ -32,6 +32,14 @@ def read_run(folder: Path) -> dict[str, Any]:
 
     Raises InputError on a folder without a record, and on a record that no run writes.
     """
+    run = read_record(folder)
+    if not any(run.get(part) for part in ("pairs", "facts", "layers", "heads", "curves", "bars", "scores")):
+        raise InputError(f"{folder} holds a record that no run writes: there is no figure in it that is known")
+    return run
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The same, where a record may hold no figure that is known."""
     name = next((name for name in RECORDS if (folder / name).is_file()), None)
     if name is None:
         raise InputError(f"{folder} holds no record of a run: expected one of {', '.join(RECORDS)}")
@@ -43,8 +51,6 @@ def read_run(folder: Path) -> dict[str, Any]:
         reader(run, record, folder)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError(f"{folder / name} is not what a run writes: {error!r}") from error
-    if not any(run.get(part) for part in ("pairs", "facts", "layers", "heads", "curves", "bars", "scores")):
-        raise InputError(f"{folder / name} is not what a run writes: it holds no figure that is known")
     for label, key, unit in (("time", "seconds", "s"), ("peak memory", "peak_memory_mb", "MB")):
         if isinstance(record.get(key), int | float):
             run["facts"].append({"label": label, "value": record[key], "unit": unit})
@@ -118,9 +124,14 @@ def _reads_heads(name: str) -> bool:
 def _network(run: dict[str, Any], record: Mapping[str, Any], folder: Path) -> None:
     """A network that reads images."""
     run["kind"], run["model"] = "image network", record.get("network")
-    _pair(run, "multiply-accumulates", *(count / 1e6 for count in record["macs"]), unit="M", better="lower")
-    _pair(run, "parameters", *record["params"], better="lower")
-    _pair(run, "size", *(size / 1e6 for size in record["bytes"]), unit="MB", better="lower")
+    measures = (
+        ("multiply-accumulates", "macs", 1e6, "M"),
+        ("parameters", "params", 1, ""),
+        ("size", "bytes", 1e6, "MB"),
+    )
+    for label, key, scale, unit in measures:
+        if isinstance(pair := record.get(key), Sequence):
+            _pair(run, label, *(part / scale for part in pair), unit=unit, better="lower")
     top = record.get("top1")
     if isinstance(top, Sequence) and len(top) == 2:
         _pair(run, "top-1", *top, better="higher")
