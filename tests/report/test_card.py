@@ -73,3 +73,9 @@ def test_names_become_no_markup_and_a_hub_name_is_the_base_model():
     card = model_card(run, "x\n---\n<b>`", {})
     assert yaml.safe_load(card.split("---")[1])["base_model"] == "org/base"
     assert "<b>" not in card and card.count("```") == 4 and card.count("\n---\n") == 1
+
+
+def test_a_record_that_is_not_known_still_gets_a_card(tmp_path, caplog):
+    (tmp_path / "result.json").write_text('{"layers": [{"sparsity": 3}]}')
+    write_card(tmp_path, "x")
+    assert (tmp_path / "README.md").read_text().startswith("---\n") and "holds no figures" in caplog.text

@@ -12,6 +12,7 @@ import typer
 from rich.text import Text as TextLine
 from typer.main import get_command
 
+from secateur.cli.advise import advise
 from secateur.cli.allocate import allocate, search
 from secateur.cli.finished import bench, evaluate, export, recover, verify
 from secateur.cli.forest import forest
@@ -85,7 +86,7 @@ def run(
 
 
 _GROUPS: Mapping[str, Sequence[Callable[..., None]]] = {
-    "Prune language models": (prune, allocate, search, run, methods),
+    "Prune language models": (prune, advise, allocate, search, run, methods),
     "Learn what to prune": (train,),
     "Use a pruned model": (evaluate, verify, bench, recover, export, report, push),
     "Other models": (lottery,),

@@ -1,5 +1,6 @@
 """The model card beside a saved model: README.md with the metadata that hubs read, and what was done to the model."""
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any
 
 import yaml
 
+from secateur.core.errors import InputError
 from secateur.report.runs import read_record
 
 __all__ = ["model_card", "write_card"]
 
+_log = logging.getLogger(__name__)
 _LARGEST = 1 << 20  # bytes of a base model's card that are read
 _LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENCE", "NOTICE", "NOTICE.txt", "USE_POLICY.md")
 _KEPT = ("license", "license_name", "license_link", "language")  # metadata of the base that stay true
@@ -36,7 +39,12 @@ def write_card(folder: Path, name: str, base: Path | None = None) -> None:
             source = base / licence
             if source.is_file() and not source.is_symlink() and not (folder / licence).exists():
                 shutil.copyfile(source, folder / licence)
-    target.write_text(model_card(read_record(folder), name, _metadata(base)), encoding="utf-8")
+    try:
+        run = read_record(folder)
+    except InputError as error:  # a card must not cost the run that it is about
+        _log.warning("the card of %s holds no figures: %s", name, error)
+        run = dict.fromkeys(("pairs", "facts"), ()) | {"kind": "a run", "recipe": "", "versions": {}}
+    target.write_text(model_card(run, name, _metadata(base)), encoding="utf-8")
 
 
 def model_card(run: Mapping[str, Any], name: str, base: Mapping[str, Any]) -> str:

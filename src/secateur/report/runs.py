@@ -85,11 +85,12 @@ def _pruned(run: dict[str, Any], record: Mapping[str, Any], folder: Path) -> Non
         _pair(run, "held-out perplexity", held["before"], held["after"], better="lower")
     if "sparsity" in record:
         run["facts"].append({"label": "block weights removed", "value": 100 * record["sparsity"], "unit": "%"})
-    for layer in record.get("layers", []):
+    layers = [layer for layer in record.get("layers") or () if isinstance(layer, Mapping)]
+    for layer in layers:
         block, kind = _split(layer["name"])
         row = {key: layer.get(key) for key in ("name", "ratio", "sparsity", "loss", "weights", "seconds")}
         run["layers"].append({**row, "block": block, "kind": kind})
-    run["heads"] = _kept_heads(folder, record.get("layers", []))
+    run["heads"] = _kept_heads(folder, layers)
     if candidates := record.get("candidates"):
         rows = [{"name": name, "value": value} for name, value in candidates.items()]
         run["bars"].append({"title": "Held-out loss of each allocation", "unit": "nats a token", "rows": rows})
