@@ -32,6 +32,7 @@ OPTIONS = {
     "verify": "--factory --json --trust-remote-code dense pruned",
     "bench": "--batch --engine --factory --json --layers --new-tokens --out --prompt --rounds --trust-remote-code "
     "dense pruned",
+    "compare": "--json --out grid",
     "report": "--json --out runs",
     "push": "--json --public --update folder name",
     "export": "--factory --json --out --quantize --to --trust-remote-code folder",
@@ -188,7 +189,7 @@ def test_commands_stand_in_groups_and_prune_is_first():
     for name, command in get_command(app).commands.items():
         groups.setdefault(command.rich_help_panel, []).append(name)
     assert groups == {
-        "Prune language models": ["prune", "advise", "allocate", "search", "run", "methods"],
+        "Prune language models": ["prune", "advise", "allocate", "search", "compare", "run", "methods"],
         "Learn what to prune": ["train", "mask"],
         "Use a pruned model": ["evaluate", "verify", "bench", "recover", "export", "report", "push"],
         "Other models": ["lottery", "heads", "forest"],

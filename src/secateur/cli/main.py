@@ -21,7 +21,7 @@ from secateur.cli.lottery import lottery
 from secateur.cli.mask import mask
 from secateur.cli.methods import methods
 from secateur.cli.prune import prune, prune_by
-from secateur.cli.report import push, report
+from secateur.cli.report import compare, push, report
 from secateur.cli.train import train
 from secateur.core.errors import RecipeError, SecateurError
 from secateur.core.files import read_settings
@@ -86,7 +86,7 @@ def run(
 
 
 _GROUPS: Mapping[str, Sequence[Callable[..., None]]] = {
-    "Prune language models": (prune, advise, allocate, search, run, methods),
+    "Prune language models": (prune, advise, allocate, search, compare, run, methods),
     "Learn what to prune": (train,),
     "Use a pruned model": (evaluate, verify, bench, recover, export, report, push),
     "Other models": (lottery,),

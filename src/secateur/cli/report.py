@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from secateur.terminal.console import OUTPUT, AsJson, say, show
+from secateur.terminal.console import OUTPUT, AsJson, resumable, say, show
+from secateur.terminal.progress import progress
 
-__all__ = ["push", "report"]
+__all__ = ["compare", "push", "report"]
 
 
 def report(
@@ -42,3 +43,23 @@ def push(
         show({"name": name, "commit": address}, as_json=True)
         return
     say(f"{name}: {address}")
+
+
+def compare(
+    grid: Annotated[Path, typer.Argument(help="A YAML file: model, methods, ratios, allocators, and recipe keys.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, or to continue.", rich_help_panel=OUTPUT)],
+    as_json: AsJson = False,
+) -> None:
+    """Run methods x ratios x allocators and write one page. Rerun the same command to resume."""
+    from secateur.advise.compare import compare as run_compare
+    from secateur.advise.compare import read_grid
+
+    cells = read_grid(grid)
+    with resumable("finished runs are kept: rerun the command to go on"), progress("runs") as bar:
+        told = run_compare(cells, out, progress=bar)
+    if as_json:
+        show(told, as_json=True)
+        return
+    for name, why in told["refused"].items():
+        say(f"refused: {name}: {why}")
+    say(f"{told['report']}: {len(told['done'])} runs; open it in a browser")

@@ -90,7 +90,7 @@ function heat(rows, columns, cells, words, label) {
 }
 
 /* Lines or points on two axes, names at the ends. */
-function plot({ title, x, y, lines, log, dots }) {
+function plot({ title, x, y, lines, log, dots, frontier }) {
   const width = 720, height = 320, left = 66, right = 190, top = 14, bottom = 44;
   const points = lines.flatMap(line => line.points).filter(point => point.every(Number.isFinite) && (!log || point[1] > 0));
   if (!points.length) return null;
@@ -108,6 +108,7 @@ function plot({ title, x, y, lines, log, dots }) {
   }
   svg.append(draw("text", { x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, x));
   svg.append(draw("text", { transform: `translate(14 ${(height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y));
+  if (frontier && frontier.length > 1) svg.append(draw("path", { fill: "none", class: "axis", "stroke-width": 2, "stroke-dasharray": "5 4", d: "M" + frontier.map(([a, b]) => `${across(a)} ${up(b)}`).join("L") }));
   const names = [];
   lines.forEach((line, place) => {
     const colour = COLOURS[place % COLOURS.length], own = line.points.filter(point => point.every(Number.isFinite) && (!log || point[1] > 0));
@@ -218,8 +219,11 @@ function compare() {
   for (const model of new Set(rows.map(row => row.model))) for (const label of quality) for (const size of sizes) {
     const known = rows.filter(row => row.model === model && label in row && size in row);
     if (new Set(known.map(row => row[size])).size < 2) continue;
-    const lines = known.map(row => ({ name: row.name, points: [[row[size], row[label]]] }));
-    section.append(make("h3", {}, `${label} against ${size}` + (model ? `, ${model}` : "")), figure("A point a run. ", plot({ title: `${label} against ${size}`, x: size, y: label, dots: true, log: label.includes("perplexity"), lines })));
+    const better = runs.flatMap(run => run.pairs).find(pair => pair.label === label)?.better || "lower", more = size === "block weights removed";
+    const beats = (one, other) => (more ? one[size] >= other[size] : one[size] <= other[size]) && (better === "higher" ? one[label] >= other[label] : one[label] <= other[label]) && (one[size] !== other[size] || one[label] !== other[label]);
+    const best = known.filter(row => !known.some(other => beats(other, row))).sort((one, other) => one[size] - other[size]);
+    const frontier = best.map(row => [row[size], row[label]]), lines = known.map(row => ({ name: row.name, points: [[row[size], row[label]]] }));
+    section.append(make("h3", {}, `${label} against ${size}` + (model ? `, ${model}` : "")), figure("A point a run. The dashed line joins runs that no other run beats in both.", plot({ frontier, title: `${label} against ${size}`, x: size, y: label, dots: true, log: label.includes("perplexity"), lines })));
   }
   section.append(table([{ key: "name", label: "run", text: true }, { key: "kind", label: "kind", text: true }, ...labels.map(label => ({ key: label, label }))], rows, "all runs"));
   return section;
