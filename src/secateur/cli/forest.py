@@ -88,13 +88,19 @@ def prune(
     """
     from secateur.core.errors import InputError
     from secateur.forest.run import ForestOptions, Rows, prune_forest
+    from secateur.report.card import write_card
     from secateur.report.figures import new_axes
 
     if (budget is not None) + (trade_off is not None) + path != 1:
         raise InputError("say what to prune to: one of --budget, --trade-off and --path")
     new_axes()  # without matplotlib, before any work
     options = ForestOptions(budget=budget, trade_off=trade_off, points=points, solver=solver, peers=peers, onnx=onnx)
-    result = prune_forest(model, Rows(data, target, costs, test), out, options, finish=_draw)
+
+    def finish(result: dict[str, Any], folder: Path) -> None:
+        _draw(result, folder)
+        write_card(folder, out.name)
+
+    result = prune_forest(model, Rows(data, target, costs, test), out, options, finish=finish)
     _tell(result, out, as_json=as_json)
 
 

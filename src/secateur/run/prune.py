@@ -16,6 +16,7 @@ from secateur.evaluate.streamed import streamed_perplexity
 from secateur.events import stage
 from secateur.machine.device import pick_device
 from secateur.machine.ranks import place, processes, shared
+from secateur.report.card import write_card
 from secateur.run.assemble import assemble
 from secateur.run.blocks import solve_blocks
 from secateur.run.depth import drop_blocks
@@ -127,6 +128,7 @@ def _run(
     )
     with storage_errors(folder.out):
         write_document(folder.model / "result.json", result.to_dict())
+        write_card(folder.model, folder.out.name, source.folder)
     folder.finish()
     shared(result.to_dict())
     return result
