@@ -47,9 +47,10 @@ def choose_targets(structure: Structure, recipe: Recipe, bytes_each: int) -> Tar
     Raises InputError on names that do not exist and RatioError on what cannot be met.
     """
     unit = recipe.unit()
-    problem = block_weights(structure, biases=unit is not None or recipe.whole_blocks())
+    whole = recipe.whole_blocks() or recipe.whole_experts()
+    problem = block_weights(structure, biases=unit is not None or whole)
     weights = sum(problem.sizes.values())
-    if recipe.whole_blocks():
+    if whole:
         return Targets({}, weights, [])
     ratios = allocate(recipe, problem, ratio_for(structure, recipe, bytes_each))
     if unit is None:
