@@ -1,8 +1,8 @@
 import pytest
-import torch
 
 from secateur.core.errors import ModelError
-from secateur.experts.smaller import Expert, smaller_model
+from secateur.experts.smaller import smaller_model
+from secateur.infer.smaller import Part
 from tiny_decoders import tiny_decoder
 
 
@@ -11,14 +11,9 @@ def test_what_is_cut_is_what_the_class_builds_smaller():
     smaller = smaller_model(model, model.config.to_dict(), 4, 3)
     names = {name.partition(".mlp.")[2] for name in smaller.parts}
     assert names == {"experts.gate_up_proj", "experts.down_proj", "gate.weight", "gate.e_score_correction_bias"}
-    assert set(smaller.parts.values()) == {Expert(0, 1)}
+    assert set(smaller.parts.values()) == {Part(0, (1,))}
     assert smaller.document["n_routed_experts"] == 3 and model.config.n_routed_experts == 4
     assert not any("layers.0." in name for name in smaller.parts)  # its first block is dense
-
-
-def test_entries_behind_the_experts_stay():
-    part = Expert(1, 2)
-    assert part.cut(torch.arange(10)[None], [0, 2], 4).tolist() == [[0, 1, 4, 5, 8, 9]]
 
 
 def test_a_model_without_such_a_field_is_refused():

@@ -1,6 +1,6 @@
 """drop_experts: measure what every expert is worth in the dense model, and write a model without the others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,15 +15,22 @@ from secateur.experts.dropping import DropExperts
 from secateur.experts.smaller import Smaller, smaller_model
 from secateur.experts.worth import Worth
 from secateur.infer.experts import is_experts
-from secateur.infer.names import Group, StoredNames
-from secateur.storage.folder import Edits, copy_companions, with_dtype, write_pruned
+from secateur.storage.folder import copy_companions, with_dtype, write_pruned
 from secateur.storage.open_model import OpenModel
 from secateur.storage.run_folder import RunFolder
-from secateur.storage.shards import TensorInfo
+from secateur.surgery.rewrite import Rewrite
 
-__all__ = ["Dropped", "drop_experts", "mixtures"]
+__all__ = ["DropTask", "Dropped", "drop_experts", "mixtures"]
 
 Progress = Callable[[int, int], None]
+
+
+class DropTask(NamedTuple):
+    """How experts are judged, the share that goes, and what weights are written as; None keeps the checkpoint's own."""
+
+    method: DropExperts
+    ratio: float
+    dtype: torch.dtype | None = None
 
 
 class Dropped(NamedTuple):
@@ -70,13 +77,12 @@ def _count(module: Any) -> int:
 
 
 @torch.no_grad()
-def drop_experts(
-    opened: OpenModel, folder: RunFolder, method: DropExperts, ratio: float, stream: Stream, progress: Progress
-) -> Dropped:
+def drop_experts(opened: OpenModel, folder: RunFolder, task: DropTask, stream: Stream, progress: Progress) -> Dropped:
     """Write the model without the experts of least worth into the run folder; experts.json tells all scores.
 
     Raises ModelError or RatioError where the class cannot do with fewer; where possible, before anything is measured.
     """
+    method, ratio, dtype = task
     layers = mixtures(opened)
     count, groups = _count(layers[0].module), _groups(opened)
     left = len(method.keep([0.0] * count, ratio, groups))
@@ -92,7 +98,7 @@ def drop_experts(
     scores = {name: method.scores(each) for name, each in worth.items()}
     kept = {name: method.keep(each, ratio, groups) for name, each in scores.items()}
     unreached = sum(int((each.tokens == 0).sum()) for each in worth.values())
-    removed = _write(opened, folder, smaller, kept, count)
+    removed = _write(opened, folder, smaller, kept, dtype)
     tokens = {name: each.tokens.tolist() for name, each in worth.items()}
     told = {"by": method.by, "kept": kept, "scores": scores, "tokens": tokens, "experts": count}
     write_document(folder.model / "experts.json", told)
@@ -132,67 +138,10 @@ def _check_tables(opened: OpenModel, count: int) -> None:
                 raise ModelError(f"{name} looks experts up by token, so none of them can be removed")
 
 
-class _Cut:
-    """Stored tensors of the smaller model, a group at a time."""
-
-    def __init__(self, opened: OpenModel, smaller: Smaller, kept: dict[str, list[int]], count: int) -> None:
-        assert opened.names is not None
-        self._opened = opened
-        self._names: StoredNames = opened.names
-        self._smaller = smaller
-        self._kept = kept
-        self._count = count
-        self._made: tuple[Group, dict[str, Tensor]] | None = None
-        self._shapes: dict[int, dict[str, Tensor]] = {}
-
-    def name(self, stored: str) -> str | None:
-        """The same name, or None where a tensor is no more."""
-        group = self._group(stored)
-        return stored if group is None or stored in self._shaped(group) else None
-
-    def info(self, stored: str) -> TensorInfo:
-        """Dtype and shape of what is written."""
-        group, own = self._group(stored), self._opened.checkpoint.info(stored)
-        return own if group is None else (own[0], tuple(self._shaped(group)[stored].shape))
-
-    def tensor(self, stored: str) -> Tensor | None:
-        """What is written, or None where a tensor stays."""
-        group = self._group(stored)
-        if group is None:
-            return None
-        if self._made is None or self._made[0] is not group:
-            self._made = group, self._written(group, self._names.read(group, self._opened.checkpoint.read))
-        return self._made[1][stored]
-
-    def _group(self, stored: str) -> Group | None:
-        """The group of a tensor that is cut; None where it stays as it is."""
-        group = self._names.group_of(stored)
-        return group if group is not None and any(name in self._smaller.parts for name in group.targets) else None
-
-    def _shaped(self, group: Group) -> dict[str, Tensor]:
-        if id(group) not in self._shapes:
-            empty = {name: torch.empty(shape, device="meta") for name, shape in group.targets.items()}
-            self._shapes[id(group)] = self._written(group, empty)
-        return self._shapes[id(group)]
-
-    def _written(self, group: Group, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        return self._names.write(group, {name: self._cut(name, value) for name, value in values.items()}, fewer=True)
-
-    def _cut(self, name: str, value: Tensor) -> Tensor:
-        part = self._smaller.parts.get(name)
-        if part is None:
-            return value
-        kept = self._kept[self._layer(name)]
-        if value.device.type == "meta":
-            shape = list(value.shape)
-            shape[part.dim] -= part.size * (self._count - len(kept))
-            return value.new_empty(shape)
-        return part.cut(value, kept, self._count)
-
-    def _layer(self, name: str) -> str:
-        """The experts that a tensor of a router or of the experts themselves belongs to: those nearest in the tree."""
-        parts = name.split(".")
-        return max(self._kept, key=lambda layer: _common(parts, layer.split(".")))
+def _nearest(name: str, layers: Mapping[str, list[int]]) -> str:
+    """The experts that a tensor of a router or of the experts themselves belongs to: those nearest in the tree."""
+    parts = name.split(".")
+    return max(layers, key=lambda layer: _common(parts, layer.split(".")))
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
@@ -203,15 +152,21 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
     return min(len(one), len(other))
 
 
-def _write(opened: OpenModel, folder: RunFolder, smaller: Smaller, kept: dict[str, list[int]], count: int) -> int:
+def _write(
+    opened: OpenModel, folder: RunFolder, smaller: Smaller, kept: dict[str, list[int]], dtype: torch.dtype | None
+) -> int:
     """Write the smaller model; return how many weights went."""
-    assert opened.names is not None
-    cut = _Cut(opened, smaller, kept, count)
+    count = _count(mixtures(opened)[0].module)
+
+    def cut(name: str, value: Tensor) -> Tensor:
+        part = smaller.parts.get(name)
+        return value if part is None else part.cut(value, kept[_nearest(name, kept)], count)
+
+    rewrite = Rewrite(opened, set(smaller.parts), cut)
     target = folder.new_model()
     with storage_errors(target):
         copy_companions(opened.source.folder, target)
-        edits = Edits(tensor=cut.tensor, info=cut.info, name=cut.name, order=opened.names.order)
-        write_pruned(opened.checkpoint, target, edits)
-        write_document(target / "config.json", with_dtype(smaller.document, None))
+        write_pruned(opened.checkpoint, target, rewrite.edits(dtype))
+        write_document(target / "config.json", with_dtype(smaller.document, dtype))
     dense, small = (dict(model.named_parameters()) for model in (opened.structure.model, smaller.model))
     return sum(dense[name].numel() - small[name].numel() for name in smaller.parts if name in dense)

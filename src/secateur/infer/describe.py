@@ -12,6 +12,7 @@ from secateur.core.errors import ModelError
 from secateur.infer.blocks import bare_blocks, probe_ids
 from secateur.infer.light import light_weights
 from secateur.infer.stages import staged
+from secateur.infer.units import unit_sites
 
 __all__ = ["describe_any", "describe_decoder", "infer"]
 
@@ -77,4 +78,5 @@ _INFERRED = ModelKind(
     settle_=_nothing,
     config=lambda document, config, blocks: document,
     inferred=True,
+    sites=unit_sites,
 )

@@ -146,7 +146,8 @@ def _drop_experts(
         raise CalibrationError("experts are judged by what they do to calibration text, and there is none")
     with open_stream(opened.structure, plan.settings, ids) as stream:
         folder.open(plan.to_dict(opened, ids), resume=resume)
-        dropped = drop_experts(opened, folder, cast(DropExperts, plan.solver), plan.recipe.target(), stream, progress)
+        task = DropTask(cast(DropExperts, plan.solver), plan.recipe.target(), plan.saved)
+        dropped = drop_experts(opened, folder, task, stream, progress)
     return Made([], dropped.weights)
 
 
