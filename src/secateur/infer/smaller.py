@@ -10,6 +10,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 from secateur.core.errors import ModelError
 from secateur.core.files import write_document
@@ -65,13 +66,18 @@ def with_fields(document: dict[str, Any], values: Mapping[Place, Any]) -> dict[s
 
 def rebuilt(document: dict[str, Any], model: PreTrainedModel) -> PreTrainedModel:
     """A language model of the same config class from another document, without weights."""
-    with TemporaryDirectory() as folder:  # only a file is read with all that configs may say, such as infinity
-        write_document(Path(folder) / "config.json", document)
-        config: Any = type(model.config).from_pretrained(folder)
-    config.use_cache = False
-    with init_empty_weights(include_buffers=False):
-        built: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    built.tie_weights()
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)  # a trial may fail, and its error is told elsewhere
+    try:
+        with TemporaryDirectory() as folder:  # only a file is read with all that configs may say, such as infinity
+            write_document(Path(folder) / "config.json", document)
+            config: Any = type(model.config).from_pretrained(folder)
+        config.use_cache = False
+        with init_empty_weights(include_buffers=False):
+            built: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        built.tie_weights()
+    finally:
+        logging.set_verbosity(level)
     return built.eval().requires_grad_(False)
 
 

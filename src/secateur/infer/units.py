@@ -64,7 +64,7 @@ def find_units(model: PreTrainedModel, blocks: Sequence[Block], unit: str) -> li
     if unit in ("kv_groups", "heads") and not found:
         raise ModelError(f"{_name(model)} cannot lose heads: {_said(reasons)}; use --pattern channels")
     for candidate in _channels(model.config):
-        found += _first(model, blocks, [candidate], reasons)
+        found += _first(model, blocks, candidate, reasons)
     if not found:
         raise ModelError(
             f"{_name(model)} has no units that can be removed: {_said(reasons)}; single weights and n:m can be pruned"
@@ -91,7 +91,8 @@ def _name(model: PreTrainedModel) -> str:
 
 
 def _said(reasons: Sequence[str]) -> str:
-    return reasons[0] if reasons else "its config counts neither heads nor channels"
+    """The reasons, each once; the first two say enough."""
+    return ", and ".join(list(dict.fromkeys(reasons))[:2]) or "its config counts neither heads nor channels"
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class _Knob:
 def _text(config: PretrainedConfig) -> tuple[Place, Any]:
     """Where the text part's fields stand."""
     text = config.get_text_config(decoder=True)
-    place = next((name for name in config.to_dict() if getattr(config, name, None) is text), None)
+    place = next((name for name in config.sub_configs if _value(config, name) is text), None)
     return () if text is config or place is None else (place,), text
 
 
@@ -146,7 +147,8 @@ def _heads(config: PretrainedConfig, unit: str) -> list[_Knob]:
     return [_Knob(kind, count, 1, {**fields, (*above, text.attribute_map.get("head_dim", "head_dim")): (0, fixed)})]
 
 
-def _channels(config: PretrainedConfig) -> Iterator[_Knob]:
+def _channels(config: PretrainedConfig) -> Iterator[list[_Knob]]:
+    """Fields that may count channels, and where those of a gate and its partner are counted together."""
     above, text = _text(config)
     for name, value in text.to_dict().items():
         if not _FFN.fullmatch(name) or name in text.attribute_map:
@@ -154,7 +156,9 @@ def _channels(config: PretrainedConfig) -> Iterator[_Knob]:
         if value is None:
             value = 4 * getattr(text, "hidden_size", 0)  # what classes take where the field says nothing
         if type(value) is int and value > _STEP:
-            yield _Knob("ffn", value, max(_STEP, value // 4 // _STEP * _STEP), {(*above, name): (1, 0)})
+            gone = max(_STEP, value // 4 // _STEP * _STEP)
+            pairs = [_Knob("ffn", value // 2, gone, {(*above, name): (2, 0)})] if value > 4 * _STEP else []
+            yield [_Knob("ffn", value, gone, {(*above, name): (1, 0)}), *pairs]
 
 
 def _first(model: PreTrainedModel, blocks: Sequence[Block], knobs: Sequence[_Knob], reasons: list[str]) -> list[Unit]:
@@ -166,7 +170,9 @@ def _first(model: PreTrainedModel, blocks: Sequence[Block], knobs: Sequence[_Kno
             reasons.append(str(error))
             continue
         except Exception as error:  # strict configs and classes raise many kinds
-            reasons.append((str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:200])
+            said = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:200].rstrip(".")
+            what = "channels" if knob.kind == "ffn" else "heads"
+            reasons.append(f"its class fails with fewer {what} ({type(error).__name__}: {said})")
             continue
         if unit is not None:
             return [unit]
@@ -253,6 +259,8 @@ class _Places:
             for layer in block.layers:
                 self._layers.setdefault(layer.tensor, []).append(layer)
                 self._block[layer.tensor] = block.name
+        for layers in self._layers.values():
+            layers.sort(key=lambda layer: layer.index or 0)  # stages come in the order in which experts were reached
 
     def grouped(self, sizes: Sizes) -> dict[str, list[str]]:
         """Tensors by the module whose last matrix reads the units.
@@ -269,9 +277,7 @@ class _Places:
             if name not in groups:
                 nearest = max(readers, key=lambda reader: _shared(reader, name))
                 if not name.startswith(self._around(nearest) + ".") and _shared(nearest, name) < _depth(nearest) - 3:
-                    raise ModelError(
-                        f"{name} depends on the number of {self._knob.kind}, and no layer near it reads them"
-                    )
+                    raise ModelError(f"{name} has {self._knob.kind} too, and no matrix near it reads them")
                 groups[nearest].append(name)
         return groups
 

@@ -1,6 +1,7 @@
 """What a recipe asks of every layer: single weights of all, or whole units at the sites."""
 
 from collections.abc import Mapping, Sequence
+from math import lcm
 from typing import NamedTuple
 
 from secateur.adapt.site import Site
@@ -63,7 +64,10 @@ def choose_targets(structure: Structure, recipe: Recipe, bytes_each: int) -> Tar
                 f"the blocks of {type(structure.model).__name__} must keep one size, as its config has one for all: "
                 "leave allocator, ratios and exempt out"
             )
-        kept = count_equal_units(sites, next(iter(shares.values())), problem.sizes, recipe.round_to)
+        stacked = any(layer.index is not None for layer in structure.layers)
+        # Fast products of experts want rows of whole 16 bytes.
+        step = lcm(recipe.round_to, 8) if stacked else recipe.round_to
+        kept = count_equal_units(sites, next(iter(shares.values())), problem.sizes, step)
     else:
         kept = count_units(sites, shares, problem.sizes, recipe.round_to)
     every = [site for group in sites.values() for site in group]
