@@ -8,7 +8,7 @@ from conftest import logging  # noqa: F401 - keeps transformers quiet
 from secateur import Masks, Recipe, prune
 from secateur.adapt.structure import kind_of
 from secateur.core.cut import Cut
-from secateur.core.errors import InputError, ModelError, RatioError
+from secateur.core.errors import InputError, ModelError, RatioError, SecateurError
 from secateur.infer.describe import infer
 from tiny_decoders import batch, causal_types, tiny_decoder
 
@@ -160,3 +160,44 @@ def test_blocks_keep_one_size_as_the_config_has_one(tmp_path):
     recipe = Recipe(method="wanda", pattern="channels", ratio=0.2, exempt=(0,))
     with pytest.raises(InputError, match="must keep one size"):
         prune(tmp_path / "dense", recipe, tmp_path / "out", ids=batch(4))
+
+
+@pytest.mark.parametrize("name", ["gemma", "mixtral", "rwkv"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "magnitude"},
+        {"method": "ria"},
+        {"method": "admm"},
+        {"method": "refit"},
+        {"method": "taylor", "pattern": "unstructured"},
+        {"method": "wanda", "allocator": "owl"},
+        {"method": "wanda", "allocator": "ranking"},
+        {"method": "wanda", "refit": "cg"},
+        {"method": "wanda", "save_dtype": "bfloat16"},
+    ],
+    ids=lambda settings: " ".join(settings.values()),
+)
+def test_every_method_runs_on_inferred_stages(name, settings, tmp_path):
+    tiny_decoder(name).save_pretrained(tmp_path / "dense")
+    result = prune(tmp_path / "dense", Recipe(ratio=0.5, **settings), tmp_path / "out", ids=batch(4))
+    assert abs(result.sparsity - 0.5) < 0.02
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out")(batch()).logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("gemma", {"method": "wanda", "match": "dense"}, "match does not work for gemma"),
+        ("gemma", {"method": "slimgpt", "allocator": "unit-knapsack"}, "one for all blocks"),
+        ("gemma", {"method": "flap"}, "has no bias here"),
+        ("mixtral", {"method": "wanda", "allocator": "knapsack"}, "no module of its own whose outputs"),
+        ("rwkv", {"method": "wanda", "reconstruct": 5}, "it counts as one block"),
+        ("rwkv", {"method": "wanda", "allocator": "als"}, "it counts as one block"),
+    ],
+)
+def test_what_needs_a_row_of_the_table_is_refused_in_a_sentence(name, settings, said, tmp_path):
+    tiny_decoder(name).save_pretrained(tmp_path / "dense")
+    with pytest.raises(SecateurError, match=said):
+        prune(tmp_path / "dense", Recipe(ratio=0.2, **settings), tmp_path / "out", ids=batch(4))
+    assert not (tmp_path / "out").exists()
