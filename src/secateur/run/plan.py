@@ -90,6 +90,10 @@ def _check_inferred(recipe: Recipe, allocator: Allocator, structure: Structure) 
             f"the parts of {family} cannot be run one after another, so it counts as one block: leave reconstruct, "
             "shortgpt and allocators that watch blocks out"
         )
+    if place()[1] > 1 and any(stage.routed for block in structure.blocks for stage in block.stages):
+        raise ModelError(
+            f"experts of {family} are pruned in one process, which sees every token: start it without torchrun"
+        )
     if recipe.match:
         raise ModelError(
             f"match does not work for {family}: it needs a family of the table, and this one's layers are read off "

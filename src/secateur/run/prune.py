@@ -17,6 +17,7 @@ from secateur.evaluate.streamed import streamed_perplexity
 from secateur.events import stage
 from secateur.experts.drop import DropTask, drop_experts
 from secateur.experts.dropping import DropExperts
+from secateur.infer.describe import record
 from secateur.machine.device import pick_device
 from secateur.machine.ranks import place, processes, shared
 from secateur.run.allocate import open_stream
@@ -133,6 +134,8 @@ def _run(
     )
     with storage_errors(folder.out):
         write_document(folder.model / "result.json", result.to_dict())
+        if opened.structure.kind.inferred:
+            write_document(folder.model / "structure.json", record(opened.structure))
     folder.finish()
     shared(result.to_dict())
     return result
