@@ -33,6 +33,7 @@ LAYERS = {
     "report": 5,
     "allocate": 6,
     "judged": 6.5,
+    "experts": 6.5,
     "run": 7,
     "search": 8,
     "heads": 8,

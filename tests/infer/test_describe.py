@@ -4,7 +4,7 @@ from torch import nn
 
 from conftest import tiny_model
 from secateur.core.errors import ModelError
-from secateur.infer.describe import describe_any, describe_decoder, infer
+from secateur.infer.describe import describe_any, describe_decoder, infer, record
 from tiny_decoders import tiny_decoder
 
 
@@ -39,3 +39,10 @@ def test_a_model_without_products_is_refused():
 class _Nothing(nn.Module):
     def forward(self, hidden_states, **_):
         return hidden_states
+
+
+def test_the_record_names_every_stage_and_what_is_left():
+    found = record(infer(tiny_decoder("mixtral")))
+    block = found["blocks"]["model.layers.0"]
+    assert not found["whole"] and block["left"] == ["model.layers.0.mlp.gate.weight"]
+    assert block["stages"][0]["layers"] == [f"model.layers.0.self_attn.{name}_proj" for name in "qkv"]

@@ -6,6 +6,10 @@ from transformers import AutoModelForCausalLM
 
 from conftest import logging  # noqa: F401 - keeps transformers quiet
 from secateur import Masks, Recipe, prune
+from secateur.adapt.structure import kind_of
+from secateur.core.cut import Cut
+from secateur.core.errors import InputError, ModelError, RatioError, SecateurError
+from secateur.infer.describe import infer
 from tiny_decoders import batch, causal_types, tiny_decoder
 
 SPREAD = (  # one of each kind of structure: parallel, hybrid, latent attention, experts of every layout, wrappers, ...
@@ -106,3 +110,94 @@ def test_cold_experts_are_counted_and_never_zeroed(tmp_path):
     result = prune(tmp_path / "dense", Recipe(method="wanda", ratio=0.5, expert_tokens=1), tmp_path / "c", ids=batch(4))
     assert result.cold_experts == {}
     assert sum(layer.tokens for layer in result.layers if "gate_up_proj" in layer.name) == 3 * 2 * 64
+
+
+def check_units(name, folder, method):
+    """A model without units is the dense one where nothing reads them; masks alone, so that no weight is repaired."""
+    dense = tiny_decoder(name)
+    dense.save_pretrained(folder / "dense")
+    recipe = Recipe(method=method, pattern="heads+channels", ratio=0.15)
+    result = prune(folder / "dense", recipe, folder / "out", ids=batch(6))
+    small, report = AutoModelForCausalLM.from_pretrained(folder / "out", output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "mismatched_keys", "unexpected_keys"))
+    assert dense.num_parameters() - small.num_parameters() == result.removed_weights > 0
+    if method == "wanda":
+        structure, cut = infer(dense), Cut.load(folder / "out" / "cut.json")
+        with torch.no_grad():
+            for site in structure.sites():
+                gone = [unit for unit in range(site.count) if unit not in cut.kept.get(site.name, range(site.count))]
+                structure.layer(site.layer).weight[:, site.columns[site.layer][gone].flatten()] = 0
+        expected, found = (model(batch(), use_cache=False).logits for model in (dense, small))
+        assert torch.allclose(expected, found, atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("method", ["wanda", "slimgpt"])
+@pytest.mark.parametrize("name", ["gemma", "mixtral", "gpt_oss", "deepseek_v3", "qwen3_next", "gptj", "gemma3"])
+def test_units_go_with_all_that_belongs_to_them(name, method, tmp_path):
+    check_units(name, tmp_path, method)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", causal_types())
+def test_so_do_units_of_every_type_that_has_some(name, tmp_path):
+    try:
+        model = tiny_decoder(name)
+    except Exception as error:
+        pytest.skip(f"{name} cannot be built: {error}")
+    kind = kind_of(model.config)
+    if kind is not None and kind.causal:
+        pytest.skip("its family has a row in the table")
+    try:
+        check_units(name, tmp_path, "wanda")
+    except ModelError as error:
+        assert "has no units that can be removed" in str(error)
+    except RatioError as error:
+        assert "hold too few" in str(error)
+
+
+def test_blocks_keep_one_size_as_the_config_has_one(tmp_path):
+    tiny_decoder("gemma").save_pretrained(tmp_path / "dense")
+    recipe = Recipe(method="wanda", pattern="channels", ratio=0.2, exempt=(0,))
+    with pytest.raises(InputError, match="must keep one size"):
+        prune(tmp_path / "dense", recipe, tmp_path / "out", ids=batch(4))
+
+
+@pytest.mark.parametrize("name", ["gemma", "mixtral", "rwkv"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "magnitude"},
+        {"method": "ria"},
+        {"method": "admm"},
+        {"method": "refit"},
+        {"method": "taylor", "pattern": "unstructured"},
+        {"method": "wanda", "allocator": "owl"},
+        {"method": "wanda", "allocator": "ranking"},
+        {"method": "wanda", "refit": "cg"},
+        {"method": "wanda", "save_dtype": "bfloat16"},
+    ],
+    ids=lambda settings: " ".join(settings.values()),
+)
+def test_every_method_runs_on_inferred_stages(name, settings, tmp_path):
+    tiny_decoder(name).save_pretrained(tmp_path / "dense")
+    result = prune(tmp_path / "dense", Recipe(ratio=0.5, **settings), tmp_path / "out", ids=batch(4))
+    assert abs(result.sparsity - 0.5) < 0.02
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out")(batch()).logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("gemma", {"method": "wanda", "match": "dense"}, "match does not work for gemma"),
+        ("gemma", {"method": "slimgpt", "allocator": "unit-knapsack"}, "one for all blocks"),
+        ("gemma", {"method": "flap"}, "has no bias here"),
+        ("mixtral", {"method": "wanda", "allocator": "knapsack"}, "no module of its own whose outputs"),
+        ("rwkv", {"method": "wanda", "reconstruct": 5}, "it counts as one block"),
+        ("rwkv", {"method": "wanda", "allocator": "als"}, "it counts as one block"),
+    ],
+)
+def test_what_needs_a_row_of_the_table_is_refused_in_a_sentence(name, settings, said, tmp_path):
+    tiny_decoder(name).save_pretrained(tmp_path / "dense")
+    with pytest.raises(SecateurError, match=said):
+        prune(tmp_path / "dense", Recipe(ratio=0.2, **settings), tmp_path / "out", ids=batch(4))
+    assert not (tmp_path / "out").exists()

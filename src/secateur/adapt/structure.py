@@ -1,7 +1,7 @@
 """Structure: what can be cut in a model, as data; describe(model) makes it, and is the one fork on model kind."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ class ModelKind(NamedTuple):
     """What differs between kinds of model, as functions of their blocks.
 
     causal: a language model that reads from left to right, whose blocks hold all that is pruned.
-    inferred: no table has it; its structure is read off what it computes.
+    inferred: no table has it; its structure is read off what it computes. sites: finds its sites, with their blocks.
     """
 
     causal: bool
@@ -40,6 +40,7 @@ class ModelKind(NamedTuple):
     config: Callable[[dict[str, Any], PretrainedConfig, Sequence[Block]], dict[str, Any]]
     bias_fields: Callable[[PretrainedConfig], tuple[str, ...]] = lambda config: ()
     inferred: bool = False
+    sites: "Callable[[Structure, str], list[tuple[str, Site]]] | None" = None
 
 
 def _decoder_config(document: dict[str, Any], config: PretrainedConfig, blocks: Sequence[Block]) -> dict[str, Any]:
@@ -70,12 +71,14 @@ def kind_of(config: PretrainedConfig) -> ModelKind | None:
 class Structure:
     """A model as its blocks, in forward order, with what can be cut of them.
 
-    The blocks are read off the model's modules, and their sizes change with the matrices.
+    The blocks are read off the model's modules, and their sizes change with the matrices. memo: what was found out
+    about the model and takes time.
     """
 
     model: PreTrainedModel
     kind: ModelKind
     blocks: tuple[Block, ...]
+    memo: dict[str, Any] = field(default_factory=dict)
 
     @property
     def attentions(self) -> list[Attention]:
@@ -120,7 +123,16 @@ class Structure:
 
     def sites(self, unit: str = "auto") -> list[Site]:
         """Every block's sites; `unit` says what attentions lose (auto, kv_groups, heads, none)."""
-        return [site for block in self.blocks for site in block.sites(unit)]
+        return [site for group in self.sites_by_block(unit).values() for site in group]
+
+    def sites_by_block(self, unit: str = "auto") -> dict[str, list[Site]]:
+        """The same by the name of their block."""
+        if self.kind.sites is None:
+            return {block.name: block.sites(unit) for block in self.blocks}
+        found: dict[str, list[Site]] = {block.name: [] for block in self.blocks}
+        for block, site in self.kind.sites(self, unit):
+            found[block].append(site)
+        return found
 
     def sites_of(self, names: Sequence[str]) -> list[Site]:
         """Every site, with heads or KV groups as the names of a cut say."""

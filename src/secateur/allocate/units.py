@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from secateur.adapt.site import Site
 from secateur.core.errors import RatioError
 
-__all__ = ["count_units"]
+__all__ = ["count_equal_units", "count_units"]
 
 
 def count_units(
@@ -57,3 +57,37 @@ def _take(site: Site, owed: float, kept: dict[str, int], round_to: int) -> int:
     after = site.count if ideal >= site.count else max(round(ideal / step), 1) * step
     kept[site.name] = min(after, site.count)
     return (before - kept[site.name]) * site.weights
+
+
+def count_equal_units(
+    blocks: Mapping[str, Sequence[Site]], ratio: float, weights: Mapping[str, int], round_to: int = 1
+) -> dict[str, int]:
+    """How many units of every site stay where one config field counts those of all blocks.
+
+    Sites of as many units of one kind keep equally many. Heads go by the ratio, channels make up for the rest, as well
+    as whole steps allow. Raises RatioError where the sites hold too little.
+    """
+    groups: dict[tuple[bool, str, int], list[Site]] = {}
+    for sites in blocks.values():
+        for site in sites:
+            groups.setdefault((site.kind == "ffn", site.kind, site.count), []).append(site)
+    owed, kept = ratio * sum(weights.values()), dict[str, int]()
+    ordered = [groups[key] for key in sorted(groups)]  # heads first
+    for place, group in enumerate(ordered):
+        each, count = sum(site.weights for site in group), group[0].count
+        if group[0].kind == "ffn":
+            step = min(round_to, count)
+            left = sum(site.weights * site.count for other in ordered[place:] for site in other)
+            gone = min(round(owed / left * count / step), (count - 1) // step) * step
+        else:
+            step, gone = 1, min(round(ratio * count), count - 1)
+        kept |= {site.name: count - gone for site in group}
+        owed -= gone * each
+        spare = each * step
+    if ordered and owed > spare:
+        total = sum(weights.values())
+        raise RatioError(
+            f"{ratio:g} of {total:,} weights are to go, and {owed:,.0f} of them cannot: heads and channels that can be "
+            "removed hold too few; ask for less"
+        )
+    return kept

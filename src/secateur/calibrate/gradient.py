@@ -31,7 +31,7 @@ class Gradient(BackwardSum):
     @contextmanager
     def watch(structure: Structure, layers: Sequence[Layer]) -> Iterator[Read]:
         """Let the layers' weights gather gradients."""
-        weights = {layer.name: layer.module.get_parameter("weight").requires_grad_(True) for layer in layers}
+        weights = {layer.name: layer.module.get_parameter(layer.parameter).requires_grad_(True) for layer in layers}
 
         def read() -> Mapping[str, Tensor]:
             return {layer.name: _gradient(layer, weights[layer.name]) for layer in layers}
@@ -45,4 +45,4 @@ class Gradient(BackwardSum):
 
 def _gradient(layer: Layer, weight: Tensor) -> Tensor:
     gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad  # a layer that no token reached
-    return (gradient.T if layer.transposed else gradient).float().contiguous()  # [out, in]
+    return layer.seen(gradient).float().contiguous()  # [out, in]

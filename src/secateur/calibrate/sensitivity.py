@@ -11,7 +11,7 @@ from torch import Tensor
 from secateur.adapt.layer import Layer
 from secateur.adapt.structure import Structure
 from secateur.calibrate.backward import BackwardSum, Read
-from secateur.core.errors import CalibrationError
+from secateur.core.errors import CalibrationError, ModelError
 from secateur.core.shapes import TokenIds
 
 __all__ = ["Sensitivity"]
@@ -44,6 +44,12 @@ class Sensitivity(BackwardSum):
     @contextmanager
     def watch(structure: Structure, layers: Sequence[Layer]) -> Iterator[Read]:
         """Add up squares of what comes back to the layers' outputs."""
+        stacked = [layer.name for layer in layers if layer.index is not None or layer.turned is not None]
+        if stacked:
+            raise ModelError(
+                f"{stacked[0]} has no module of its own whose outputs can be watched: use an allocator other than "
+                "knapsack, auto and relinearised"
+            )
         total = {
             layer.name: torch.zeros(layer.weight.shape[0], device=layer.weight.device) for layer in layers
         }  # [out]

@@ -26,7 +26,7 @@ from secateur.infer.calls import Calls
 from secateur.infer.cold import Cold, warm_
 from secateur.infer.products import Products, Read
 
-__all__ = ["Needs", "Solve", "Stream", "StreamSettings"]
+__all__ = ["Needs", "Reading", "Solve", "Stream", "StreamSettings"]
 
 Needs = Callable[[Sequence[Layer]], Sequence[type[Statistic]] | None]
 Solve = Callable[[Sequence[Layer], Gathered], None]
@@ -174,23 +174,14 @@ class Stream:
         self, block: Block, wanted: Sequence[tuple[Stage, Sequence[type[Statistic]]]]
     ) -> list[tuple[Stage, Gathered]]:
         """Statistics of every stage of one step, from a run of the block on every batch."""
-        reading = _Reading([(stage, gather(need)) for stage, need in wanted])
-        model = self.structure.model
-        names = {layer.tensor for stage, _ in wanted for layer in stage.layers}
-        products = Products({name: model.get_parameter(name) for name in names}, reading.seen)
+        reading = Reading([(stage, gather(need)) for stage, need in wanted], stop=True)
         for index in range(len(self.batches)):
-            reading.begin()
             try:
-                with products:
+                with reading.of(self.structure.model):
                     self.call(block, self.hidden[index], index)
             except StopForward:
                 pass
-        settings = self.settings.cold
-        cold = [(stage, own) for stage, own in reading.gathered if own.too_few(settings.tokens)]
-        for _, own in cold:
-            own.clear()
-        if cold:
-            warm_(cold, settings, lambda: self._pass(block))
+        reading.warm_(self.settings.cold, lambda: self._pass(block))
         return reading.gathered
 
     def _pass(self, block: Block) -> None:
@@ -282,23 +273,38 @@ class Stream:
                 store.drop(index)
 
 
-class _Reading:
-    """Fills the statistics of the stages of one step, and ends a run once each has read all that it will."""
+class Reading:
+    """Fills the statistics of stages that were read off what a block computes, while it runs.
 
-    def __init__(self, gathered: list[tuple[Stage, Gathered]]) -> None:
+    stop: end a run once each stage has read all that it will.
+    """
+
+    def __init__(self, gathered: list[tuple[Stage, Gathered]], *, stop: bool = False) -> None:
+        """Nothing was read yet."""
         self.gathered = gathered
         for stage, own in gathered:
             own.tokens = 0 if stage.routed else None
         # The layers of a stage read the same tensor: the first one's inputs stand for all.
         self._places = {(stage.layers[0].tensor, stage.layers[0].index): own for stage, own in gathered}
         counts = [stage.calls for stage, _ in gathered]
-        self._calls = sum(counts) if all(counts) else 0  # unknown where tokens choose what reads them
+        self._calls = sum(counts) if stop and all(counts) else 0  # unknown where tokens choose what reads them
         self._left = 0
 
-    def begin(self) -> None:
+    def of(self, model: nn.Module) -> Products:
+        """What sees the products of one run; enter it as a context."""
         self._left = self._calls
+        names = {layer.tensor for stage, _ in self.gathered for layer in stage.layers}
+        return Products({name: model.get_parameter(name) for name in names}, self._seen)
 
-    def seen(self, read: Read) -> None:
+    def warm_(self, cold: Cold, run: Callable[[], None]) -> None:
+        """Replace the statistics of layers that too few tokens reached; `run` runs the block on every batch."""
+        stages = [(stage, own) for stage, own in self.gathered if own.too_few(cold.tokens)]
+        for _, own in stages:
+            own.clear()
+        if stages:
+            warm_(stages, cold, run)
+
+    def _seen(self, read: Read) -> None:
         self._left -= 1
         if (own := self._places.get(read.product)) is not None:
             x = read.x.reshape(-1, read.x.shape[-1])  # [tokens, in]

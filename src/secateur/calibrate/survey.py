@@ -1,7 +1,7 @@
 """One streamed forward pass of the dense model: look at every block once and move on."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +9,14 @@ import torch
 
 from secateur.adapt.block import Block
 from secateur.calibrate.statistic import Gathered, gather
-from secateur.calibrate.stream import Stream
+from secateur.calibrate.stream import Reading, Stream
 from secateur.core.protocols import BlockView, Statistic, Watcher
+from secateur.infer.cold import Cold
 from secateur.storage.open_model import OpenModel
 
 __all__ = ["BlockReader", "survey"]
+
+_COLD = Cold(by="magnitude")  # hidden states are on their way already when an expert is found to be cold
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,18 @@ def survey(
         watcher = reader.watch()
         with opened.loaded(block.tensors()):
             with ExitStack() as stack:
+                reading = Reading([(stage, gather(reader.needs)) for stage in block.stages if block.inferred])
                 stats = _gathering(block, reader.needs, stack)
                 for index in range(len(stream.batches)):
                     before = stream.hidden[index]  # [samples, length, hidden]
-                    after = stream.call(block, stream.hidden[index], index)
+                    with reading.of(opened.structure.model) if reader.needs else nullcontext():
+                        after = stream.call(block, stream.hidden[index], index)
                     if watcher is not None:
                         watcher.update(before, after)
                     stream.hidden[index] = after
+            if reader.needs:
+                reading.warm_(_COLD, lambda: None)
+            stats |= {layer.name: own for stage, own in reading.gathered for layer in stage.layers}
             matrices = {layer.name: layer.weight.float() for layer in block.layers}
             stats |= {name: Gathered({**stats[name].parts, **given[name]}) for name in stats if name in given}
             ends = tuple(stage.layers[0].name for stage in block.stages if stage.answer is not None)
@@ -69,7 +77,7 @@ def survey(
 def _gathering(block: Block, needs: Sequence[type[Statistic]], stack: ExitStack) -> dict[str, Gathered]:
     """Statistics by layer name that fill while the block runs, until the stack is closed."""
     stats: dict[str, Gathered] = {}
-    for stage in block.stages:
+    for stage in () if block.inferred else block.stages:
         gathered = gather(needs)
         stats |= dict.fromkeys((layer.name for layer in stage.layers), gathered)
 

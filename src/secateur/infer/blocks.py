@@ -13,7 +13,7 @@ from secateur.adapt.block import Block
 from secateur.core.seed import generator
 from secateur.core.shapes import TokenIds
 
-__all__ = ["bare_blocks", "probe_ids"]
+__all__ = ["bare_blocks", "block_arguments", "probe_ids"]
 
 _SAMPLES, _TOKENS = 2, 12
 
@@ -104,7 +104,7 @@ def _chains(model: PreTrainedModel, ids: TokenIds, blocks: Sequence[Block], call
     The other arguments are those of a run in which no block computes, as calibration takes them.
     """
     try:
-        taken = _arguments(model, ids, blocks)
+        taken = block_arguments(model, ids, blocks)
         hidden = taken[0][0]
         for block, (_, args, kwargs), call in zip(blocks, taken, calls, strict=True):
             hidden = block.call(hidden, args, kwargs)
@@ -119,7 +119,8 @@ class _Last(Exception):  # noqa: N818 - no error: the last block was reached
     """Ends a run once every block was asked for."""
 
 
-def _arguments(model: PreTrainedModel, ids: TokenIds, blocks: Sequence[Block]) -> list[Any]:
+def block_arguments(model: PreTrainedModel, ids: TokenIds, blocks: Sequence[Block]) -> list[Any]:
+    """The first hidden states of every block's call, and its other arguments, from a run in which none computes."""
     taken: list[Any] = []
     with ExitStack() as stack:
         for block in blocks:

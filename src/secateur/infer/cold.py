@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.adapt.block import Stage
 from secateur.core.shapes import Activations
@@ -48,7 +48,7 @@ def warm_(stages: Sequence[tuple[Stage, Inputs]], cold: Cold, run: Callable[[], 
             modules[id(layer.module)] = layer.module
             known.setdefault(id(layer.module), []).append((stage, own))
         else:
-            _identity_(own, layer.weight.shape[1])
+            _identity_(own, layer.weight)
     with ExitStack() as stack:
         for key, module in modules.items():
             hook = module.register_forward_pre_hook(_watcher(known[key]), with_kwargs=True)
@@ -68,9 +68,10 @@ def _watcher(stages: Sequence[tuple[Stage, Inputs]]) -> Any:
     return seen
 
 
-def _identity_(own: Inputs, width: int) -> None:
+def _identity_(own: Inputs, weight: Tensor) -> None:
     """Statistics under which all inputs count the same, so that only the weights decide."""
+    width = weight.shape[1]
     for start in range(0, width, _ROWS):
-        rows = torch.zeros(min(_ROWS, width - start), width)
+        rows = torch.zeros(min(_ROWS, width - start), width, device=weight.device)
         rows.diagonal(start).fill_(1.0)
         own.update(rows)

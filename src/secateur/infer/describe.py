@@ -1,6 +1,7 @@
 """describe_decoder(model): a language model's structure, by its table row or read off what it computes."""
 
 from contextlib import suppress
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -12,8 +13,9 @@ from secateur.core.errors import ModelError
 from secateur.infer.blocks import bare_blocks, probe_ids
 from secateur.infer.light import light_weights
 from secateur.infer.stages import staged
+from secateur.infer.units import unit_sites
 
-__all__ = ["describe_any", "describe_decoder", "infer"]
+__all__ = ["describe_any", "describe_decoder", "infer", "record"]
 
 
 def describe_decoder(model: PreTrainedModel) -> Structure:
@@ -39,6 +41,17 @@ def infer(model: PreTrainedModel) -> Structure:
     """
     _run_experts_one_by_one(model)
     return Structure(model, _INFERRED, _inferred_blocks(model))
+
+
+def record(structure: Structure) -> dict[str, Any]:
+    """What was found, for people: every block's stages in order, and matrices that no stage has."""
+    blocks = {}
+    for block in structure.blocks:
+        held = {layer.tensor for layer in block.layers}
+        left = [name for name, value in block.tensors().items() if value.dim() > 1 and name not in held]
+        stages = [{"step": stage.step, "layers": [layer.name for layer in stage.layers]} for stage in block.stages]
+        blocks[block.name or "the whole model"] = {"stages": stages, "left": left}
+    return {"whole": structure.blocks[0].whole, "blocks": blocks}
 
 
 def _run_experts_one_by_one(model: PreTrainedModel) -> None:
@@ -77,4 +90,5 @@ _INFERRED = ModelKind(
     settle_=_nothing,
     config=lambda document, config, blocks: document,
     inferred=True,
+    sites=unit_sites,
 )

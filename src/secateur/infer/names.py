@@ -80,15 +80,19 @@ class StoredNames:
         made = transform.convert(group.first, model=self._model, config=self._model.config)
         return {name: value[0] if isinstance(value, list) else value for name, value in made.items()}
 
-    def write(self, group: Group, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Stored tensors of a group's parameters. Raises ModelError where they come out under other names."""
+    def write(self, group: Group, tensors: Mapping[str, Tensor], *, fewer: bool = False) -> dict[str, Tensor]:
+        """Stored tensors of a group's parameters. Raises ModelError where they come out under other names.
+
+        fewer: the parameters are smaller, so some of the names may have nothing to hold.
+        """
         if group.renamed:
             (stored,) = group.sources
             return {stored: next(iter(tensors.values()))}
         made: dict[str, Tensor] = revert_weight_conversion(self._model, dict(tensors))
         found = {stored: made.get(stored, made.get(self._prefixed(stored))) for stored in group.sources}
-        missing = [stored for stored, value in found.items() if value is None]
-        if missing or len(made) != len(found):
+        given = [stored for stored, value in found.items() if value is not None]
+        missing = [stored for stored, value in found.items() if value is None and not fewer]
+        if missing or len(made) != len(given):
             raise ModelError(
                 f"{group.first} is stored as {missing[0] if missing else next(iter(found))!r} in a layout that "
                 "transformers reads and does not write: save the model anew with save_pretrained, and prune that"

@@ -17,6 +17,7 @@ _FOLDERS = (
     "train",
     "allocate",
     "judged",
+    "experts",
     "masks",
     "images",
     "deprune",
@@ -32,6 +33,8 @@ One formula stands in one place. If a paper changes one, change the file that it
 
 W is `[out, in]`, and W_ij the weight from input j to output i. X_j is what input j holds over all calibration tokens,
 and H the Gram matrix of the inputs. S is a score: low goes first. r is a ratio removed, and L the loss.
+
+Experts: f_j is expert j, and g_j the gate that the router gives it for a token.
 
 Heads: s is the model's score on a task. A gate multiplies a head's output.
 

@@ -1,6 +1,6 @@
 """Write a finished run as a model: replaced tensors, or really smaller ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +9,19 @@ from torch import Tensor
 
 from secateur.adapt.decoder import shrunk_config
 from secateur.adapt.layer import Layer
-from secateur.adapt.site import Site
 from secateur.core.cut import Cut
+from secateur.core.errors import ModelError
 from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.mask import save_packed, unpack
-from secateur.infer.names import Group
+from secateur.infer.smaller import rebuilt, with_fields
+from secateur.infer.units import units_of
 from secateur.run.plan import Plan
 from secateur.run.result import LayerReport, Made
 from secateur.storage.folder import Edits, copy_companions, with_dtype, write_pruned
 from secateur.storage.open_model import OpenModel
 from secateur.storage.run_folder import FinishedBlock, RunFolder
 from secateur.storage.shards import TensorInfo
+from secateur.surgery.rewrite import Rewrite
 from secateur.surgery.shrink import cut_sizes, cut_slices, sliced
 
 __all__ = ["assemble"]
@@ -43,7 +45,6 @@ class _Finished:
             if layer.name in self._owner:
                 self._stacked.setdefault(layer.tensor, []).append(layer)
         self._held: tuple[int, FinishedBlock] | None = None
-        self._written: tuple[Group, dict[str, Tensor]] | None = None
 
     def block(self, index: int) -> FinishedBlock:
         if self._held is None or self._held[0] != index:
@@ -64,7 +65,9 @@ class _Finished:
         """A parameter of an inferred model, with every matrix that was solved in its place."""
         layers = self._stacked.get(parameter, [])
         if not layers:
-            return None
+            owner, _, leaf = parameter.rpartition(".")
+            known = leaf == "bias" and owner in self._owner
+            return self.block(self._owner[owner]).biases.get(owner) if known else None
         block = self.block(self._owner[layers[0].name])
         if layers[0].index is None:
             return block.weights[layers[0].name]
@@ -74,25 +77,6 @@ class _Finished:
         for layer in layers:
             whole[layer.index] = block.weights[layer.name]
         return whole
-
-    def stored(self, name: str) -> Tensor | None:
-        """What the run made of a stored tensor of an inferred model, or None where it is as it was."""
-        names = self._opened.names
-        group = None if names is None else names.group_of(name)
-        if names is None or group is None:
-            return None
-        if self._written is None or self._written[0] is not group:
-            aliases = self._opened.aliases
-            made = {target: self._first(aliases(target)) for target in group.targets}
-            if all(value is None for value in made.values()):
-                return None
-            dense = names.read(group, self._opened.checkpoint.read)
-            values = {target: dense[target] if value is None else value for target, value in made.items()}
-            self._written = group, names.write(group, values)
-        return self._written[1][name]
-
-    def _first(self, names: Sequence[str]) -> Tensor | None:
-        return next((made for name in names if (made := self.tensor(name)) is not None), None)
 
     def new_biases(self, opened: OpenModel) -> dict[str, Tensor]:
         """Biases `[out]` of every layer without one, zero unless solved, if any layer got its first."""
@@ -123,7 +107,7 @@ def assemble(plan: Plan, opened: OpenModel, folder: RunFolder, resumed: int = 0)
     with storage_errors(target):
         copy_companions(opened.source.folder, target)
         if plan.targets.sites:
-            _write_shrunk(opened, finished, target, plan.targets.sites, plan.saved)
+            _write_shrunk(plan, opened, finished, target)
         else:
             _write_masked(opened, finished, target, plan.saved)
     layers = [LayerReport(**report) for reports in finished.reports for report in reports]
@@ -135,7 +119,7 @@ def _write_masked(opened: OpenModel, finished: _Finished, target: Path, dtype: t
     if opened.names is None:
         edits = Edits(tensor=lambda name: finished.tensor(opened.model_name(name)), added=added, dtype=dtype)
     else:
-        edits = Edits(tensor=finished.stored, order=opened.names.order, dtype=dtype)
+        edits = Rewrite(opened, (), lambda name, value: value, finished.tensor).edits(dtype)
     write_pruned(opened.checkpoint, target, edits)
     if added or dtype:
         write_document(target / "config.json", _document(opened, target, added, dtype))
@@ -143,17 +127,18 @@ def _write_masked(opened: OpenModel, finished: _Finished, target: Path, dtype: t
     save_packed(target / "masks.safetensors", packed, {name: opened.structure.shape(name) for name in packed})
 
 
-def _write_shrunk(
-    opened: OpenModel, finished: _Finished, target: Path, sites: Sequence[Site], dtype: torch.dtype | None
-) -> None:
-    structure = opened.structure
+def _write_shrunk(plan: Plan, opened: OpenModel, finished: _Finished, target: Path) -> None:
+    structure, sites, dtype = opened.structure, plan.targets.sites, plan.saved
     packed = finished.packed()
-    kept = {
+    kept: dict[str, tuple[int, ...]] = {
         site.name: site.pattern.units(unpack(packed[site.layer], structure.shape(site.layer)))
         for site in sites
         if site.layer in packed
     }
     cut = Cut(kept)
+    if structure.kind.inferred:
+        _write_units(plan, opened, finished, target, cut)
+        return
     slices = cut_slices(sites, cut)
     transposed = {layer.name for layer in structure.layers if layer.transposed}
 
@@ -183,6 +168,30 @@ def _write_shrunk(
     sizes = cut_sizes(sites, cut, structure.sizes)
     document = _document(opened, target, added, dtype)
     write_document(target / "config.json", shrunk_config(document, structure.model.config, sizes))
+    cut.save(target / "cut.json")
+
+
+def _write_units(plan: Plan, opened: OpenModel, finished: _Finished, target: Path, cut: Cut) -> None:
+    """The same of an inferred model, whose config has one size for all blocks. Raises ModelError where none fits."""
+    structure = opened.structure
+    units = units_of(structure, plan.recipe.unit() or "none")
+    kept = {site.name: cut.kept.get(site.name, tuple(range(site.count))) for site in plan.targets.sites}
+    values = {key: value for unit in units for key, value in unit.values(len(kept[unit.sites[0][1].name])).items()}
+    document = with_dtype(with_fields(read_document(target / "config.json"), values), plan.saved)
+
+    def smaller(name: str, value: Tensor) -> Tensor:
+        for unit in units:
+            value = unit.cut(name, value, kept) if name in unit.parts else value
+        return value
+
+    dense = structure.model.state_dict()
+    for name, wanted in rebuilt(document, structure.model).state_dict().items():
+        found = smaller(name, dense[name].to("meta")).shape
+        if found != wanted.shape:
+            raise ModelError(f"{name} would be {[*found]}, and its class asks for {[*wanted.shape]}")
+    names = {name for unit in units for name in unit.parts}
+    write_pruned(opened.checkpoint, target, Rewrite(opened, names, smaller, finished.tensor).edits(plan.saved))
+    write_document(target / "config.json", document)
     cut.save(target / "cut.json")
 
 

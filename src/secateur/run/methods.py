@@ -61,6 +61,10 @@ SOLVERS: "Table[Callable[..., Solver]]" = Table(
             "secateur.solve.bias_compensation:BiasCompensation",
             "Every output gains what the removed inputs gave it on average, so that its mean stays.",
         ),
+        "drop-experts": Row(
+            "secateur.experts.dropping:DropExperts",
+            "Remove the experts of the lowest score, equally many in every layer, without repair.",
+        ),
         "mask-only": Row("secateur.solve.mask_only:MaskOnly", "Keep the highest scores as they are."),
         "refit": Row("secateur.solve.refit:Refit", "Choose by score, then solve every row exactly on its kept inputs."),
         "shortgpt": Row(
@@ -172,6 +176,7 @@ PATTERNS: Mapping[str, str] = {
     "kv-groups+channels": "as heads+channels, or an error where heads cannot be removed",
     "channels": "whole FFN channels, removed",
     "blocks": "whole transformer blocks, removed",
+    "experts": "whole experts of a mixture, removed",
     "N:M": "N kept of every M consecutive inputs, such as 2:4 or 4:8",
 }
 UNITS: Mapping[str, str] = {  # what of attention a pattern removes along with channels, as adapt/attention.py names it
@@ -213,6 +218,8 @@ METHODS: Table[Method] = Table(
             "heads+channels",
             "inputs that vary least; mean becomes a bias (An et al. 2024)",
         ),
+        "expert-norm": Method("drop-experts", {"by": "expert-norm"}, "experts", "experts of the smallest outputs"),
+        "frequency": Method("drop-experts", {"by": "frequency"}, "experts", "experts that fewest tokens are sent to"),
         "fluctuation": Method("mask-only", {"score": "fluctuation"}, "heads+channels", "FLAP's score without the bias"),
         "magnitude": Method(
             "mask-only",
@@ -228,6 +235,7 @@ METHODS: Table[Method] = Table(
             "weights relative to row and column (Zhang et al. 2024)",
         ),
         "random": Method("mask-only", {"score": "random"}, "heads+channels", "random inputs: the baseline to beat"),
+        "reap": Method("drop-experts", {}, "experts", "experts of least gate times output norm (Lasby et al. 2026)"),
         "shortgpt": Method("shortgpt", {}, "blocks", "whole blocks that change least (Men et al. 2024)"),
         "slimgpt": Method("slimgpt", {}, "heads+channels", "heads and FFN channels, with repair (Ling et al. 2024)"),
         "sparsegpt": Method(

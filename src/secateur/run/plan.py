@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
+from secateur.adapt.structure import Structure
 from secateur.allocate.problem import Allocator, CalibratedAllocator
+from secateur.allocate.unit_knapsack import UnitKnapsack
 from secateur.calibrate.stream import StreamSettings
 from secateur.core.errors import ModelError, SecateurError
 from secateur.core.protocols import Solver
@@ -71,12 +73,38 @@ def make_plan(recipe: Recipe, opened: OpenModel, ratios: dict[str, float] | None
         aimed = recipe
     targets = choose_targets(opened.structure, aimed, opened.bytes_each())
     _check(targets, solver, opened)
-    if recipe.match and opened.structure.kind.inferred:
-        raise ModelError(
-            f"match does not work for {opened.structure.model.config.model_type}: it needs a family of the table, and "
-            "this one's layers are read off its products; leave match out"
-        )
+    if opened.structure.kind.inferred:
+        _check_inferred(recipe, allocator, opened.structure)
     return Plan(recipe, solver, allocator, targets, _saved_dtype(recipe), stream_settings(recipe))
+
+
+def _check_inferred(recipe: Recipe, allocator: Allocator, structure: Structure) -> None:
+    """Refuse what needs a row of the table, blocks of several sizes, or blocks at all."""
+    family = structure.model.config.model_type
+    if structure.blocks[0].whole and (
+        recipe.reconstruct is not None
+        or recipe.whole_blocks()
+        or (isinstance(allocator, CalibratedAllocator) and allocator.watch() is not None)
+    ):
+        raise ModelError(
+            f"the parts of {family} cannot be run one after another, so it counts as one block: leave reconstruct, "
+            "shortgpt and allocators that watch blocks out"
+        )
+    if place()[1] > 1 and any(stage.routed for block in structure.blocks for stage in block.stages):
+        raise ModelError(
+            f"experts of {family} are pruned in one process, which sees every token: start it without torchrun"
+        )
+    if recipe.match:
+        raise ModelError(
+            f"match does not work for {family}: it needs a family of the table, and this one's layers are read off "
+            "its products; leave match out"
+        )
+    calibrated = isinstance(allocator, CalibratedAllocator)
+    if isinstance(allocator, UnitKnapsack) or (calibrated and recipe.unit() is not None):
+        raise ModelError(
+            f"this allocator gives blocks sizes of their own, and the config of {family} has one for all blocks: leave "
+            "allocator out"
+        )
 
 
 def _check(targets: Targets, solver: Solver, opened: OpenModel) -> None:

@@ -6,23 +6,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from transformers import PreTrainedModel
 
+from secateur.core.errors import CalibrationError
 from secateur.core.files import storage_errors, write_document
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.streamed import streamed_perplexity
 from secateur.events import stage
+from secateur.experts.drop import DropTask, drop_experts
+from secateur.experts.dropping import DropExperts
+from secateur.infer.describe import record
 from secateur.machine.device import pick_device
 from secateur.machine.ranks import place, processes, shared
 from secateur.report.card import write_card
+from secateur.run.allocate import open_stream
 from secateur.run.assemble import assemble
 from secateur.run.blocks import solve_blocks
 from secateur.run.depth import drop_blocks
 from secateur.run.plan import Plan, compute_dtype, make_plan
 from secateur.run.recipe import Recipe
-from secateur.run.result import Result
+from secateur.run.result import Made, Result
 from secateur.run.timing import timed
 from secateur.storage.memory import peak_memory_mb
 from secateur.storage.open_model import OpenModel, open_model
@@ -97,7 +102,7 @@ def _run(
     opened.checkpoint.check_finite()  # one NaN would spread through every Gram
     plan = make_plan(recipe, opened)
     drawn = _draw(plan, opened, ids)
-    if not recipe.whole_blocks():
+    if not recipe.drops_whole():
         plan, done = solve_blocks(plan, opened, folder, drawn.ids, resume=resume, progress=progress)
     if place()[0] > 0:  # the first process writes
         result = Result.from_dict(shared(None))
@@ -105,6 +110,8 @@ def _run(
         return result
     if recipe.whole_blocks():
         made = drop_blocks(plan, opened, folder, drawn.ids, resume=resume, progress=progress)
+    elif recipe.whole_experts():
+        made = _drop_experts(plan, opened, folder, drawn.ids, resume=resume, progress=progress)
     else:
         stage("writing the model")
         made = assemble(plan, opened, folder, done)
@@ -129,15 +136,30 @@ def _run(
     with storage_errors(folder.out):
         write_document(folder.model / "result.json", result.to_dict())
         write_card(folder.model, folder.out.name, source.folder)
+        if opened.structure.kind.inferred:
+            write_document(folder.model / "structure.json", record(opened.structure))
     folder.finish()
     shared(result.to_dict())
     return result
 
 
+def _drop_experts(
+    plan: Plan, opened: OpenModel, folder: RunFolder, ids: TokenIds | None, *, resume: bool, progress: Progress
+) -> Made:
+    """Leave out the experts of least worth. Raises CalibrationError where there is nothing to measure it on."""
+    if ids is None:
+        raise CalibrationError("experts are judged by what they do to calibration text, and there is none")
+    with open_stream(opened.structure, plan.settings, ids) as stream:
+        folder.open(plan.to_dict(opened, ids), resume=resume)
+        task = DropTask(cast(DropExperts, plan.solver), plan.recipe.target(), plan.saved)
+        dropped = drop_experts(opened, folder, task, stream, progress)
+    return Made([], dropped.weights)
+
+
 def _draw(plan: Plan, opened: OpenModel, ids: TokenIds | None) -> _Drawn:
     """What calibrates: the ids that are given, else those the recipe names, where anything is calibrated."""
     recipe = plan.recipe
-    if not (plan.solver.needs or plan.calibrated or recipe.whole_blocks() or recipe.looks_at_dense()):
+    if not (plan.solver.needs or plan.calibrated or recipe.drops_whole() or recipe.looks_at_dense()):
         return _Drawn(None, None)
     if ids is not None:
         return _Drawn(ids, None)

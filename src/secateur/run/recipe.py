@@ -15,6 +15,7 @@ from secateur.core.files import read_settings
 from secateur.core.pattern import NM, Columns, check_ratio, parse_pattern
 from secateur.core.protocols import Pattern, Score, Solver
 from secateur.evaluate.choices import DTYPES
+from secateur.experts.dropping import DropExperts
 from secateur.registry import Table, check_name, nearest
 from secateur.run.kinds import check_kind
 from secateur.run.methods import (
@@ -44,7 +45,7 @@ class Recipe:
     method: a name, or a mapping with `name` and the solver's fields.
     ratio: share of the block weights to remove, 0 to 1; n:m patterns fix it.
     pattern: unstructured, row, columns:UNIT or n:m write zeros; heads+channels, query-heads+channels, channels and
-    blocks remove structure. None is the method's usual one.
+    blocks and experts remove structure. None is the method's usual one.
     budget: size to reach instead of a ratio, such as 100M-params; for patterns that remove structure.
     allocator: how ratios differ between layers; a name, or a mapping with `name` and fields.
     ratios: ratios by block or layer name; they override the allocator.
@@ -97,10 +98,10 @@ class Recipe:
         self._check_units()
         if self.match is not None:
             check_name("match", self.match, ("dense",))
-            if self.whole_blocks():
+            if self.drops_whole():
                 raise RecipeError("match fits layers to the dense model, and whole blocks have none: leave match out")
-        if self.reconstruction() is not None and (self.whole_blocks() or self.dtype == "bfloat16"):
-            raise RecipeError("reconstruct trains masked weights in float32: leave pattern blocks and bfloat16 out")
+        if self.reconstruction() is not None and (self.drops_whole() or self.dtype == "bfloat16"):
+            raise RecipeError("reconstruct trains masked weights in float32: leave blocks, experts and bfloat16 out")
         if self.round_to < 1:
             raise RecipeError(f"round_to {self.round_to} must be at least 1")
         Allocation(self.ratios)
@@ -127,8 +128,10 @@ class Recipe:
     def _check_units(self) -> None:
         if self.whole_blocks() != isinstance(self.solver(), ShortGPT):
             raise RecipeError("pattern blocks and method shortgpt go together: name both or neither")
-        if self.whole_blocks() and (self.ratios or self.allocator != "uniform" or self.exempt):
-            raise RecipeError("whole blocks stay or go: leave allocator, ratios and exempt out")
+        if self.whole_experts() != isinstance(self.solver(), DropExperts):
+            raise RecipeError("pattern experts and methods reap, expert-norm and frequency go together")
+        if self.drops_whole() and (self.ratios or self.allocator != "uniform" or self.exempt):
+            raise RecipeError("whole blocks and experts stay or go: leave allocator, ratios and exempt out")
 
     def target(self) -> float:
         """The ratio, from the pattern where it fixes one. Raises RecipeError when none is given."""
@@ -143,7 +146,7 @@ class Recipe:
 
     def shape(self) -> Pattern:
         """The pattern object; where whole units go, that of one channel."""
-        if self.unit() or self.whole_blocks():
+        if self.unit() or self.drops_whole():
             return Columns()
         pattern = self._pattern()
         if not isinstance(pattern, str):
@@ -154,6 +157,14 @@ class Recipe:
     def whole_blocks(self) -> bool:
         """Whether whole blocks go."""
         return self._pattern() == "blocks"
+
+    def whole_experts(self) -> bool:
+        """Whether whole experts go."""
+        return self._pattern() == "experts"
+
+    def drops_whole(self) -> bool:
+        """Whether whole blocks or experts go, so that no matrix is solved."""
+        return self.whole_blocks() or self.whole_experts()
 
     def unit(self) -> str | None:
         """Which units of attention go (auto, kv_groups, heads, none), or None when weights are zeroed."""

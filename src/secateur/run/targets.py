@@ -1,12 +1,13 @@
 """What a recipe asks of every layer: single weights of all, or whole units at the sites."""
 
 from collections.abc import Mapping, Sequence
+from math import lcm
 from typing import NamedTuple
 
 from secateur.adapt.site import Site
 from secateur.adapt.structure import Structure
 from secateur.allocate.problem import Problem
-from secateur.allocate.units import count_units
+from secateur.allocate.units import count_equal_units, count_units
 from secateur.core.allocation import Allocation
 from secateur.core.budget import Budget
 from secateur.core.errors import InputError, RatioError
@@ -47,15 +48,28 @@ def choose_targets(structure: Structure, recipe: Recipe, bytes_each: int) -> Tar
     Raises InputError on names that do not exist and RatioError on what cannot be met.
     """
     unit = recipe.unit()
-    problem = block_weights(structure, biases=unit is not None or recipe.whole_blocks())
+    whole = recipe.whole_blocks() or recipe.whole_experts()
+    problem = block_weights(structure, biases=unit is not None or whole)
     weights = sum(problem.sizes.values())
-    if recipe.whole_blocks():
+    if whole:
         return Targets({}, weights, [])
     ratios = allocate(recipe, problem, ratio_for(structure, recipe, bytes_each))
     if unit is None:
         return Targets(_single(recipe.shape(), ratios, problem.layers), weights, [])
-    sites = {block.name: block.sites(unit) for block in structure.blocks}
-    kept = count_units(sites, _by_block(problem, ratios), problem.sizes, recipe.round_to)
+    sites = structure.sites_by_block(unit)
+    shares = _by_block(problem, ratios)
+    if structure.kind.inferred:  # its config has one size for all blocks
+        if len(set(shares.values())) > 1:
+            raise InputError(
+                f"the blocks of {type(structure.model).__name__} must keep one size, as its config has one for all: "
+                "leave allocator, ratios and exempt out"
+            )
+        stacked = any(layer.index is not None for layer in structure.layers)
+        # Fast products of experts want rows of whole 16 bytes.
+        step = lcm(recipe.round_to, 8) if stacked else recipe.round_to
+        kept = count_equal_units(sites, next(iter(shares.values())), problem.sizes, step)
+    else:
+        kept = count_units(sites, shares, problem.sizes, recipe.round_to)
     every = [site for group in sites.values() for site in group]
     layers = {
         site.layer: Target(site.pattern, 1 - kept[site.name] / site.count)
@@ -176,7 +190,7 @@ def ratio_for(structure: Structure, recipe: Recipe, bytes_each: int) -> float:
     if budget.unit == "ms" and recipe.timed_ratio is not None:
         return recipe.timed_ratio
     inside = sum(block_weights(structure, biases=True).sizes.values())
-    config = structure.model.config
+    config = structure.model.config.get_text_config(decoder=True)
     head = config.vocab_size * config.hidden_size  # the head's product counts, embeddings are looked up
     outside = {
         "params": structure.model.num_parameters() - inside,
