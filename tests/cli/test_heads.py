@@ -13,8 +13,8 @@ OPTIONS = {
     "curve": "--batch --data --json --kind --length --level --min-heads --normalise --out --reestimate --samples "
     "--score --seeds --step --task --test "
     "--trust-remote-code --unit model",
-    "prune": "--batch --data --exact --json --kind --length --level --min-heads --normalise --onnx --out --ratio "
-    "--reestimate --samples --score --seed --task --test "
+    "prune": "--batch --data --dry-run --exact --json --kind --length --level --min-heads --normalise --onnx --out "
+    "--ratio --reestimate --samples --score --seed --task --test "
     "--trust-remote-code --unit model",
     "finetune": "--batch --data --epochs --json --length --out --rate --resume --seed --test --trust-remote-code model",
 }

@@ -16,6 +16,7 @@ from secateur.terminal.console import (
     WHAT,
     AsJson,
     Commands,
+    DryRun,
     Resume,
     Trust,
     resumable,
@@ -61,6 +62,9 @@ Unit = Annotated[
 MinHeads = Annotated[int, typer.Option(min=0, help="Heads every attention keeps.", rich_help_panel=AMOUNT)]
 Again = Annotated[bool, typer.Option("--reestimate", help="Score again at every step.", rich_help_panel=WHAT)]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes what is drawn by chance.", rich_help_panel=WHAT)]
+
+
+_Exact = Annotated[bool, typer.Option("--exact", help="Judge every choice; for small models.", rich_help_panel=WHAT)]
 
 
 @heads.command()
@@ -186,9 +190,7 @@ def prune(
     level: Level = "token",
     normalise: Normalise = True,
     reestimate: Again = False,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Judge every choice; for small models.", rich_help_panel=WHAT)
-    ] = False,
+    exact: _Exact = False,
     kind: Kinds = None,
     unit: Unit = "auto",
     min_heads: MinHeads = 0,
@@ -197,11 +199,13 @@ def prune(
     length: Length = None,
     seed: Seed = 0,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx beside it.", rich_help_panel=OUTPUT)] = False,
+    dry_run: DryRun = False,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take heads out for good and save a smaller model that loads again."""
-    check_output(out)
+    """Remove attention heads and save a smaller model that loads again."""
+    if not dry_run:
+        check_output(out)
     from secateur.heads.prune import prune_heads
     from secateur.heads.removal import RemovalOptions
     from secateur.heads.scoring import Scoring
@@ -214,6 +218,9 @@ def prune(
     )
     data_options = DataOptions(samples=samples, batch=batch, length=length)
     task_model = open_task_model(resolve(model, trusted=trust_remote_code), task, unit=unit)
+    if dry_run:
+        _plan(task_model, ratio, plan, as_json=as_json)
+        return
     with progress("scoring") as bar:
         result = prune_heads(
             task_model, (data, test), out, ratio, plan, data_options=data_options, onnx=onnx, progress=bar
@@ -257,6 +264,18 @@ def finetune(
     with resumable(RESUME), progress("training steps") as bar:
         result = run_finetune(source, data, out, plan, test=test, resume=resume, progress=bar)
     show({"out": str(out), **result}, as_json=as_json)
+
+
+def _plan(task_model: Any, ratio: float, plan: Any, *, as_json: bool) -> None:
+    from secateur.advise.head_plan import plan_heads
+
+    told = plan_heads(task_model, ratio, kinds=plan.kinds, min_heads=plan.min_heads)
+    if as_json:
+        show(told, as_json=True)
+        return
+    say("{:,} heads before, {:,} after, ".format(*told["heads"]) + f"in {told['attentions']} attentions")
+    say("parameters {:,} before, about {:,} after".format(*told["parameters"]))
+    say("nothing was written (dry run)")
 
 
 def _summary(result: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ from secateur.terminal.console import (
     AsJson,
     Column,
     Device,
+    DryRun,
     Length,
     Model,
     Resume,
@@ -87,9 +88,6 @@ _Ratios = Annotated[
 ]
 
 
-_DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the plan: layers, ratios, sizes, time, memory.", rich_help_panel=OUTPUT)
-]
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
@@ -121,7 +119,7 @@ def prune(
     test: Test = None,
     out: _Out,
     save_dtype: SaveDType = "auto",
-    dry_run: _DryRun = False,
+    dry_run: DryRun = False,
     resume: Resume = False,
     as_json: AsJson = False,
     weights: Weights = "auto",

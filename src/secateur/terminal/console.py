@@ -30,6 +30,7 @@ __all__ = [
     "AsJson",
     "Column",
     "Commands",
+    "DryRun",
     "Device",
     "Interrupted",
     "Length",
@@ -86,6 +87,9 @@ def column_option(panel: str) -> Any:
     return typer.Option(help=field, rich_help_panel=panel)
 
 
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan: what is removed, sizes, estimates.", rich_help_panel=OUTPUT)
+]
 Text = Annotated[str, text_option(CALIBRATION)]
 Column = Annotated[str | None, column_option(CALIBRATION)]
 Length = Annotated[
