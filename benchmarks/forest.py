@@ -27,10 +27,10 @@ from sklearn.model_selection import train_test_split
 from secateur.forest import integer_program as internals
 from secateur.forest.frontier import frontier
 from secateur.forest.integer_program import build_program, class_errors
-from secateur.forest.linear_program import linear_program
-from secateur.forest.min_cut import min_cut
-from secateur.forest.primal_dual import PrimalDual
 from secateur.forest.pruner import BudgetPruner
+from secateur.forest.solvers.linear_program import linear_program
+from secateur.forest.solvers.min_cut import min_cut
+from secateur.forest.solvers.primal_dual import PrimalDual
 from secateur.forest.tree_arrays import read_forest
 from secateur.forest.usage import read_prices, used_features
 from secateur.storage.source import Source

@@ -40,6 +40,7 @@ LAYERS = {
     "images": 8,
     "deprune": 8.5,
     "masks": 8,
+    "advise": 8.6,
     "terminal": 8.7,
     "cli": 9,
     "testing": 10,

@@ -6,9 +6,10 @@ from typer.main import get_command
 
 from conftest import options, run
 from secateur.cli.main import app
+from secateur.forest.table import load_forest
 
 OPTIONS = {
-    "fit": "--costs --jobs --json --out --regression --seed --target --trees data",
+    "fit": "--budget --costs --grow --jobs --json --out --regression --seed --target --trees data",
     "prune": "--budget --costs --data --json --onnx --out --path --peers --points --solver --target --test "
     "--trade-off model",
     "report": "--json folder",
@@ -39,6 +40,22 @@ def test_fit_prune_and_report(monkeypatch, capsys, tmp_path):
     assert code == 0 and all(f"{corner['cost']:.6g}" in printed for corner in corners), err
     code, _, err = run(monkeypatch, capsys, "forest", "prune", model, "--data", *data, "--out", tmp_path / "x")
     assert code == 2 and "one of --budget, --trade-off and --path" in " ".join(err.split())
+
+
+def test_a_forest_is_grown_and_pruned_within_a_budget_in_one_call(monkeypatch, capsys, tmp_path):
+    frame = load_breast_cancer(as_frame=True).frame.iloc[:300, 20:]
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    costs = "feature,cost\n" + "".join(f"{name},{1 + place}\n" for place, name in enumerate(frame.columns[:-1]))
+    (tmp_path / "costs.csv").write_text(costs)
+    data = (tmp_path / "data.csv", "--target", "target", "--costs", tmp_path / "costs.csv", "--trees", 6)
+    call = ("forest", "fit", *data, "--grow", "frugal", "--budget", 9, "--out", tmp_path / "small", "--json")
+    code, printed, err = run(monkeypatch, capsys, *call)
+    told = json.loads(printed)
+    assert code == 0 and told["cost"] <= 12 and told["growth"], err  # measured on other rows than chosen
+    assert load_forest(tmp_path / "small" / "model.skops").feature_names_in_.tolist() == list(frame.columns[:-1])
+    for wrong, said in ((("--grow", "frugal"), "go together"), (("--budget", 9), "go together")):
+        code, _, err = run(monkeypatch, capsys, "forest", "fit", *data, *wrong, "--out", tmp_path / "x")
+        assert code == 2 and said in " ".join(err.split()) and not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from secateur.cli import main as module
 from secateur.cli.main import app
 
 OPTIONS = {
-    "prune": "--allocator --budget --calibration --device --dtype --exempt --factory --images --json --length "
-    "--match --method --out --pattern --pointwise --ratio --ratios --reconstruct --refit --repair --resume --round-to "
-    "--samples --save-dtype --seed --sites --table --taps --test --text-column --trust-remote-code --weights model",
+    "prune": "--allocator --budget --calibration --device --dry-run --dtype --exempt --factory --images --json "
+    "--length --match --method --out --pattern --pointwise --ratio --ratios --reconstruct --refit "
+    "--repair --resume --round-to --samples --save-dtype --seed --sites --table --taps --test "
+    "--text-column --trust-remote-code --weights model",
     "allocate": "--allocator --budget --calibration --device --figures --json --length --out --ratio --samples --seed "
     "--text-column --trust-remote-code model",
     "search": "--calibration --eval-samples --figures --json --length --out --population --ratio --samples --seed "
@@ -22,6 +23,7 @@ OPTIONS = {
     "evaluate": "--device --dtype --factory --images --json --length --limit --perplexity --stride --tasks "
     "--text-column --trust-remote-code --weights --windows model",
     "methods": "--json name",
+    "advise": "--json --target --trust-remote-code model",
     "recover": "--batch --json --length --out --rank --rate --resume --seed --steps --teacher --text "
     "--text-column --trust-remote-code model",
     "train": "--batch --classes --device --distill --epochs --factory --images --json --length --method --norms --out "
@@ -30,6 +32,9 @@ OPTIONS = {
     "verify": "--factory --json --trust-remote-code dense pruned",
     "bench": "--batch --engine --factory --json --layers --new-tokens --out --prompt --rounds --trust-remote-code "
     "dense pruned",
+    "compare": "--json --out grid",
+    "report": "--json --out runs",
+    "push": "--json --public --update folder name",
     "export": "--factory --json --out --quantize --to --trust-remote-code folder",
 }
 
@@ -184,9 +189,9 @@ def test_commands_stand_in_groups_and_prune_is_first():
     for name, command in get_command(app).commands.items():
         groups.setdefault(command.rich_help_panel, []).append(name)
     assert groups == {
-        "Prune language models": ["prune", "allocate", "search", "run", "methods"],
+        "Prune language models": ["prune", "advise", "allocate", "search", "compare", "run", "methods"],
         "Learn what to prune": ["train", "mask"],
-        "Use a pruned model": ["evaluate", "verify", "bench", "recover", "export"],
+        "Use a pruned model": ["evaluate", "verify", "bench", "recover", "export", "report", "push"],
         "Other models": ["lottery", "heads", "forest"],
     }
 

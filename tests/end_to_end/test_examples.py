@@ -1,5 +1,6 @@
 import dataclasses
 import importlib.util
+import json
 import struct
 import subprocess
 import sys
@@ -148,6 +149,17 @@ def test_every_page_named_in_the_readme_exists():
     text = (ROOT / "README.md").read_text()
     names = [part.split(")")[0] for part in text.split("](")[1:]]
     assert names and all((ROOT / name).exists() for name in names)
+
+
+def test_the_notebook_runs_cell_by_cell_on_a_tiny_model(saved, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((ROOT / "examples" / "first_prune.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    tiny = f"Calibration(source={str(text)!r}, length=16, samples=4), round_to=1"
+    script = "\n".join(cells).replace('"bundled:smollm2"', repr(str(saved("llama"))))
+    exec(script.replace("Calibration(samples=4)", tiny), {})
+    said = capsys.readouterr().out
+    assert "removed," in said and "logits differ by at most" in said and (tmp_path / "report.html").exists()
 
 
 @pytest.mark.slow

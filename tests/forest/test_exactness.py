@@ -8,8 +8,8 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier, RandomForestRegressor
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from secateur.forest.primal_dual import PrimalDual
 from secateur.forest.pruner import SOLVERS, BudgetPruner
+from secateur.forest.solvers.primal_dual import PrimalDual
 
 TRADES = (0.0, 0.03, 0.2, 1.0, 1000.0, np.inf)
 

@@ -22,7 +22,7 @@ def test_widths_are_drawn_against_digits_and_a_far_line_leaves_the_frame():
 def test_growth_is_drawn_with_the_line_that_fits():
     axes = growth_figure(WIDTHS).axes[0]
     assert axes.lines[0].get_ydata() == pytest.approx([10, 20, 30]) and "1.0000" in axes.lines[0].get_label()
-    assert axes.get_ylim()[0] == 0
+    assert axes.get_ylim()[0] == 0 and axes.get_title("left") and widths_figure(WIDTHS).axes[0].get_title("left")
 
 
 def test_widths_that_are_not_known_are_left_out():

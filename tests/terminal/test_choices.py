@@ -5,10 +5,11 @@ from typer.main import get_command
 from secateur.cli.main import app
 from secateur.core.errors import RecipeError
 from secateur.evaluate.choices import HEAD_SCORES
+from secateur.forest.grow.candidates import GROW
 from secateur.forest.pruner import SOLVERS
 from secateur.heads.scoring import SCORES
 from secateur.lottery.plan import _DISTRIBUTIONS, _SAMPLINGS
-from secateur.terminal.choices import FOREST_SOLVERS, LAWS, SAMPLINGS, one_of
+from secateur.terminal.choices import FOREST_GROWTHS, FOREST_SOLVERS, LAWS, SAMPLINGS, one_of
 
 CHOICES = {
     ("prune", "method"): "wanda",
@@ -47,5 +48,6 @@ def test_names_outside_the_table_are_refused():
 
 def test_names_of_the_islands_are_those_of_their_own_tables():
     assert list(FOREST_SOLVERS) == list(SOLVERS)
+    assert tuple(FOREST_GROWTHS) == GROW
     assert list(LAWS) == list(_DISTRIBUTIONS) and list(SAMPLINGS) == list(_SAMPLINGS)
     assert tuple(HEAD_SCORES) == SCORES

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from secateur.terminal.choices import ForestSolver
+from secateur.terminal.choices import ForestGrowth, ForestSolver
 from secateur.terminal.console import AMOUNT, DATA, MACHINE, OUTPUT, WHAT, AsJson, Commands, say, screen, show
 
 __all__ = ["forest"]
@@ -36,13 +36,17 @@ def fit(
     jobs: Annotated[
         int | None, typer.Option(help="Processes to grow with; -1 is all cores.", rich_help_panel=MACHINE)
     ] = None,
+    grow: ForestGrowth = "none",
+    budget: Annotated[
+        float | None, typer.Option(help="Largest mean cost; needs --grow.", rich_help_panel=AMOUNT)
+    ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Grow a forest on 80% of DATA, measure error and cost on the rest, and save it without pickle."""
     from secateur.forest.run import Growth, fit_forest
 
-    growth = Growth(trees=trees, regression=regression, jobs=jobs, seed=seed)
+    growth = Growth(trees=trees, regression=regression, jobs=jobs, seed=seed, grow=grow, budget=budget)
     result = fit_forest(data, target, out, growth, costs=costs)
     _tell(result, out, as_json=as_json)
 
@@ -84,13 +88,19 @@ def prune(
     """
     from secateur.core.errors import InputError
     from secateur.forest.run import ForestOptions, Rows, prune_forest
+    from secateur.report.card import write_card
     from secateur.report.figures import new_axes
 
     if (budget is not None) + (trade_off is not None) + path != 1:
         raise InputError("say what to prune to: one of --budget, --trade-off and --path")
     new_axes()  # without matplotlib, before any work
     options = ForestOptions(budget=budget, trade_off=trade_off, points=points, solver=solver, peers=peers, onnx=onnx)
-    result = prune_forest(model, Rows(data, target, costs, test), out, options, finish=_draw)
+
+    def finish(result: dict[str, Any], folder: Path) -> None:
+        _draw(result, folder)
+        write_card(folder, out.name)
+
+    result = prune_forest(model, Rows(data, target, costs, test), out, options, finish=finish)
     _tell(result, out, as_json=as_json)
 
 

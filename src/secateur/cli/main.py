@@ -12,6 +12,7 @@ import typer
 from rich.text import Text as TextLine
 from typer.main import get_command
 
+from secateur.cli.advise import advise
 from secateur.cli.allocate import allocate, search
 from secateur.cli.finished import bench, evaluate, export, recover, verify
 from secateur.cli.forest import forest
@@ -20,6 +21,7 @@ from secateur.cli.lottery import lottery
 from secateur.cli.mask import mask
 from secateur.cli.methods import methods
 from secateur.cli.prune import prune, prune_by
+from secateur.cli.report import compare, push, report
 from secateur.cli.train import train
 from secateur.core.errors import RecipeError, SecateurError
 from secateur.core.files import read_settings
@@ -84,9 +86,9 @@ def run(
 
 
 _GROUPS: Mapping[str, Sequence[Callable[..., None]]] = {
-    "Prune language models": (prune, allocate, search, run, methods),
+    "Prune language models": (prune, advise, allocate, search, compare, run, methods),
     "Learn what to prune": (train,),
-    "Use a pruned model": (evaluate, verify, bench, recover, export),
+    "Use a pruned model": (evaluate, verify, bench, recover, export, report, push),
     "Other models": (lottery,),
 }
 app = typer.Typer(

@@ -2,11 +2,13 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from secateur.cli.advise import tell_plan
 from secateur.cli.images import (
     Exempt,
     Factory,
@@ -85,6 +87,9 @@ _Ratios = Annotated[
 ]
 
 
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan: layers, ratios, sizes, time, memory.", rich_help_panel=OUTPUT)
+]
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
@@ -116,6 +121,7 @@ def prune(
     test: Test = None,
     out: _Out,
     save_dtype: SaveDType = "auto",
+    dry_run: _DryRun = False,
     resume: Resume = False,
     as_json: AsJson = False,
     weights: Weights = "auto",
@@ -128,20 +134,48 @@ def prune(
 
     What transformers cannot load by itself loads after `import secateur`.
     """
-    own = dict[str, Any](images=images, test=test, exempt=exempt, taps=taps, pointwise=pointwise, table=table)
-    text: dict[str, Any] = {"refit": refit, "reconstruct": reconstruct, "match": match}
-    both = {"pattern": pattern, "ratio": ratio, "budget": budget, "allocator": allocator}
-    if is_network(model):
-        text |= {"ratios": ratios, "length": length, "resume": resume, "device": {"auto": None}.get(device, device)}
-        refuse(model, text, "is for language models")
-        own |= both | {"method": method, "round_to": round_to, "sites": sites, "repair": repair}
-        own |= {"samples": samples, "seed": seed}
-        return prune_pictures(open_by(model, weights, factory), model, out, own, as_json=as_json)
-    refuse(model, own, "is for networks that read pictures")
-    drawn = {"samples": samples or 16, "length": length, "seed": seed, "text_column": text_column}
-    text |= both | {"method": method or "sparsegpt", "round_to": round_to or 8, "ratios": _ratios(ratios)}
-    text |= {"device": device, "dtype": dtype, "save_dtype": save_dtype, "calibration": drawn | {"source": calibration}}
-    prune_by(_parsed(model, out, text), model, out, resume=resume, trust=trust_remote_code, as_json=as_json)
+    given = dict(locals())  # a command's parameters are its settings
+    (_prune_network if is_network(model) else _prune_text)(given)
+
+
+_OF_NETWORKS = ("images", "test", "exempt", "taps", "pointwise", "table")
+_OF_TEXT = ("refit", "reconstruct", "match")
+_OF_BOTH = ("pattern", "ratio", "budget", "allocator")
+
+
+def _some(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: given[name] for name in names}
+
+
+def _prune_network(given: Mapping[str, Any]) -> None:
+    """Prune a network that reads images. Raises InputError on what only language models take."""
+    model, device = given["model"], given["device"]
+    text = _some(given, *_OF_TEXT, "ratios", "length", "resume", "dry_run")
+    refuse(model, text | {"device": None if device == "auto" else device}, "is for language models")
+    own = _some(given, *_OF_NETWORKS, *_OF_BOTH, "method", "round_to", "sites", "repair", "samples", "seed")
+    network = open_by(model, given["weights"], given["factory"])
+    prune_pictures(network, model, given["out"], own, as_json=given["as_json"])
+
+
+def _prune_text(given: Mapping[str, Any]) -> None:
+    """Prune a language model, or print the plan. Raises InputError on what only networks take."""
+    model, out = given["model"], given["out"]
+    refuse(model, _some(given, *_OF_NETWORKS), "is for networks that read pictures")
+    settings = _some(given, *_OF_TEXT, *_OF_BOTH, "device", "dtype", "save_dtype")
+    settings |= {"method": given["method"] or "sparsegpt", "round_to": given["round_to"] or 8}
+    settings["ratios"] = _ratios(given["ratios"])
+    drawn = {"source": given["calibration"], "samples": given["samples"] or 16}
+    settings["calibration"] = drawn | _some(given, "length", "seed", "text_column")
+    act = _plan_by if given["dry_run"] else prune_by
+    recipe, trust = _parsed(model, None if given["dry_run"] else Path(out), settings), given["trust_remote_code"]
+    act(recipe, model, out, resume=given["resume"], trust=trust, as_json=given["as_json"])
+
+
+def _plan_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as_json: bool) -> None:
+    """Print what a run by a recipe would do; nothing is written."""
+    from secateur.advise.dry_run import plan_run
+
+    tell_plan(plan_run(model, recipe, trusted=trust), as_json=as_json)
 
 
 def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as_json: bool) -> None:
@@ -173,6 +207,7 @@ def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as
             f"{held['before']:.2f} before, {held['after']:.2f} after"
         )
     say(f"next: {_next(result.out, model)}")
+    say(f"look: secateur report {shlex.quote(str(result.out))} --out report.html")
 
 
 def _next(out: Path, model: str) -> str:
@@ -185,8 +220,8 @@ def _next(out: Path, model: str) -> str:
     return f"secateur bench {pair}"
 
 
-def _parsed(model: str, out: str, settings: dict[str, Any]) -> Any:
-    check_names(model, Path(out))
+def _parsed(model: str, out: Path | None, settings: dict[str, Any]) -> Any:
+    check_names(model, out)
     from secateur.run.recipe import parse_recipe  # torch takes seconds to import: not for --help
 
     return parse_recipe(settings)

@@ -1,6 +1,7 @@
 """verify_folders(dense, pruned) -> how far a shrunk folder is from its masked dense model."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from secateur.surgery.verify import Agreement, difference, verify
 __all__ = ["verify_folders"]
 
 
-def verify_folders(dense: str | Source, pruned: str | Source, *, tokens: int = 64) -> Agreement:
+def verify_folders(dense: str | Path | Source, pruned: str | Path | Source, *, tokens: int = 64) -> Agreement:
     """Compare two model folders on random token ids, in float32.
 
     What was pruned is read from cut.json (heads, channels) or blocks.json (whole blocks) of `pruned`. Raises InputError

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from secateur.forest.integer_program import IntegerProgram, Value
-from secateur.forest.min_cut import min_cut
+from secateur.forest.solvers.min_cut import min_cut
 
 __all__ = ["Point", "frontier", "restricted", "within_budget"]
 

@@ -9,25 +9,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
-from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import train_test_split
-from sklearn.tree import BaseDecisionTree
-from sklearn.utils import get_tags
+from sklearn.utils import compute_sample_weight, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from secateur.core.errors import InputError
-from secateur.forest.boosted import check_names, cut_boosted, distance_errors, is_boosted, read_boosted
+from secateur.forest.boosted import check_names, distance_errors, is_boosted
 from secateur.forest.frontier import Point, frontier, within_budget
+from secateur.forest.grow.candidates import GROW, Rows
+from secateur.forest.grow.choose import Choice, best, choices
 from secateur.forest.integer_program import IntegerProgram, build_program, class_errors, square_errors
-from secateur.forest.linear_program import linear_program
-from secateur.forest.min_cut import min_cut
-from secateur.forest.primal_dual import PrimalDual
-from secateur.forest.tree_arrays import Forest, cut_tree, read_forest
+from secateur.forest.kinds import arrays_of, is_prunable, rebuilt
+from secateur.forest.solvers.linear_program import linear_program
+from secateur.forest.solvers.min_cut import min_cut
+from secateur.forest.solvers.primal_dual import PrimalDual
+from secateur.forest.tree_arrays import Forest
 from secateur.forest.usage import Bill, Prices, answer, feature_names, in_order, named, read_prices, used_features
 
-__all__ = ["SOLVERS", "BudgetPruner", "PathPoint", "arrays_of", "check_labels", "is_prunable", "trees_of"]
+__all__ = ["SOLVERS", "BudgetPruner", "PathPoint", "check_labels"]
 
 SOLVERS: Mapping[str, Callable[[IntegerProgram, float], Any]] = {
     "auto": min_cut,
@@ -35,13 +37,6 @@ SOLVERS: Mapping[str, Callable[[IntegerProgram, float], Any]] = {
     "primal_dual": lambda program, trade_off: PrimalDual().solve(program, trade_off).keep,
     "lp": linear_program,
 }
-_FORESTS = (
-    RandomForestClassifier,
-    RandomForestRegressor,
-    ExtraTreesClassifier,
-    ExtraTreesRegressor,
-    BaseDecisionTree,
-)
 
 
 class PathPoint(NamedTuple):
@@ -78,6 +73,9 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     validation_fraction: this share of the data, drawn by the forest's seed, prunes and
     does not grow the trees. solver:
     min_cut (auto), primal_dual or lp. n_jobs: for walking trees; the forest has its own.
+    grow: none grows the forest as it is. static also grows it on the features best by importance for their cost, as
+    many as may pay. frugal beside that grows trees whose splits pay for features. The growth and the pruning whose
+    vote errs least out of bag are taken; random forests only, and `error_` is then the vote's.
 
     The error is that of a tree alone, averaged over trees: wrong classes, or squared
     distance. What boosting loses does not add up over trees: there it is the squared
@@ -97,6 +95,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         solver: Any = "auto",
         n_jobs: Any = None,
         validation_fraction: Any = None,
+        grow: Any = "none",
     ) -> None:
         """Keep the settings; `fit` checks them."""
         self.forest = forest
@@ -107,10 +106,13 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         self.solver = solver
         self.n_jobs = n_jobs
         self.validation_fraction = validation_fraction
+        self.grow = grow
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BudgetPruner":  # noqa: N803 - scikit-learn's name
         """Prune on X `[examples, features]` and y. Raises InputError on settings or forests that cannot be used."""
         self._check()
+        if self.grow != "none":
+            return self._taken(self._choices(X, y, sample_weight))
         task = self._open(X, y, sample_weight)
         if self.budget is not None:
             point = within_budget(task.program, lambda keep: task.program.value(keep).cost, self.budget)
@@ -121,7 +123,20 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
             keep, self.trade_off_ = SOLVERS[self.solver](task.program, self.trade_off), self.trade_off
         value = task.program.value(keep)
         self.cost_, self.error_ = value.cost, value.error
-        self.forest_ = _rebuilt(task, keep)
+        return self._keep(_rebuilt(task, keep))
+
+    def _taken(self, found: list[Choice]) -> "BudgetPruner":
+        one = best(found, budget=self.budget, trade_off=self.trade_off)
+        if one is None:
+            raise InputError(f"no pruned forest costs at most {self.budget}: free features alone cost more")
+        self.cost_, self.error_, self.growth_, self.trade_off_ = one.cost, one.error, one.words, self.trade_off
+        forest = _rebuilt(_Task(one.forest, one.arrays, one.program), one.keep)
+        if feature_names(self) is not None:
+            forest.feature_names_in_ = np.array(feature_names(self), dtype=object)
+        return self._keep(forest)
+
+    def _keep(self, forest: Any) -> "BudgetPruner":
+        self.forest_ = forest
         self.arrays_ = arrays_of(self.forest_)
         if is_classifier(self.forest_):
             self.classes_ = self.forest_.classes_
@@ -130,6 +145,8 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     def path(self, X: Any, y: Any, sample_weight: Any = None, *, points: int | None = None) -> list[PathPoint]:  # noqa: N803
         """Every best trade of error for cost, cheapest first; with `points`, about that many, and all near a budget."""
         self._check()
+        if self.grow != "none":
+            return _grown_path(self._choices(X, y, sample_weight))
         task = self._open(X, y, sample_weight)
         corners: list[Point] = frontier(task.program, points=points, budget=self.budget)
         return [PathPoint(p.trade_off, p.value.cost, p.value.error, _rebuilt(task, p.keep)) for p in corners]
@@ -191,7 +208,16 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     def _forest(self) -> Any:
         return RandomForestClassifier() if self.forest is None else self.forest
 
+    def _check_growth(self) -> None:
+        if self.grow not in GROW:
+            raise InputError(f"grow {self.grow!r} is unknown: use {', '.join(GROW)}")
+        if self.grow != "none" and (self.solver not in ("auto", "min_cut") or self.validation_fraction is not None):
+            raise InputError("grow prunes by min_cut and judges out of bag: leave solver and validation_fraction out")
+        if self.grow != "none" and self._is_fitted():
+            raise InputError(f"grow={self.grow!r} grows forests, and the one given is fitted: give an unfitted one")
+
     def _check(self) -> None:
+        self._check_growth()
         if self.solver not in SOLVERS:
             raise InputError(f"solver {self.solver!r} is unknown: use {', '.join(SOLVERS)}")
         for name, value in (("trade_off", self.trade_off), ("budget", 0.0 if self.budget is None else self.budget)):
@@ -207,16 +233,8 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
 
     def _open(self, X: Any, y: Any, sample_weight: Any) -> _Task:  # noqa: N803
         """Fit the forest where it is not, and set up the program on the data that prunes."""
-        classifier = is_classifier(self._forest())
-        fitted = self._is_fitted()
-        X = self._matched(X, fitted)  # noqa: N806
-        settings = {"dtype": self._dtype(), "ensure_all_finite": self._finite(), "y_numeric": not classifier}
-        X, y = validate_data(self, X, y, **settings)  # noqa: N806
-        names = feature_names(self)
-        if fitted and names is None and feature_names(self._forest()) is not None:
-            self.feature_names_in_ = np.array(feature_names(self._forest()), dtype=object)
-        self.prices_: Prices = read_prices(X.shape[1], self.feature_costs, self.feature_groups, feature_names(self))
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        fitted, classifier = self._is_fitted(), is_classifier(self._forest())
+        X, y, weight = self._read(X, y, sample_weight)  # noqa: N806
         forest, rows = self._grown(X, y, weight if sample_weight is not None else None, fitted=fitted)
         X, y, weight = X[rows], y[rows], weight[rows]  # noqa: N806
         if weight.sum() <= 0:
@@ -226,11 +244,38 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         if is_boosted(forest):
             error = distance_errors(arrays, leaves, weight)
         elif classifier:
-            error = class_errors(arrays, leaves, _numbered(y, forest.classes_), weight)
+            counted = weight * _class_weights(forest, y)
+            error = class_errors(arrays, leaves, _numbered(y, forest.classes_), counted)
         else:
             error = square_errors(arrays, leaves, y.astype(float), weight)
         program = build_program(arrays, leaves, error, self.prices_.group, self.prices_.cost, weight)
         return _Task(forest, arrays, program)
+
+    def _read(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:  # noqa: N803
+        """Checked rows, targets and weights; prices are read with them."""
+        fitted = self._is_fitted()
+        X = self._matched(X, fitted)  # noqa: N806
+        numeric = not is_classifier(self._forest())
+        settings = {"dtype": self._dtype(), "ensure_all_finite": self._finite(), "y_numeric": numeric}
+        X, y = validate_data(self, X, y, **settings)  # noqa: N806
+        names = feature_names(self)
+        if fitted and names is None and feature_names(self._forest()) is not None:
+            self.feature_names_in_ = np.array(feature_names(self._forest()), dtype=object)
+        self.prices_: Prices = read_prices(X.shape[1], self.feature_costs, self.feature_groups, feature_names(self))
+        return X, y, _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+
+    def _choices(self, X: Any, y: Any, sample_weight: Any) -> list[Choice]:  # noqa: N803
+        """What several growths come to, each pruned."""
+        X, y, paid = self._read(X, y, sample_weight)  # noqa: N806
+        forest = self._forest()
+        weight = paid * _class_weights(forest, y)
+        if is_classifier(forest):
+            label, number = np.unique(y, return_inverse=True)[1].ravel(), np.ones(len(y))
+        else:
+            y = y.astype(float)
+            label, number = np.zeros(len(y), np.int64), y
+        rows = Rows(X, y, label.astype(np.int64), number, weight, paid)
+        return choices(forest, rows, self.prices_, self.grow, self.budget, self.n_jobs)
 
     def _is_fitted(self) -> bool:
         try:
@@ -293,21 +338,6 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         return named(self._seen(X), feature_names(self._fitted()))
 
 
-def arrays_of(forest: Any) -> Forest:
-    """A fitted forest, tree or boosted model as arrays."""
-    return read_boosted(forest) if is_boosted(forest) else read_forest(trees_of(forest))
-
-
-def is_prunable(forest: Any) -> bool:
-    """Whether it is of a kind that can be pruned."""
-    return isinstance(forest, _FORESTS) or is_boosted(forest)
-
-
-def trees_of(forest: Any) -> list[Any]:
-    """The trees of a fitted scikit-learn forest or tree."""
-    return [forest] if isinstance(forest, BaseDecisionTree) else list(forest.estimators_)
-
-
 def check_labels(y: Any, classes: Any, where: str) -> None:
     """Raise InputError when one is text and the other numbers: no label would be right, without a word."""
     kinds = ["text" if np.asarray(labels).dtype.kind in "UO" else "numbers" for labels in (y, classes)]
@@ -326,20 +356,26 @@ def _numbered(y: Any, classes: Any) -> Any:
     return numbers.astype(np.int64)
 
 
+def _class_weights(forest: Any, y: Any) -> Any:
+    """What the forest's class_weight makes of every example; 1 without one."""
+    given = getattr(forest, "class_weight", None)
+    if given is None or not is_classifier(forest):
+        return np.ones(len(y))
+    return compute_sample_weight("balanced" if given == "balanced_subsample" else given, y)
+
+
+def _grown_path(found: list[Choice]) -> list[PathPoint]:
+    """Choices of several growths as points; each takes over from the one before at the slope between the two."""
+    points = []
+    for before, one in zip([None, *found], found, strict=False):
+        slope = np.inf if before is None else (before.error - one.error) / (one.cost - before.cost)
+        task = _Task(one.forest, one.arrays, one.program)
+        points.append(PathPoint(slope, one.cost, one.error, _rebuilt(task, one.keep)))
+    return points
+
+
 def _rebuilt(task: _Task, keep: Any) -> Any:
     """The forest with only these splits, as scikit-learn's own."""
     split = np.zeros(len(task.arrays.parent), bool)
     split[task.program.node[keep]] = True  # [nodes]
-    if is_boosted(task.forest):
-        return cut_boosted(task.forest, task.arrays, split)
-    ends = np.append(task.arrays.roots[1:], len(split))
-    made = []
-    for tree, first, last in zip(trees_of(task.forest), task.arrays.roots, ends, strict=True):
-        small = copy.copy(tree)
-        small.tree_ = cut_tree(tree.tree_, split[first:last])
-        made.append(small)
-    if isinstance(task.forest, BaseDecisionTree):
-        return made[0]
-    forest = copy.copy(task.forest)
-    forest.estimators_ = made
-    return forest
+    return rebuilt(task.forest, task.arrays, split)

@@ -12,21 +12,29 @@ from sklearn.model_selection import train_test_split
 
 from secateur.core.errors import InputError
 from secateur.core.files import new_folder, write_document
-from secateur.forest.pruner import BudgetPruner, PathPoint, arrays_of, check_labels
+from secateur.forest.grow.candidates import GROW
+from secateur.forest.kinds import arrays_of
+from secateur.forest.pruner import BudgetPruner, PathPoint, check_labels
 from secateur.forest.table import Table, load_forest, read_costs, read_table, save_forest, save_onnx
 from secateur.forest.usage import Prices, feature_names, named, read_prices, used_features
+from secateur.registry import check_name
 
 __all__ = ["ForestOptions", "Growth", "Rows", "fit_forest", "prune_forest"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """A forest to grow: how many trees, of classes or numbers, on how many cores (-1: all), drawn by which seed."""
+    """A forest to grow: how many trees, of classes or numbers, on how many cores (-1: all), drawn by which seed.
+
+    grow, budget: as in `BudgetPruner`; a budget needs grow static or frugal.
+    """
 
     trees: int = 100
     regression: bool = False
     jobs: int | None = None
     seed: int = 0
+    grow: str = "none"
+    budget: float | None = None
 
     def __post_init__(self) -> None:
         """Raise InputError on numbers out of range."""
@@ -34,6 +42,11 @@ class Growth:
             raise InputError(f"a forest has at least 1 tree, got {self.trees}")
         if self.jobs == 0:
             raise InputError("no process is none to grow with: jobs is 1 or more, or -1 for all cores")
+        check_name("grow", self.grow, GROW)
+        if (self.budget is not None) != (self.grow != "none"):
+            raise InputError("grow static or frugal and a budget go together: give both, or neither")
+        if self.budget is not None and not 0 <= self.budget < np.inf:
+            raise InputError(f"budget should be a number of at least 0, got {self.budget}")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"a seed is a number from 0 to {2**32 - 1}, got {self.seed}")
 
@@ -96,8 +109,15 @@ def fit_forest(
     grow, rest = train_test_split(np.arange(len(table.y)), test_size=0.2, random_state=seed)
     with new_folder(out) as folder:
         kind = RandomForestRegressor if growth.regression else RandomForestClassifier
-        forest = kind(growth.trees, random_state=seed, n_jobs=growth.jobs).fit(_frame(table, grow), table.y[grow])
-        result = {"model": type(forest).__name__, "trees": growth.trees, "rows": len(grow), "columns": table.columns}
+        forest = kind(growth.trees, random_state=seed, n_jobs=growth.jobs)
+        if growth.budget is None:
+            forest.fit(_frame(table, grow), table.y[grow])
+            result: dict[str, Any] = {}
+        else:
+            pruner = BudgetPruner(forest, budget=growth.budget, grow=growth.grow, n_jobs=growth.jobs, **settings)
+            forest = pruner.fit(_frame(table, grow), table.y[grow]).forest_
+            result = {"budget": growth.budget, "grow": growth.grow, "growth": pruner.growth_}
+        result |= {"model": type(forest).__name__, "trees": growth.trees, "rows": len(grow), "columns": table.columns}
         result |= {"measured_rows": len(rest), "measured_on": f"{len(rest)} other rows of {data}, drawn by seed {seed}"}
         result |= _measure(forest, Table(table.columns, table.x[rest], table.y[rest]), settings)
         save_forest(forest, folder / "model.skops")

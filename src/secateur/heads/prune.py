@@ -18,6 +18,7 @@ from secateur.export.onnx import write_forward_onnx
 from secateur.heads.removal import RemovalOptions, plan_removal, removal_cut
 from secateur.heads.scoring import Progress
 from secateur.heads.task_model import DataOptions, TaskModel
+from secateur.report.card import write_card
 from secateur.score.gates import Batch, gated
 from secateur.storage.folder import copy_companions
 from secateur.storage.source import quiet
@@ -66,6 +67,7 @@ def prune_heads(
         if onnx:
             write_forward_onnx(task_model.model, next(iter(scored.batches)), folder)
         write_document(folder / "heads.json", result)
+        write_card(folder, Path(out).name, task_model.folder)
     return result
 
 

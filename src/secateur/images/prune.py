@@ -22,6 +22,7 @@ from secateur.images.recipe import NetworkRecipe
 from secateur.images.repair import Repair, Repaired, repair_
 from secateur.images.sparse import sparsify_
 from secateur.images.widths import choose_widths, global_widths, knapsack_widths, uniform_widths
+from secateur.report.card import write_card
 from secateur.run.recipe import Recipe
 from secateur.score.filters import ChannelScore
 from secateur.storage.network import Network, Removal, open_network, save_network
@@ -162,6 +163,7 @@ def write_result(
         result |= {"top1": [accuracy, top1(model, tested)], "tested": len(tested.pixels)}
     result["seconds"] = time.perf_counter() - started
     write_document(folder / "result.json", result)
+    write_card(folder, Path(result["out"]).name)
     return result
 
 

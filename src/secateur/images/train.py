@@ -19,6 +19,7 @@ from secateur.images.batches import Batches, held_apart
 from secateur.images.pictures import Pictures, read_pictures
 from secateur.images.prune import top1
 from secateur.machine.ranks import processes
+from secateur.report.card import write_card
 from secateur.run.result import versions
 from secateur.storage.network import Network, Removal, open_network, save_network
 from secateur.storage.run_folder import RunFolder
@@ -212,6 +213,7 @@ class _Run:
             if cut is not None:
                 cut.save(target / "cut.json")
             write_document(target / "result.json", result)
+            write_card(target, folder.out.name)
             folder.finish()
         else:
             folder.discard()

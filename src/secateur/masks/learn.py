@@ -27,6 +27,7 @@ from secateur.masks.prior import Room, check_prior, find_prior
 from secateur.masks.whole import Look, learn_whole
 from secateur.masks.write import refitted, write_masked
 from secateur.registry import check_name
+from secateur.report.card import write_card
 from secateur.run.result import versions
 from secateur.storage.memory import peak_memory_mb
 from secateur.storage.open_model import open_model
@@ -163,6 +164,7 @@ class _Run:
         }
         with storage_errors(self.folder.out):
             write_document(self.folder.model / "result.json", found)
+            write_card(self.folder.model, self.folder.out.name, self.source.folder)
         return found
 
     def _whole(self, prior: dict[str, Tensor] | None) -> tuple[dict[str, Tensor], list[Look], list[float]]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from secateur.core.errors import InputError
 from secateur.core.files import new_file, storage_errors
+from secateur.report.style import COLOURS, clean
 
 __all__ = [
     "correlation_figure",
@@ -24,34 +25,43 @@ __all__ = [
 ]
 
 _INCHES = (8.0, 4.0)
+_WHOLE = "whole block"
 
 
 def ratios_figure(blocks: Mapping[str, Mapping[str, int]], ratios: Mapping[str, float], title: str = "") -> Any:
-    """Ratio against depth: a line of the blocks' weighted means, a mark for every matrix.
+    """Ratios as a heat map, a row a kind of matrix and a column a block; whole blocks as a line of their means.
 
     blocks: weights by layer, by block, in forward order; ratios by layer name. A layer named as its block is all of it.
     """
-    figure, axes = new_axes()
-    kinds: dict[str, list[tuple[int, float]]] = {}
-    means: list[float] = []
-    for number, (block, layers) in enumerate(blocks.items()):
-        means.append(sum(ratios[name] * size for name, size in layers.items()) / sum(layers.values()))
+    kinds = list(dict.fromkeys(_kind(name, block) for block, layers in blocks.items() for name in layers))
+    if kinds == [_WHOLE]:
+        figure, axes = new_axes()
+        axes.plot(range(len(blocks)), [ratios[block] for block in blocks], color="C0", marker="o", markersize=4)
+        axes.set(xlabel="block", ylabel="share removed", ylim=(0, None), title=_wrapped(title))
+        return figure
+    matrix = np.full((len(kinds) + 1, len(blocks)), np.nan)
+    for column, (block, layers) in enumerate(blocks.items()):
         for name in layers:
-            if name == block:
-                continue
-            kinds.setdefault(name.removeprefix(f"{block}."), []).append((number, ratios[name]))
-    axes.plot(range(len(means)), means, color="black", label="whole block")
-    for kind, places in kinds.items():
-        axes.scatter(*zip(*places, strict=True), s=14, alpha=0.8, label=kind)
-    axes.set(xlabel="block", ylabel="ratio removed", title=_wrapped(title))
-    axes.legend(fontsize="x-small", ncols=2)
+            matrix[kinds.index(_kind(name, block)), column] = ratios[name]
+        matrix[-1, column] = sum(ratios[name] * size for name, size in layers.items()) / sum(layers.values())
+    figure, axes = new_axes((2.5 + 0.28 * max(len(blocks), 12), 1.6 + 0.32 * len(matrix)))
+    image = axes.imshow(matrix, aspect="auto", cmap="viridis_r")
+    figure.colorbar(image, label="share removed")
+    axes.set_yticks(range(len(matrix)), [*map(as_text, kinds), "whole block"], fontsize="small")
+    axes.set(xlabel="block", title=_wrapped(title))
+    axes.grid(visible=False)
     return figure
+
+
+def _kind(name: str, block: str) -> str:
+    return _WHOLE if name == block else name.removeprefix(f"{block}.")
 
 
 def correlation_figure(matrix: Float[np.ndarray, "count count"], title: str = "") -> Any:
     """How much every block's activations repeat every other's: 0 independent, 1 redundant (ALS)."""
     figure, axes = new_axes((5.5, 4.5))
     image = axes.imshow(matrix, vmin=0.0, vmax=1.0, cmap="viridis")
+    axes.grid(visible=False)
     figure.colorbar(image, label="correlation")
     axes.set(xlabel="block", ylabel="block", title=_wrapped(title))
     return figure
@@ -63,7 +73,7 @@ def history_figure(history: Sequence[tuple[float, str]], uniform: float, title: 
     values = np.array([value for value, _ in history], dtype=float)
     known = np.isfinite(values)
     numbers = np.arange(len(values))
-    axes.scatter(numbers[known], values[known], s=14, label="trial")
+    axes.scatter(numbers[known], values[known], s=14, color=COLOURS[0], label="trial")
     if known.any():
         best = np.minimum.accumulate(np.where(known, values, np.inf))
         axes.step(numbers[np.isfinite(best)], best[np.isfinite(best)], where="post", color="black", label="best so far")
@@ -79,7 +89,7 @@ def heads_figure(
 ) -> Any:
     """Heat map of heads: a row a layer, a column a head; layers with fewer heads end earlier.
 
-    signed: colours are centred on 0.
+    signed: colours are centred on 0, as of changes of a score; others are scores of heads.
     """
     widest = max(map(len, scores))
     matrix = np.full((len(scores), widest), np.nan)
@@ -88,7 +98,9 @@ def heads_figure(
     figure, axes = new_axes((2.0 + 0.4 * max(widest, 8), 1.5 + 0.3 * max(len(scores), 6)))
     bound = float(np.nanmax(np.abs(matrix))) or 1.0
     colours: dict[str, Any] = {"cmap": "RdBu", "vmin": -bound, "vmax": bound} if signed else {"cmap": "viridis"}
-    figure.colorbar(axes.imshow(matrix, aspect="auto", **colours))
+    label = "change of the score without the head" if signed else "importance of the head"
+    figure.colorbar(axes.imshow(matrix, aspect="auto", **colours), label=label)
+    axes.grid(visible=False)
     axes.set(xlabel="head", ylabel="layer", title=_wrapped(title))
     axes.set_yticks(range(len(labels)), list(map(as_text, labels)), fontsize="x-small")
     return figure
@@ -100,7 +112,7 @@ def curve_figure(ratios: Sequence[float], dense: float, lines: Mapping[str, Sequ
     families: dict[str, str] = {}
     for name, scores in lines.items():
         family = name.rstrip("0123456789").strip()
-        first = families.setdefault(family, f"C{len(families)}")
+        first = families.setdefault(family, COLOURS[len(families) % len(COLOURS)])
         known = family in [line.get_label() for line in axes.lines]
         style: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.6} if family != name else {"marker": "o", "markersize": 3}
         axes.plot(ratios, [dense, *scores], color=first, label="_" if known else family, **style)
@@ -108,7 +120,8 @@ def curve_figure(ratios: Sequence[float], dense: float, lines: Mapping[str, Sequ
     if metric == "perplexity":
         axes.set_yscale("log")
     axes.set(xlabel="share of heads removed", ylabel=metric)
-    axes.legend(fontsize="small")
+    axes.set_title("Without a share of the heads", loc="left")
+    axes.legend(fontsize="small", frameon=False)
     return figure
 
 
@@ -146,4 +159,7 @@ def new_axes(inches: tuple[float, float] = _INCHES) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=inches, layout="constrained")
-    return figure, figure.subplots()
+    axes = figure.subplots()
+    axes.set_prop_cycle(color=list(COLOURS))
+    clean(axes)
+    return figure, axes

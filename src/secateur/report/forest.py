@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from secateur.report.figures import new_axes
+from secateur.report.style import COLOURS
 
 __all__ = ["bill_figure", "frontier_figure", "use_figure"]
 
@@ -35,37 +36,57 @@ def frontier_figure(
             label=name,
         )
     if chosen is not None:
-        axes.scatter([chosen["cost"]], [chosen["error"]], color="C3", zorder=3, label="chosen")
+        axes.scatter([chosen["cost"]], [chosen["error"]], color=COLOURS[1], s=60, zorder=3, label="chosen")
     if before is not None:
         axes.scatter([before["cost"]], [before["error"]], color="black", marker="x", zorder=3, label="unpruned")
-    axes.legend()
-    axes.set(xlabel="mean cost of an example", ylabel="error")
-    _say_rows(axes, rows)
+    axes.legend(frameon=False)
+    axes.set(xlabel="mean cost of a prediction", ylabel="error", xlim=(0, None))
+    _title(axes, "Error against the cost of a prediction", rows)
     return figure
 
 
-def _say_rows(axes: Any, rows: str) -> None:
-    if rows:
-        axes.set_title(textwrap.fill(f"measured on {rows}", _WIDE), fontsize="small", parse_math=False)
+def _title(axes: Any, title: str, rows: str) -> None:
+    """A title, and below it which rows were measured."""
+    axes.set_title(
+        "\n".join([title, *textwrap.wrap(f"measured on {rows}" if rows else "", _WIDE)]),
+        loc="left",
+        fontsize="medium",
+        parse_math=False,
+    )
 
 
 def bill_figure(bills: Sequence[float], *, rows: str = "") -> Any:
-    """How many examples pay how much; rows: which they are."""
+    """How many examples pay how much, or in words where all pay the same; rows: which they are."""
     figure, axes = new_axes()
-    axes.hist(bills, bins=min(50, max(5, len(set(bills)))))
-    axes.axvline(sum(bills) / len(bills), linestyle="--", color="gray", label="mean")
+    mean = sum(bills) / len(bills)
+    _title(axes, "What a prediction costs", rows)
+    if len(set(bills)) == 1:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, f"all {len(bills):,} examples pay {mean:g}", ha="center", transform=axes.transAxes)
+        return figure
+    axes.hist(bills, bins=min(50, max(5, len(set(bills)))), color=COLOURS[0])
+    axes.axvline(mean, linestyle="--", color="gray")
+    axes.annotate(
+        f"mean {mean:,.3g}",
+        (mean, 1.0),
+        (4, -12),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        color="gray",
+    )
     axes.set(xlabel="cost of an example", ylabel="examples")
-    axes.legend()
-    _say_rows(axes, rows)
     return figure
 
 
 def use_figure(use: Mapping[str, float], *, rows: str = "") -> Any:
-    """Share of the examples that need a feature, most used first; rows: which the examples are."""
-    figure, axes = new_axes()
-    ranked = sorted(use.items(), key=lambda pair: -pair[1])[:_MOST]
-    axes.bar(range(len(ranked)), [share for _, share in ranked])
-    axes.set_xticks(range(len(ranked)), [name for name, _ in ranked], rotation=90, fontsize="x-small", parse_math=False)
-    axes.set(ylabel="share of examples that need it", ylim=(0, 1))
-    _say_rows(axes, rows)
+    """Share of the examples that need a feature, most used first; features that none needs are counted in the title."""
+    ranked = sorted(((name, share) for name, share in use.items() if share > 0), key=lambda pair: -pair[1])
+    shown, never = ranked[:_MOST], len(use) - len(ranked)
+    figure, axes = new_axes((8.0, 1.4 + 0.22 * max(len(shown), 4)))
+    axes.barh(range(len(shown)), [share for _, share in shown], color=COLOURS[0])
+    axes.set_yticks(range(len(shown)), [name for name, _ in shown], fontsize="small", parse_math=False)
+    axes.invert_yaxis()
+    axes.set(xlabel="share of examples that need the feature", xlim=(0, 1))
+    left = f"; {len(ranked) - len(shown)} more are needed by some" if len(ranked) > len(shown) else ""
+    _title(axes, f"Features that predictions need ({never} of {len(use)} are never needed{left})", rows)
     return figure

@@ -62,7 +62,9 @@ class Formula(NamedTuple):
 
 def formulas() -> list[Formula]:
     """Every formula of the scores, solvers, objectives, allocators, heads, forests and lotteries, by file."""
-    return [formula for folder in _FOLDERS for path in sorted((_ROOT / folder).glob("*.py")) for formula in _read(path)]
+    return [
+        formula for folder in _FOLDERS for path in sorted((_ROOT / folder).rglob("*.py")) for formula in _read(path)
+    ]
 
 
 def _read(path: Path) -> Iterator[Formula]:

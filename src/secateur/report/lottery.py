@@ -20,11 +20,12 @@ def widths_figure(widths: Mapping[str, Any], reached: tuple[float, float] | None
     for name, line in lines.items():
         least = min((width for width in line if width > 0), default=1.0)
         label = name if least < top else f"{name}: {least:.0e} and more"
-        axes.plot(digits, line, marker="o", markersize=3, label=label)
+        axes.plot(digits, line, marker="o", markersize=3, linewidth=3 if name == "batch" else 1.4, label=label)
     if reached is not None:
         axes.scatter([-log10(reached[0])], [reached[1]], color="black", zorder=3, label="reached")
     axes.set(xlabel="log10(1 / eps)", ylabel="random neurons for every input", yscale="symlog", ylim=(1, max(top, 10)))
-    axes.legend(fontsize="x-small", ncols=2)
+    axes.set_title("Random neurons against the error allowed", loc="left")
+    axes.legend(fontsize="x-small", ncols=2, frameon=False)
     return figure
 
 
@@ -37,7 +38,8 @@ def growth_figure(widths: Mapping[str, Any]) -> Any:
         line = [fit["slope"] * digit + fit["intercept"] for digit in digits]
         axes.plot(digits, line, color="gray", linestyle="--", label=f"straight line, R2 = {fit['r2']:.4f}")
     axes.set(xlabel="log10(1 / eps)", ylabel="random neurons for every input", ylim=(0, None))
-    axes.legend()
+    axes.set_title("Width grows with the digits of accuracy", loc="left")
+    axes.legend(frameon=False)
     return figure
 
 
@@ -51,5 +53,6 @@ def layers_figure(layers: Sequence[Mapping[str, Any]]) -> Any:
     axes.set_ylim(bottom=0.3 * min(layer["kept"] for layer in layers))
     axes.set_xticks(range(len(layers)), [f"{layer['inputs']} to {layer['outputs']}" for layer in layers])
     axes.set(xlabel="target layer, inputs to outputs", ylabel="intermediate neurons")
-    axes.legend()
+    axes.set_title("Intermediate neurons of every layer", loc="left")
+    axes.legend(frameon=False)
     return figure

@@ -20,6 +20,7 @@ from secateur.experts.dropping import DropExperts
 from secateur.infer.describe import record
 from secateur.machine.device import pick_device
 from secateur.machine.ranks import place, processes, shared
+from secateur.report.card import write_card
 from secateur.run.allocate import open_stream
 from secateur.run.assemble import assemble
 from secateur.run.blocks import solve_blocks
@@ -134,6 +135,7 @@ def _run(
     )
     with storage_errors(folder.out):
         write_document(folder.model / "result.json", result.to_dict())
+        write_card(folder.model, folder.out.name, source.folder)
         if opened.structure.kind.inferred:
             write_document(folder.model / "structure.json", record(opened.structure))
     folder.finish()

@@ -16,6 +16,7 @@ from secateur.calibrate.data import Calibration
 from secateur.core.files import storage_errors, write_document
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.perplexity import token_losses
+from secateur.report.card import write_card
 from secateur.run.result import versions
 from secateur.storage.folder import Edits, copy_companions, write_pruned
 from secateur.storage.memory import peak_memory_mb
@@ -140,4 +141,5 @@ def _write(opened: OpenModel, folder: RunFolder, trained: Mapping[str, Tensor], 
                 shutil.copyfile(opened.source.folder / name, target / name)
         write_pruned(checkpoint, target, Edits(tensor=changed))
         write_document(target / "recover.json", found)
+        write_card(target, folder.out.name, opened.source.folder)
     folder.finish()

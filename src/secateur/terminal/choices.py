@@ -21,12 +21,14 @@ from secateur.run.methods import (
 from secateur.terminal.console import AMOUNT, MACHINE, OUTPUT, WHAT
 
 __all__ = [
+    "FOREST_GROWTHS",
     "FOREST_SOLVERS",
     "LAWS",
     "SAMPLINGS",
     "AllocatorName",
     "DType",
     "Engines",
+    "ForestGrowth",
     "ForestSolver",
     "Format",
     "HeadScore",
@@ -40,6 +42,11 @@ __all__ = [
 ]
 
 # Names of the two islands, whose own tables import numba and torch; a test keeps them equal.
+FOREST_GROWTHS: Mapping[str, str] = {
+    "none": "a forest as scikit-learn grows it",
+    "static": "also on the features best for their cost; the best within the budget is taken",
+    "frugal": "beside those, trees whose splits pay for features",
+}
 FOREST_SOLVERS: Mapping[str, str] = {
     "auto": "min_cut",
     "min_cut": "the exact optimum, by one minimum cut",
@@ -139,6 +146,9 @@ Quantize = Annotated[
 ]
 HeadScore = Annotated[str, one_of("score", lambda: HEAD_SCORES, "importance, magnitude, random or ablation.", WHAT)]
 ForestSolver = Annotated[str, one_of("solver", lambda: FOREST_SOLVERS, "min_cut (auto), primal_dual or lp.", WHAT)]
+ForestGrowth = Annotated[
+    str, one_of("grow", lambda: FOREST_GROWTHS, "static or frugal grow for --budget; none as it is.", WHAT)
+]
 Law = Annotated[
     str, one_of("law", lambda: LAWS, "Random weights: hyperbolic, or uniform with subset sums.", "Random network")
 ]

@@ -17,6 +17,7 @@ secateur prunes trained models to a size or speed that you set.
      secateur export small --to gguf --quantize q8_0 --out small.gguf     also onnx, decilm, standalone
      secateur recover small --text text.txt --teacher MODEL --out healed  train what is left
 
+What helps on this machine? secateur advise MODEL
 Other models: secateur heads -h (attention heads), forest -h (random forests), lottery -h.
 Every method: secateur methods. Every option: secateur prune -h. Every command: secateur -h.
 """
