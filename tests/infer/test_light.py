@@ -33,3 +33,10 @@ def test_matrices_of_a_stack_begin_apart_and_tied_ones_stay_tied():
         assert len({float(stack[number].sum()) for number in range(5)}) == 5
         assert model.first.weight is model.second.weight
     assert model.first.weight is model.second.weight and not model.stack.any()
+
+
+def test_parameters_of_four_dimensions_fit_into_the_memory_there_is():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Conv2d(40, 90, 5), nn.Linear(300, 300))
+    with light_weights(model):
+        assert torch.isfinite(model[0](torch.randn(1, 40, 8, 8))).all()

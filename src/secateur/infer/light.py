@@ -66,9 +66,10 @@ class _Pool:
         # A storage of its own over the same memory: where it begins tells which parameter it is.
         line = torch.frombuffer(self._numbers, dtype=torch.float32, offset=4 * self._next)
         self._next += _GAP
-        strides = [1, shape[-1]]
-        for size in shape[-3::-1]:
-            strides.append(_GAP if len(strides) == 2 else strides[-1] * size)
+        strides, step = [1, shape[-1]], _GAP
+        for size in reversed(shape[:-2]):
+            strides.append(step)
+            step *= size
         return line.as_strided(shape, strides[::-1])
 
 
