@@ -55,7 +55,7 @@ MANY = {  # verbs of the public face, whose every keyword a user meets: what, on
     ("heads/finetune.py", "finetune"): 7,  # the same, and texts to train and test on
     ("heads/prune.py", "prune_heads"): 8,  # files, a share, and how to read, choose and write
     ("images/train.py", "train_network"): 8,  # pictures to train and test on, and a teacher
-    ("forest/pruner.py", "__init__"): 8,  # scikit-learn's contract: every setting is an argument of its own
+    ("forest/pruner.py", "__init__"): 9,  # scikit-learn's contract: every setting is an argument of its own
 }
 FORBIDDEN = {"utils", "helpers", "base", "common", "misc", "helper", "manager"}
 

@@ -63,6 +63,11 @@ class Store:
             self._held -= item.nbytes
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, in memory and in files."""
+        return sum(item.nbytes for item in self._items if item is not None)
+
+    @property
     def spilled(self) -> int:
         """How many tensors are in files."""
         return len(self._files)

@@ -37,6 +37,8 @@ __all__ = ["solve_blocks"]
 Progress = Callable[[int, int], None]
 _Streams = tuple[Stream | None, Store | None]  # what the pruned blocks put out, and what the dense ones do
 _NOTHING = Solution(torch.empty(0, 0), torch.empty(0, 0, dtype=torch.bool), None)  # that another process solves
+_SMALL = 64 << 20  # bytes of hidden states that are written after every block
+_RARELY = 120.0  # seconds between larger ones: a resumed run takes the finished blocks since then forward again
 _log = logging.getLogger(__name__)
 
 
@@ -106,18 +108,25 @@ def _gather_gradients(plan: Plan, opened: OpenModel, folder: RunFolder, ids: Tok
 
 def _catch_up(opened: OpenModel, folder: RunFolder, stream: Stream, done: int) -> None:
     """Bring a resumed stream to the inputs of the next block."""
-    blocks = opened.structure.blocks
-    if not opened.structure.kind.inferred:  # they were saved with the last block
-        stream.hidden.fill(folder.load_hidden(done))
-        return
-    for block in blocks[:done]:  # run again: blocks may hand on more than hidden states
+    # Blocks whose layers are inferred may hand on more than hidden states: all of them are run again.
+    known = 0 if opened.structure.kind.inferred else folder.last_hidden(done)
+    if known:
+        stream.hidden.fill(folder.load_hidden(known))
+    for block in opened.structure.blocks[known:done]:
         finished = folder.load_block(block.number)
         with opened.loaded(block.tensors()):
             for layer in block.layers:
-                if (stored := finished.weights.get(layer.name)) is not None:
-                    layer.set_weight(stored.T if layer.transposed else stored)
+                _put(layer, finished)
             _remember_shared(opened, block)
             stream.put_out(block, stream.hidden)
+
+
+def _put(layer: Layer, finished: FinishedBlock) -> None:
+    """Give a layer what is written of it, so that what follows is calibrated on the model that will be loaded."""
+    if (weight := finished.weights.get(layer.name)) is not None:
+        layer.set_weight(weight.T if layer.transposed else weight)
+    if (bias := finished.biases.get(layer.name)) is not None:
+        layer.set_bias(bias.to(layer.weight.device))
 
 
 def _remember_shared(opened: OpenModel, block: Block) -> None:
@@ -205,13 +214,15 @@ def _solve_stage(
 
 
 def _save(folder: RunFolder, block: Block, finished: FinishedBlock, stream: Stream | None) -> None:
-    """A block's file; before it the inputs of the next block, if a stream holds them."""
-    if stream is not None:
+    """A block's file; before it the inputs of the next block, where they are small or were not written for a while."""
+    known = folder.last_hidden(block.number)
+    if stream is not None and (stream.hidden.nbytes <= _SMALL or folder.hidden_age() >= _RARELY):
         # Hidden states first: a kill between the two repeats this block and finds its old inputs still there.
         folder.save_hidden(block.number + 1, [hidden.cpu() for hidden in stream.hidden.all()])
     folder.save_block(block.number, finished)
     wait()  # until no process needs to begin this block again
-    folder.drop_hidden(block.number)
+    if stream is None or folder.last_hidden(block.number + 1) > known:
+        folder.drop_hidden(known)
 
 
 def _needs(plan: Plan) -> Needs:
@@ -263,15 +274,13 @@ def _take(
 ) -> None:
     """Put a solution into the layer, and into what the block has finished."""
     solution, seconds = solved
-    layer.set_weight(solution.weight)  # what follows is calibrated on the pruned model
-    finished.weights[layer.name] = stored = _stored(plan, opened, layer)
-    if opened.structure.kind.inferred:  # a resumed run reads it from the file
-        layer.set_weight(stored.T if layer.transposed else stored)
+    layer.set_weight(solution.weight)
+    finished.weights[layer.name] = _stored(plan, opened, layer)
     finished.masks[layer.name] = pack(solution.keep)
     if solution.bias is not None:
         bias = solution.bias if layer.bias is None else layer.bias.float() + solution.bias.to(layer.bias.device)
-        layer.set_bias(bias)
         finished.biases[layer.name] = bias.to("cpu", finished.weights[layer.name].dtype)
+    _put(layer, finished)
     told: dict[str, Any] = vars(
         LayerReport(
             name=layer.name,
@@ -313,6 +322,7 @@ def _reconstruct(
     pair = reconstruct_(keep, lambda hidden: stream.call(block, hidden), stream.hidden, dense, settings, seed=seed)
     for layer in keep:
         finished.weights[layer.name] = _stored(plan, opened, layer)
+        _put(layer, finished)
     for told in finished.reports:
         told["block_error"] = pair
     _log.debug("%s: error %.4f, after training %.4f", block.name, *pair)

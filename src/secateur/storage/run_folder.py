@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +50,7 @@ class RunFolder:
         self.path = out.with_name(out.name + ".partial")
         self._lock = FolderLock(self.path)
         self._opened = False
+        self._written = time.monotonic()
         try:
             self._clear_finished()
             check_output(out, may_be_empty=True)
@@ -144,7 +146,16 @@ class RunFolder:
 
     def save_hidden(self, index: int, hidden: list[Tensor]) -> None:
         """Write the inputs of block `index`."""
+        self._written = time.monotonic()
         self._save(self._hidden(index), {f"{i:06d}": tensor for i, tensor in enumerate(hidden)})
+
+    def last_hidden(self, most: int) -> int:
+        """The last block, up to this number, whose inputs are written; 0 where none are."""
+        return next((index for index in range(most, 0, -1) if self._hidden(index).exists()), 0)
+
+    def hidden_age(self) -> float:
+        """Seconds since inputs of a block were written, or since this run opened the folder."""
+        return time.monotonic() - self._written
 
     def drop_hidden(self, index: int) -> None:
         """Forget the inputs of a block that is finished."""
