@@ -164,21 +164,22 @@ def summary(rows: dict[str, Any]) -> dict[str, int]:
 
 
 def main() -> None:
-    """Try every type, or those named, and write benchmarks/results/coverage.json."""
+    """Try every type, or those named, and write benchmarks/results/coverage.json; other types in it stay."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.set_num_threads(1)
     names = sys.argv[1:]
     target = ROOT / "benchmarks" / "results" / "coverage.json"
-    rows: dict[str, Any] = {}
     for name in names or causal_types():
+        rows: dict[str, Any] = {}
         rows[name] = covered(name)
         told = {key: value if not isinstance(value, dict) else value.get("ok") for key, value in rows[name].items()}
         print(name, told, flush=True)
-    data = {"summary": summary(rows), "types": rows}
-    print(json.dumps(data["summary"], indent=1))
-    if not names:
+        known = json.loads(target.read_text())["types"] if target.exists() else {}
+        types = dict(sorted((known | rows).items()))
+        data = {"summary": summary(types), "types": types}
         target.write_text(json.dumps(data, indent=1) + "\n")
+    print(json.dumps(data["summary"], indent=1))
 
 
 if __name__ == "__main__":

@@ -201,3 +201,16 @@ def test_what_needs_a_row_of_the_table_is_refused_in_a_sentence(name, settings, 
     with pytest.raises(SecateurError, match=said):
         prune(tmp_path / "dense", Recipe(ratio=0.2, **settings), tmp_path / "out", ids=batch(4))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "opt-postnorm", "bloom"])
+def test_inferred_stages_give_the_tables_masks(name, saved, ids, tmp_path, monkeypatch):
+    recipe = Recipe(method="sparsegpt", ratio=0.5)
+    prune(saved(name), recipe, tmp_path / "table", ids=ids)
+    monkeypatch.setattr("secateur.storage.source.describe_decoder", infer)
+    prune(saved(name), recipe, tmp_path / "inferred", ids=ids)
+    assert (tmp_path / "inferred" / "structure.json").exists() and not (tmp_path / "table" / "structure.json").exists()
+    ours, theirs = (Masks.load(tmp_path / place / "masks.safetensors").keep for place in ("inferred", "table"))
+    assert ours.keys() == theirs.keys()
+    differ = sum(int((ours[layer] != theirs[layer]).sum()) for layer in ours)
+    assert differ <= 0.002 * sum(mask.numel() for mask in ours.values())  # sums of floats in another order

@@ -76,12 +76,7 @@ def _stack(model):
     ("change", "said"),
     [
         (lambda tensors: tensors.pop(EXPERT), "cannot be made of"),
-        (
-            lambda tensors: [
-                tensors.pop(name) for name in list(tensors) if "layers.1.block_sparse_moe.experts" in name
-            ],
-            "holds no",
-        ),
+        (lambda tensors: [tensors.pop(name) for name in list(tensors) if EXPERTS in name], "holds no"),
         (lambda tensors: tensors.update({EXPERT: torch.zeros(3, 5)}), "cannot be made of"),
         (lambda tensors: tensors.pop("model.layers.0.self_attn.q_proj.weight"), "holds no tensor"),
     ],
@@ -96,6 +91,7 @@ def test_a_checkpoint_whose_experts_do_not_fit_is_refused_in_a_sentence(change, 
         open_model(Source(tmp_path))
 
 
+EXPERTS = "layers.1.block_sparse_moe.experts"
 EXPERT = "model.layers.1.block_sparse_moe.experts.2.w1.weight"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,47 +13,65 @@ from secateur.core.seed import generator
 __all__ = ["light_weights"]
 
 _SMALL = 1 << 16  # numbers up to which a parameter gets values of its own
-_GAP = 2  # between the starts of a matrix's rows
+_GAP = 16  # numbers between where two parameters begin, or two matrices of a stack
+_SCALE = 0.02  # what outputs of a few thousand inputs keep their size with
+_PERIOD = 1_000_003  # a prime, so that rows of no usual width repeat
 
 
 @contextmanager
 def light_weights(model: nn.Module, small: int = _SMALL) -> Iterator[None]:
     """Give every parameter random values for a while, and the old parameters back.
 
-    small: larger parameters are windows over a short line of numbers: rows overlap, so a matrix of any size takes
-    memory for its edges alone. What a block computes from what shows all the same.
+    small: larger parameters share the memory of the largest matrix there is, each from another place on; so do the
+    matrices of a stack. What a block computes from what shows all the same.
     """
-    stream = generator(0, "light")
+    held = [
+        (module, name, parameter)
+        for module in model.modules()
+        for name, parameter in module._parameters.items()
+        if parameter is not None and parameter.is_floating_point()
+    ]
+    pool = _Pool([parameter for _, _, parameter in held], small)
     made: dict[int, nn.Parameter] = {}
-    old: list[tuple[Any, str, nn.Parameter]] = []
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None and parameter.is_floating_point():
-                old.append((module, name, parameter))
-                if id(parameter) not in made:  # tied parameters stay tied
-                    value = _light(parameter, stream, small)
-                    made[id(parameter)] = nn.Parameter(value, requires_grad=False)
     try:
-        for module, name, parameter in old:
+        for module, name, parameter in held:
+            if id(parameter) not in made:  # tied parameters stay tied
+                made[id(parameter)] = nn.Parameter(pool.light(parameter), requires_grad=False)
             module._parameters[name] = made[id(parameter)]
         yield
     finally:
-        for module, name, parameter in old:
+        for module, name, parameter in held:
             module._parameters[name] = parameter
 
 
-def _light(parameter: Tensor, stream: torch.Generator, small: int) -> Tensor:
-    shape = tuple(parameter.shape)
-    if len(shape) < 2:
-        return torch.rand(shape, generator=stream) + 0.5  # scales and biases: positive, so that no norm vanishes
-    scale = shape[-1] ** -0.5
-    if parameter.numel() <= small:
-        return torch.randn(shape, generator=stream) * scale
-    strides = [1, _GAP]
-    for _ in shape[:-2]:
-        # Matrices of a stack do not overlap: where one begins tells which it is.
-        strides.append(_GAP * shape[-2] + shape[-1] if len(strides) == 2 else strides[-1] * shape[-3])
-    strides = strides[::-1]
-    length = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    line = torch.randn(length, generator=stream) * scale
-    return line.as_strided(shape, strides)
+class _Pool:
+    """Random numbers that large parameters share."""
+
+    def __init__(self, parameters: list[Any], small: int) -> None:
+        self._small = small
+        self._stream = generator(0, "light")
+        large = {id(value): value for value in parameters if value.dim() > 1 and value.numel() > small}
+        sizes = [_matrix(value) + _GAP * value[..., 0, 0].numel() for value in large.values()]
+        period = torch.randn(_PERIOD, generator=self._stream).mul(_SCALE).numpy()
+        self._numbers = np.resize(period, max(sizes, default=0) + _GAP * len(large))
+        self._next = 0
+
+    def light(self, parameter: Tensor) -> Tensor:
+        """Values of a parameter's shape; those of a large one may not be changed, as others share them."""
+        shape = tuple(parameter.shape)
+        if len(shape) < 2:
+            return torch.rand(shape, generator=self._stream) + 0.5  # positive, so that no norm vanishes
+        if parameter.numel() <= self._small:
+            return torch.randn(shape, generator=self._stream) * shape[-1] ** -0.5
+        # A storage of its own over the same memory: where it begins tells which parameter it is.
+        line = torch.frombuffer(self._numbers, dtype=torch.float32, offset=4 * self._next)
+        self._next += _GAP
+        strides, step = [1, shape[-1]], _GAP
+        for size in reversed(shape[:-2]):
+            strides.append(step)
+            step *= size
+        return line.as_strided(shape, strides[::-1])
+
+
+def _matrix(parameter: Tensor) -> int:
+    return parameter.shape[-1] * parameter.shape[-2]
