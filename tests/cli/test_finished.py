@@ -3,6 +3,7 @@ import json
 from safetensors.torch import load_file, save_file
 
 from conftest import run
+from secateur.terminal.console import screen
 
 
 def test_prune_then_evaluate(monkeypatch, capsys, saved, text, tmp_path):
@@ -62,7 +63,7 @@ def test_speeds_are_a_table_with_units(monkeypatch, capsys, saved):
     found = {"dense": side, "pruned": {"prefill": 150.0, "decode": 12.0}, "prefill_speedup": 1.5, "decode_speedup": 1.2}
     results = {"parameter_ratio": 1.25, "prompt": 8, "new_tokens": 4, "torch": {"1": found}}
     monkeypatch.setattr("secateur.evaluate.bench.bench", lambda *args, **kwargs: results)
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(screen, "_width", 140)
     code, printed, _ = run(monkeypatch, capsys, "bench", saved("llama"), saved("llama"), "--prompt", 8)
     assert code == 0 and "dense, tokens/s" in printed and "1.25 times fewer parameters" in printed
     assert any(

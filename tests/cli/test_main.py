@@ -114,7 +114,8 @@ def test_a_signal_ends_a_run_with_one_sentence_and_resuming_goes_on(number, save
     )
     done = subprocess.run([sys.executable, "-c", script, *map(str, args)], capture_output=True, text=True)
     assert done.returncode == 130 and "Traceback" not in done.stderr
-    assert done.stderr.strip() == "interrupted: finished work is kept: rerun the command with --resume to go on"
+    said = "interrupted: finished work is kept: rerun the command with --resume to go on"
+    assert done.stderr.strip().splitlines()[-1] == said  # on a busy machine lines of progress stand before it
     again = [sys.executable, "-m", "secateur", *map(str, args), "--resume"]
     done = subprocess.run(again, capture_output=True, text=True)
     assert done.returncode == 0 and "1 blocks resumed" in done.stdout and not (tmp_path / "out.partial").exists()
