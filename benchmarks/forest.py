@@ -24,19 +24,19 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 
-from secateur.forest import integer_program as internals
-from secateur.forest.frontier import frontier
-from secateur.forest.grow.candidates import Rows, grown_forests, vote_error
-from secateur.forest.grow.choose import Choice, choices
-from secateur.forest.integer_program import build_program, class_errors
 from secateur.forest.kinds import rebuilt
 from secateur.forest.pruner import BudgetPruner
-from secateur.forest.solvers.linear_program import linear_program
-from secateur.forest.solvers.min_cut import min_cut
-from secateur.forest.solvers.primal_dual import PrimalDual
-from secateur.forest.tree_arrays import read_forest
-from secateur.forest.usage import read_prices, used_features
+from secateur.growth.candidates import Rows, grown_forests, vote_error
+from secateur.growth.choose import Choice, choices
 from secateur.storage.source import Source
+from secateur.trees import integer_program as internals
+from secateur.trees.frontier import frontier
+from secateur.trees.integer_program import build_program, class_errors
+from secateur.trees.linear_program import linear_program
+from secateur.trees.min_cut import min_cut
+from secateur.trees.primal_dual import PrimalDual
+from secateur.trees.tree_arrays import read_forest
+from secateur.trees.usage import read_prices, used_features
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "forest.json"

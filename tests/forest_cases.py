@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-from secateur.forest.integer_program import build_program, class_errors, square_errors
-from secateur.forest.tree_arrays import read_forest
+from secateur.trees.integer_program import build_program, class_errors, square_errors
+from secateur.trees.tree_arrays import read_forest
 
 
 @dataclass

@@ -19,6 +19,8 @@ LAYERS = {
     "adapt": 1,
     "convnet": 1.5,
     "infer": 1.5,
+    "trees": 0.8,
+    "growth": 0.9,
     "forest": 1,
     "lottery": 1,
     "runtime": 1,

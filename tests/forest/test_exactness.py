@@ -9,7 +9,7 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier, Rando
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from secateur.forest.pruner import SOLVERS, BudgetPruner
-from secateur.forest.solvers.primal_dual import PrimalDual
+from secateur.trees.primal_dual import PrimalDual
 
 TRADES = (0.0, 0.03, 0.2, 1.0, 1000.0, np.inf)
 

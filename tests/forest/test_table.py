@@ -8,7 +8,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from secateur.core.errors import InputError, ModelError
 from secateur.forest.table import load_forest, read_costs, read_table, save_forest, save_onnx
-from secateur.forest.usage import read_prices
+from secateur.trees.usage import read_prices
 
 
 def test_csv_and_parquet_hold_the_same_table(tmp_path):

@@ -8,7 +8,7 @@ import torch
 
 from secateur.calibrate.moments import Moments
 from secateur.calibrate.statistic import Gram, InputRMS, gather
-from secateur.machine.ranks import agreed, mean, merged, place, processes, shared, tensors_from, wait
+from secateur.machine.ranks import agreed, alone, mean, merged, place, processes, shared, tensors_from, wait
 
 TALK = """
 import json, sys
@@ -68,6 +68,16 @@ def test_a_lone_process_tells_nobody(monkeypatch):
     wait()
     assert merged(gram) is gram and shared({"a": 1}) == {"a": 1} and mean(2.5) == 2.5 and agreed(4) == 4
     assert tensors_from(0, tensors) == tensors
+
+
+def test_alone_a_process_of_several_asks_nobody(monkeypatch):
+    monkeypatch.setattr("secateur.machine.ranks.dist.is_initialized", lambda: True)
+    monkeypatch.setattr("secateur.machine.ranks.dist.get_rank", lambda: 1)
+    monkeypatch.setattr("secateur.machine.ranks.dist.get_world_size", lambda: 2)
+    assert place() == (1, 2)
+    with alone():
+        assert place() == (0, 1) and shared({"a": 1}) == {"a": 1}
+    assert place() == (1, 2)
 
 
 def test_statistics_that_are_told_have_no_hidden_parts():

@@ -8,13 +8,13 @@ from secateur.run.methods import ALLOCATORS, SCORES, SOLVERS
 SOURCE = Path(__file__).parents[2] / "src" / "secateur"
 NO_FORMULA = {  # what these files do is no formula
     "forest/archive.py": "reads and writes .skops files",
-    "forest/grow/choose.py": "keeps the choices that none beats",
+    "growth/choose.py": "keeps the choices that none beats",
     "forest/kinds.py": "which estimators there are, and their trees",
     "forest/lightgbm_xgboost.py": "reads and cuts dumps",
     "forest/pruner.py": "the estimator: it calls the program and the solvers",
     "forest/run.py": "what the commands do",
     "forest/table.py": "reads and writes tables and forests",
-    "forest/tree_arrays.py": "trees as arrays",
+    "trees/tree_arrays.py": "trees as arrays",
     "heads/finetune.py": "what the command does",
     "heads/prune.py": "what the command does",
     "heads/report.py": "what the commands write",

@@ -5,8 +5,8 @@ from typer.main import get_command
 from secateur.cli.main import app
 from secateur.core.errors import RecipeError
 from secateur.evaluate.choices import HEAD_SCORES
-from secateur.forest.grow.candidates import GROW
 from secateur.forest.pruner import SOLVERS
+from secateur.growth.candidates import GROW
 from secateur.heads.scoring import SCORES
 from secateur.lottery.plan import _DISTRIBUTIONS, _SAMPLINGS
 from secateur.terminal.choices import FOREST_GROWTHS, FOREST_SOLVERS, LAWS, SAMPLINGS, one_of

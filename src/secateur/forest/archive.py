@@ -23,8 +23,8 @@ from sklearn.tree._tree import Tree
 from secateur.core.errors import ModelError
 from secateur.forest.boosted import is_boosted
 from secateur.forest.kinds import arrays_of, is_prunable, trees_of
-from secateur.forest.tree_arrays import Steps, read_forest
-from secateur.forest.usage import feature_names, named
+from secateur.trees.tree_arrays import Steps, read_forest
+from secateur.trees.usage import feature_names, named
 
 __all__ = ["TRUSTED", "check_forest", "plain_archive"]
 

@@ -15,9 +15,9 @@ from sklearn.ensemble import (
 
 from secateur.core.compiled import compiled
 from secateur.core.errors import InputError
-from secateur.forest.integer_program import sum_at_nodes
 from secateur.forest.lightgbm_xgboost import cut_lightgbm, cut_xgboost, read_lightgbm, read_xgboost
-from secateur.forest.tree_arrays import Forest, Steps, cut_tree, join_trees, read_forest
+from secateur.trees.integer_program import sum_at_nodes
+from secateur.trees.tree_arrays import Forest, Steps, cut_tree, join_trees, read_forest
 
 __all__ = ["check_names", "cut_boosted", "distance_errors", "is_boosted", "read_boosted"]
 

@@ -9,7 +9,7 @@ from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomFo
 from sklearn.tree import BaseDecisionTree
 
 from secateur.forest.boosted import cut_boosted, is_boosted, read_boosted
-from secateur.forest.tree_arrays import Forest, cut_tree, read_forest
+from secateur.trees.tree_arrays import Forest, cut_tree, read_forest
 
 __all__ = ["arrays_of", "is_prunable", "rebuilt", "trees_of"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from secateur.core.errors import InputError
-from secateur.forest.tree_arrays import Forest, Steps, join_trees
+from secateur.trees.tree_arrays import Forest, Steps, join_trees
 
 __all__ = ["cut_lightgbm", "cut_xgboost", "read_lightgbm", "read_xgboost"]
 

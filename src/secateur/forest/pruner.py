@@ -18,16 +18,16 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from secateur.core.errors import InputError
 from secateur.forest.boosted import check_names, distance_errors, is_boosted
-from secateur.forest.frontier import Point, frontier, within_budget
-from secateur.forest.grow.candidates import GROW, Rows
-from secateur.forest.grow.choose import Choice, best, choices
-from secateur.forest.integer_program import IntegerProgram, build_program, class_errors, square_errors
 from secateur.forest.kinds import arrays_of, is_prunable, rebuilt
-from secateur.forest.solvers.linear_program import linear_program
-from secateur.forest.solvers.min_cut import min_cut
-from secateur.forest.solvers.primal_dual import PrimalDual
-from secateur.forest.tree_arrays import Forest
-from secateur.forest.usage import Bill, Prices, answer, feature_names, in_order, named, read_prices, used_features
+from secateur.growth.candidates import GROW, Rows
+from secateur.growth.choose import Choice, best, choices
+from secateur.trees.frontier import Point, frontier, within_budget
+from secateur.trees.integer_program import IntegerProgram, build_program, class_errors, square_errors
+from secateur.trees.linear_program import linear_program
+from secateur.trees.min_cut import min_cut
+from secateur.trees.primal_dual import PrimalDual
+from secateur.trees.tree_arrays import Forest
+from secateur.trees.usage import Bill, Prices, answer, feature_names, in_order, named, read_prices, used_features
 
 __all__ = ["SOLVERS", "BudgetPruner", "PathPoint", "check_labels"]
 

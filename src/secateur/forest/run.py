@@ -12,12 +12,12 @@ from sklearn.model_selection import train_test_split
 
 from secateur.core.errors import InputError
 from secateur.core.files import new_folder, write_document
-from secateur.forest.grow.candidates import GROW
 from secateur.forest.kinds import arrays_of
 from secateur.forest.pruner import BudgetPruner, PathPoint, check_labels
 from secateur.forest.table import Table, load_forest, read_costs, read_table, save_forest, save_onnx
-from secateur.forest.usage import Prices, feature_names, named, read_prices, used_features
+from secateur.growth.candidates import GROW
 from secateur.registry import check_name
+from secateur.trees.usage import Prices, feature_names, named, read_prices, used_features
 
 __all__ = ["ForestOptions", "Growth", "Rows", "fit_forest", "prune_forest"]
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from secateur.core.errors import InputError, ModelError
 from secateur.forest.archive import TRUSTED, check_forest, plain_archive
-from secateur.forest.usage import in_order, nearest, others
+from secateur.trees.usage import in_order, nearest, others
 
 __all__ = ["Table", "load_forest", "read_costs", "read_table", "save_forest", "save_onnx"]
 

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -15,8 +16,9 @@ from torch import distributed as dist
 from secateur.core.errors import SecateurError
 from secateur.core.protocols import Statistic
 
-__all__ = ["agreed", "mean", "merged", "place", "processes", "shared", "tensors_from", "wait"]
+__all__ = ["agreed", "alone", "mean", "merged", "place", "processes", "shared", "tensors_from", "wait"]
 
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
 S = TypeVar("S", bound=Statistic)
 _LONG = timedelta(days=1)  # that others wait while one works; a process that dies is noticed at once
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.bool, torch.uint8, torch.int64)
@@ -36,8 +38,20 @@ def processes() -> Iterator[tuple[int, int]]:
         dist.destroy_process_group()
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process does all the work of a call itself, and tells nobody."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
 def place() -> tuple[int, int]:
     """This process's number, from 0, and how many processes share the work."""
+    if _alone.get():
+        return 0, 1
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1

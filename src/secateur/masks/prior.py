@@ -14,6 +14,7 @@ from secateur.core.errors import InputError
 from secateur.core.files import room_beside
 from secateur.core.mask import Masks
 from secateur.core.pattern import NM
+from secateur.machine.ranks import alone
 from secateur.run.methods import METHODS
 from secateur.run.prune import Progress, prune
 from secateur.run.recipe import Recipe
@@ -56,7 +57,8 @@ def find_prior(
     )
     room = room_beside(place.out)
     try:
-        prune(source, recipe, room, progress=place.progress)
+        with alone():  # every process has a folder of its own
+            prune(source, recipe, room, progress=place.progress)
         return Masks.load(room / "masks.safetensors").keep
     finally:
         _clear(room)

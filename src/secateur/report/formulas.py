@@ -22,6 +22,8 @@ _FOLDERS = (
     "images",
     "deprune",
     "heads",
+    "trees",
+    "growth",
     "forest",
     "lottery",
 )

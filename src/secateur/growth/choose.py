@@ -8,11 +8,11 @@ from jaxtyping import Bool
 from sklearn.base import is_classifier
 
 from secateur.core.errors import InputError
-from secateur.forest.frontier import frontier
-from secateur.forest.grow.candidates import Rows, grown_forests, vote_error
-from secateur.forest.integer_program import IntegerProgram, build_program, class_errors, square_errors
-from secateur.forest.tree_arrays import Forest, read_forest
-from secateur.forest.usage import Prices
+from secateur.growth.candidates import Rows, grown_forests, vote_error
+from secateur.trees.frontier import frontier
+from secateur.trees.integer_program import IntegerProgram, build_program, class_errors, square_errors
+from secateur.trees.tree_arrays import Forest, read_forest
+from secateur.trees.usage import Prices
 
 __all__ = ["Choice", "best", "choices"]
 

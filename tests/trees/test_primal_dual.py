@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forest_cases import case, closed
-from secateur.forest.solvers.min_cut import min_cut
-from secateur.forest.solvers.primal_dual import PrimalDual
+from secateur.trees.min_cut import min_cut
+from secateur.trees.primal_dual import PrimalDual
 
 
 @given(st.integers(0, 10_000), st.floats(0.0, 0.5))

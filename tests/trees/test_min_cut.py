@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forest_cases import case, closed, every_choice
-from secateur.forest.solvers.linear_program import linear_program
-from secateur.forest.solvers.min_cut import min_cut
+from secateur.trees.linear_program import linear_program
+from secateur.trees.min_cut import min_cut
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.01, 0.1, 0.3, 1.0, 100.0]), st.booleans())

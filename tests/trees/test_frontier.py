@@ -8,9 +8,9 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.tree import DecisionTreeClassifier
 
 from forest_cases import case
-from secateur.forest.frontier import frontier, restricted, within_budget
 from secateur.forest.pruner import BudgetPruner
-from secateur.forest.solvers.min_cut import min_cut
+from secateur.trees.frontier import frontier, restricted, within_budget
+from secateur.trees.min_cut import min_cut
 
 
 @given(st.integers(0, 10_000), st.booleans())

@@ -4,10 +4,10 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier, RandomForestRegressor
 
 from secateur.core.errors import InputError
-from secateur.forest.grow.candidates import Rows, grown_forests, vote_error
-from secateur.forest.grow.frugal import bag_weights
-from secateur.forest.tree_arrays import read_forest
-from secateur.forest.usage import read_prices
+from secateur.growth.candidates import Rows, grown_forests, vote_error
+from secateur.growth.frugal import bag_weights
+from secateur.trees.tree_arrays import read_forest
+from secateur.trees.usage import read_prices
 
 
 def rows_of(x, y, classes=True):

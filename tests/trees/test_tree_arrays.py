@@ -7,7 +7,7 @@ from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from secateur.core.errors import InputError
-from secateur.forest.tree_arrays import cut_tree, read_forest
+from secateur.trees.tree_arrays import cut_tree, read_forest
 
 X, Y = load_iris(return_X_y=True)
 HOLES = np.where(np.random.default_rng(0).random(X.shape) < 0.2, np.nan, X)

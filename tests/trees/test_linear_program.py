@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from forest_cases import case
 from secateur.core.errors import NumericalError
-from secateur.forest import linear_program as module
-from secateur.forest.solvers.linear_program import relaxed
+from secateur.trees import linear_program as module
+from secateur.trees.linear_program import relaxed
 
 
 @given(st.integers(0, 10_000), st.floats(0.0, 1.0))

@@ -4,7 +4,7 @@ import pytest
 
 from forest_cases import brute_value, case
 from secateur.core.errors import InputError
-from secateur.forest.usage import answer, feature_names, in_order, named, read_prices, used_features
+from secateur.trees.usage import answer, feature_names, in_order, named, read_prices, used_features
 
 
 def test_bills_are_those_of_walking_every_example():

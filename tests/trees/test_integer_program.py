@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from forest_cases import brute_value, case, random_keep
 from secateur.core.errors import InputError
-from secateur.forest.integer_program import build_program, class_errors, square_errors
+from secateur.trees.integer_program import build_program, class_errors, square_errors
 
 
 @given(st.integers(0, 10_000))

@@ -7,9 +7,9 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from secateur import BudgetPruner
 from secateur.core.errors import InputError
-from secateur.forest.grow.candidates import Rows
-from secateur.forest.grow.choose import best, choices
-from secateur.forest.usage import read_prices
+from secateur.growth.candidates import Rows
+from secateur.growth.choose import best, choices
+from secateur.trees.usage import read_prices
 
 
 def found(how, budget=None):

@@ -6,7 +6,7 @@ from scipy.optimize import linprog
 from scipy.sparse import coo_array
 
 from secateur.core.errors import NumericalError
-from secateur.forest.integer_program import IntegerProgram
+from secateur.trees.integer_program import IntegerProgram
 
 __all__ = ["linear_program", "relaxed"]
 

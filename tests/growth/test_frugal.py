@@ -4,10 +4,10 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from secateur.core.errors import InputError
-from secateur.forest.grow import frugal
-from secateur.forest.grow.frugal import bag_weights, bin_features, grow_frugal
-from secateur.forest.tree_arrays import read_forest
-from secateur.forest.usage import read_prices, used_features
+from secateur.growth import frugal
+from secateur.growth.frugal import bag_weights, bin_features, grow_frugal
+from secateur.trees.tree_arrays import read_forest
+from secateur.trees.usage import read_prices, used_features
 
 
 def data(seed=0, rows=80, features=5, classes=3):

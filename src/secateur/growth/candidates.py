@@ -10,9 +10,9 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from secateur.core.compiled import compiled
 from secateur.core.errors import InputError
-from secateur.forest.grow.frugal import bag_weights, bin_features, grow_frugal
-from secateur.forest.tree_arrays import Forest
-from secateur.forest.usage import Prices
+from secateur.growth.frugal import bag_weights, bin_features, grow_frugal
+from secateur.trees.tree_arrays import Forest
+from secateur.trees.usage import Prices
 
 __all__ = ["GROW", "Grown", "Rows", "grown_forests", "vote_error"]
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from secateur.core.compiled import compiled
-from secateur.forest.integer_program import IntegerProgram
+from secateur.trees.integer_program import IntegerProgram
 
 __all__ = ["PrimalDual", "Solved"]
 

@@ -10,7 +10,7 @@ from sklearn.base import is_classifier
 
 from secateur.core.compiled import compiled
 from secateur.core.errors import InputError
-from secateur.forest.usage import Prices
+from secateur.trees.usage import Prices
 
 __all__ = ["Binned", "bag_weights", "bin_features", "grow_frugal"]
 
@@ -131,7 +131,7 @@ def _grow(
 ) -> Any:  # pragma: no cover - compiled
     """One tree, level by level; `has` of the shop is changed. Children stand after their parents."""
     place, edge = binned
-    np.random.seed(seed)
+    draws = np.array([seed], np.uint64)
     examples, features = place.shape
     most = 2 * examples + 1
     feature, threshold = np.full(most, -1, np.int64), np.zeros(most)
@@ -146,7 +146,7 @@ def _grow(
         inside = rows[starts[node] : ends[node]]
         weights[node], counts[node], impurity[node] = _summed(inside, target, sums[node])
         if impurity[node] > 1e-12 and counts[node] >= limits[1] and depths[node] < limits[3]:
-            chosen, at = _chosen(place, inside, (target, sums[node], weights[node]), shop, order, limits)
+            chosen, at = _chosen(place, inside, (target, sums[node], weights[node]), shop, (order, draws), limits)
             if chosen >= 0:
                 front = _parted(place[:, chosen], at, inside, spare, shop[2][:, shop[0][chosen]])
                 feature[node], threshold[node] = chosen, edge[chosen, at]
@@ -176,7 +176,7 @@ def _summed(inside: Any, target: Any, sums: Any) -> Any:  # pragma: no cover - c
 
 @compiled
 def _chosen(
-    place: Any, inside: Any, node: Any, shop: Any, order: Any, limits: Any
+    place: Any, inside: Any, node: Any, shop: Any, luck: Any, limits: Any
 ) -> Any:  # pragma: no cover - compiled
     """The feature and bin of largest gain less price among features in random order; -1 where none pays.
 
@@ -184,11 +184,12 @@ def _chosen(
     """
     target, sums, weight = node
     group, charge, has = shop
+    order, draws = luck
     best, chosen, at, looked = 0.0, -1, -1, 0
     for turn in range(len(order)):
         if looked >= limits[0] and chosen >= 0:
             break
-        other = turn + np.random.randint(len(order) - turn)
+        other = turn + _drawn(draws, len(order) - turn)
         order[turn], order[other] = order[other], order[turn]
         one = order[turn]
         gain, bin_ = _best_split(place[:, one], inside, target, sums, weight, limits[2])
@@ -200,6 +201,16 @@ def _chosen(
             if gain > best:
                 best, chosen, at = gain, one, bin_
     return chosen, at
+
+
+@compiled
+def _drawn(draws: Any, below: int) -> Any:  # pragma: no cover - compiled
+    """A whole number from 0, less than `below`, by the next draw of a splitmix generator."""
+    draws[0] += np.uint64(0x9E3779B97F4A7C15)
+    mixed = draws[0]
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.int64((mixed ^ (mixed >> np.uint64(31))) % np.uint64(below))
 
 
 @compiled

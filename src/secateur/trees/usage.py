@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from secateur.core.compiled import compiled
 from secateur.core.errors import InputError
-from secateur.forest.tree_arrays import Forest
+from secateur.trees.tree_arrays import Forest
 
 __all__ = [
     "Bill",

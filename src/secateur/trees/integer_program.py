@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from secateur.core.compiled import compiled
 from secateur.core.errors import InputError, NumericalError
-from secateur.forest.tree_arrays import Forest
+from secateur.trees.tree_arrays import Forest
 
 __all__ = ["IntegerProgram", "Value", "build_program", "class_errors", "square_errors", "sum_at_nodes"]
 

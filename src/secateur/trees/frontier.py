@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from secateur.forest.integer_program import IntegerProgram, Value
-from secateur.forest.solvers.min_cut import min_cut
+from secateur.trees.integer_program import IntegerProgram, Value
+from secateur.trees.min_cut import min_cut
 
 __all__ = ["Point", "frontier", "restricted", "within_budget"]
 
