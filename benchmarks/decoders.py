@@ -1,6 +1,6 @@
 """Which decoders can be pruned, of every type that transformers builds: a JSON of results.
 
-.venv/bin/python benchmarks/coverage.py [TYPE ...]
+.venv/bin/python benchmarks/decoders.py [TYPE ...]
 
 Every type is built tiny and random (tests/tiny_decoders.py), pruned, written, and loaded by plain transformers. Logits
 are compared with those of the dense model, changed by hand: masks put on, columns of removed units set to zero, or
