@@ -23,3 +23,8 @@ def test_infinite_values_and_bad_programs_are_refused():
         DSA().allocate(Problem(BLOCKS, {"a": 1.0, "b": float("inf"), "c": 1.0, "d": 2.0}), 0.5)
     with pytest.raises(InputError, match="should look like"):
         DSA(expression="var")
+
+
+def test_an_expression_that_tells_no_block_from_another_is_refused():
+    with pytest.raises(RatioError, match="is 0.5 at all 4 blocks"):
+        DSA().allocate(Problem(BLOCKS, dict.fromkeys("abcd", 0.5)), 0.5)

@@ -72,9 +72,11 @@ def stablelm(tmp_path):
     return tmp_path / "stablelm"
 
 
-def test_without_the_package_the_family_is_refused(monkeypatch, capsys, stablelm, tmp_path):
-    code, _, err = run(monkeypatch, capsys, "prune", stablelm, "--ratio", 0.5, "--out", tmp_path / "out")
-    assert code == 2 and "architecture 'stablelm' is not in the table of families" in err
+def test_without_the_package_the_family_is_read_off_a_run(monkeypatch, capsys, stablelm, text, tmp_path):
+    data = ("--calibration", text, "--samples", 2, "--length", 16)
+    args = ("prune", stablelm, "--ratio", 0.5, *data, "--out", tmp_path / "out")
+    code, _, err = run(monkeypatch, capsys, *args)
+    assert code == 0 and (tmp_path / "out" / "structure.json").exists(), err
 
 
 def test_its_family_method_score_and_allocator_prune_a_model(package, monkeypatch, capsys, stablelm, text, tmp_path):
