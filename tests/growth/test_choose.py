@@ -68,6 +68,27 @@ def test_what_does_not_go_together_is_refused():
             BudgetPruner(**{"forest": RandomForestClassifier(3), **settings}).fit(x, y)
 
 
+@pytest.mark.parametrize("how", ["static", "frugal"])
+def test_degenerate_tables_give_a_forest_or_a_sentence(how):
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(60, 3))
+    y = (x[:, 0] > 0).astype(int)
+    prune = BudgetPruner(RandomForestClassifier(5, random_state=0), budget=1.0, grow=how)
+    assert prune.fit(x[:, :1], y).score(x[:, :1], y) == 1.0  # one feature
+    assert prune.fit(x, np.zeros(60)).cost_ == 0 and prune.fit(np.ones((60, 3)), y).cost_ == 0  # nothing to learn
+    assert set(prune.fit(x, np.array(["no", "yes"])[y]).predict(x)) == {"no", "yes"}
+    assert BudgetPruner(RandomForestClassifier(5, random_state=0), budget=0.0, grow=how).fit(x, y).cost_ == 0
+    free = BudgetPruner(RandomForestClassifier(5, random_state=0), feature_costs=[0, 0, 0], budget=0.0, grow=how)
+    assert free.fit(x, y).score(x, y) == 1.0
+    grouped = BudgetPruner(RandomForestClassifier(5, random_state=0), budget=2.0, grow=how)
+    grouped.set_params(feature_costs=[2, 1], feature_groups=["a", "a", None])
+    assert grouped.fit(x, y).cost_ <= 2
+    large = BudgetPruner(RandomForestRegressor(5, random_state=0), budget=2.0, grow=how).fit(x, 1e5 + x[:, 0])
+    assert large.score(x, 1e5 + x[:, 0]) > 0.9
+    with pytest.raises((InputError, ValueError), match="weigh nothing|non-zero"):
+        prune.fit(x, y, sample_weight=np.zeros(60))
+
+
 @pytest.mark.parametrize("how", ["none", "static", "frugal"])
 def test_class_weights_are_honoured(how):
     """Ten times the weight on the rarer class: it is found more often than without."""

@@ -50,7 +50,7 @@ class DSA:
         values = set(problem.summaries.values())
         if len(values) == 1 < len(problem.summaries):
             raise RatioError(
-                f"dsa: {self.expression} is {values.pop():g} at all {len(problem.summaries)} blocks, so it does not tell "
-                "them apart: use another expression, or the uniform allocator"
+                f"dsa: {self.expression} is {values.pop():g} at all {len(problem.summaries)} blocks, so it tells "
+                "none from another: use another expression, or the uniform allocator"
             )
         return spread(problem.summaries, problem.sizes, ratio, parse(self.expression).strength / 100)

@@ -237,8 +237,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         X, y, weight = self._read(X, y, sample_weight)  # noqa: N806
         forest, rows = self._grown(X, y, weight if sample_weight is not None else None, fitted=fitted)
         X, y, weight = X[rows], y[rows], weight[rows]  # noqa: N806
-        if weight.sum() <= 0:
-            raise InputError("the examples to prune on weigh nothing: give some a sample_weight above 0")
+        _check_weight(weight)
         arrays = arrays_of(forest)
         leaves = arrays.leaves(X, self.n_jobs)
         if is_boosted(forest):
@@ -267,6 +266,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     def _choices(self, X: Any, y: Any, sample_weight: Any) -> list[Choice]:  # noqa: N803
         """What several growths come to, each pruned."""
         X, y, paid = self._read(X, y, sample_weight)  # noqa: N806
+        _check_weight(paid)
         forest = self._forest()
         weight = paid * _class_weights(forest, y)
         if is_classifier(forest):
@@ -354,6 +354,11 @@ def _numbered(y: Any, classes: Any) -> Any:
     if (classes[numbers] != y).any():
         raise InputError(f"class {str(y[classes[numbers] != y][0])!r} is none the forest was fitted on")
     return numbers.astype(np.int64)
+
+
+def _check_weight(weight: Any) -> None:
+    if weight.sum() <= 0:
+        raise InputError("the examples to prune on weigh nothing: give some a sample_weight above 0")
 
 
 def _class_weights(forest: Any, y: Any) -> Any:
