@@ -197,8 +197,7 @@ def _honest(x: Any, y: Any, costs: Any, split: int) -> dict[str, float]:
 
 def judge(choice: Choice, x: Any, y: Any) -> float:
     """Error of a pruned forest's vote on other rows."""
-    split = np.zeros(len(choice.arrays.parent), bool)
-    split[choice.program.node[choice.keep]] = True
+    split = choice.program.splits(choice.keep, len(choice.arrays.parent))
     return float(np.mean(rebuilt(choice.forest, choice.arrays, split).predict(x.astype(np.float32)) != y))
 
 

@@ -5,6 +5,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -261,6 +262,13 @@ def text(tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "text.txt"
     path.write_text(words(400))
     return path
+
+
+def torchrun(*args, processes=2, **env):
+    """Run a script, or a module after -m, in several processes of this machine."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | env
+    return subprocess.run([*command, *map(str, args)], capture_output=True, text=True, env=env)
 
 
 def run(monkeypatch, capsys, *args):

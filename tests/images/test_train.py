@@ -1,6 +1,5 @@
 import json
 import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from conftest import torchrun
 from convnet.networks import EXAMPLE, NETWORKS, made
 from images.test_pictures import picture
 from secateur.core.errors import InputError
@@ -92,10 +92,7 @@ def test_two_processes_give_the_loss_curve_of_one(images, tmp_path):
     script = tmp_path / "program_of_two.py"
     script.write_text(PROGRAM)
     paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-    settings = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    line = [*command, str(images), str(tmp_path / "two")]
-    done = subprocess.run(line, env=settings, capture_output=True, text=True, check=False)
+    done = torchrun(script, images, tmp_path / "two", PYTHONPATH=paths)
     assert done.returncode == 0, done.stderr[-2000:]
     training = NetworkTraining(method="finetune", epochs=2, batch=8, rate=0.02, held=0.2)
     train_network(network("Concatenated"), tmp_path / "one", training, images=images)

@@ -1,11 +1,9 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
+from conftest import torchrun
 from secateur.calibrate.moments import Moments
 from secateur.calibrate.statistic import Gram, InputRMS, gather
 from secateur.machine.ranks import agreed, alone, mean, merged, place, processes, shared, tensors_from, wait
@@ -37,16 +35,10 @@ with processes() as (rank, count):
 """
 
 
-def launch(processes, *args, **env):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *args]
-    env = os.environ | {"OMP_NUM_THREADS": "1"} | env
-    return subprocess.run(command, capture_output=True, text=True, env=env)
-
-
 def test_processes_hold_the_same_and_hear_each_other(tmp_path):
     script = tmp_path / "talk.py"
     script.write_text(TALK)
-    done = launch(2, str(script), str(tmp_path))
+    done = torchrun(str(script), str(tmp_path))
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert (first.pop("rank"), second.pop("rank")) == (0, 1)
@@ -108,7 +100,7 @@ with processes() as (rank, _):
 def test_a_process_that_dies_ends_the_others_with_one_sentence(tmp_path):
     script = tmp_path / "dies.py"
     script.write_text(DIES)
-    done = launch(2, str(script), str(tmp_path / "said"))
+    done = torchrun(str(script), str(tmp_path / "said"))
     assert done.returncode != 0
     said = Path(tmp_path / "said")
     if said.exists():  # else the launcher ended it first

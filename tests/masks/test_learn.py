@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import secateur
+from conftest import torchrun
 from secateur.core.errors import InputError
 from secateur.core.mask import Masks
 from secateur.masks.learn import MaskTask, learn_masks
@@ -170,8 +171,7 @@ def test_two_processes_learn_what_one_does_with_the_same_batch(saved, text, tmp_
     script = tmp_path / "two.py"
     names = {"tests": str(Path(__file__).parents[1]), "model": str(saved("llama")), "text": str(text)}
     script.write_text(TWO.format(**names, out=str(tmp_path / "two")))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = torchrun(script)
     assert done.returncode == 0, done.stderr[-2000:]
     two = json.loads((tmp_path / "two" / "result.json").read_text())
     for ours, theirs in zip(one["looks"], two["looks"], strict=True):

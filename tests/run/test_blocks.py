@@ -1,4 +1,5 @@
 import re
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -48,6 +49,21 @@ def test_gradients_are_gathered_before_any_block_is_solved(saved, ids, tmp_path)
         assert sums.keys() == counts.keys() == {"Gradient"} and torch.isfinite(sums["Gradient"]).all()
 
 
+@contextmanager
+def killed_at(block, monkeypatch):
+    """A run that is interrupted before this block is saved."""
+    save = RunFolder.save_block
+
+    def dying(folder, index, finished):
+        if index == block:
+            raise KeyboardInterrupt
+        save(folder, index, finished)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunFolder, "save_block", dying)
+        yield
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 @pytest.mark.parametrize("method", ["sparsegpt", "flap"])
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
@@ -62,15 +78,7 @@ def test_large_inputs_are_written_rarely_and_a_resumed_run_gives_the_same_bits(
     except ModelError:
         pytest.skip("flap needs a bias that this family cannot hold")
     monkeypatch.setattr("secateur.run.blocks._SMALL", 0)
-    save = RunFolder.save_block
-
-    def dying(folder, index, block):
-        if index == 3:
-            raise KeyboardInterrupt
-        save(folder, index, block)
-
-    monkeypatch.setattr(RunFolder, "save_block", dying)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_at(3, monkeypatch):
         prune(source, recipe, tmp_path / "out", ids=ids)
     assert not list((tmp_path / "out.partial").glob("hidden-*"))
     monkeypatch.undo()
@@ -102,17 +110,8 @@ def test_matching_the_dense_model_makes_up_for_earlier_layers(method, family, sa
 def test_a_matched_run_spares_exempt_blocks_and_resumes_with_the_same_bits(saved, ids, tmp_path, monkeypatch):
     source, recipe = saved("llama", 4), Recipe(method="sparsegpt", ratio=0.5, match="dense", exempt=[1])
     prune(source, recipe, tmp_path / "whole", ids=ids)
-    save = RunFolder.save_block
-
-    def dying(folder, index, block):
-        if index == 2:
-            raise KeyboardInterrupt
-        save(folder, index, block)
-
-    monkeypatch.setattr(RunFolder, "save_block", dying)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_at(2, monkeypatch):
         prune(source, recipe, tmp_path / "out", ids=ids)
-    monkeypatch.undo()
     assert prune(source, recipe, tmp_path / "out", ids=ids, resume=True).resumed_blocks == 2
     dense, one, two = (load_file(path / "model.safetensors") for path in (source, tmp_path / "whole", tmp_path / "out"))
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from conftest import torchrun
 from secateur.core.mask import Masks
 
 LENGTH = ["--length", "16", "--samples", "8"]
@@ -22,12 +23,11 @@ CASES = {
 }
 
 
-def secateur(*args, processes=0, **env):
-    start = [sys.executable, "-m"]
+def secateur(*args, processes=0):
     if processes:
-        start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    env = os.environ | {"OMP_NUM_THREADS": "1"} | env
-    return subprocess.run([*start, "secateur", *args], capture_output=True, text=True, env=env)
+        return torchrun("-m", "secateur", *args, processes=processes)
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-m", "secateur", *args], capture_output=True, text=True, env=env)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,8 @@ def test_a_run_of_two_processes_resumes_as_two(saved, text, tmp_path):
         "sys.argv = ['secateur', *sys.argv[1:]]\n"
         "main()\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     out = str(tmp_path / "out")
-    died = subprocess.run([*command, *given, "--out", out], capture_output=True, text=True)
+    died = torchrun(script, *given, "--out", out)
     assert died.returncode != 0 and "--resume" in died.stderr, died.stderr[-3000:]
     lone = secateur(*given, "--out", out, "--resume")
     assert lone.returncode == 2 and "started with another processes" in lone.stderr

@@ -195,3 +195,9 @@ def test_a_study_knows_its_model_and_text_by_content(settings, saved, text, tmp_
     rank.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(InputError, match=rf"{rank.name} is damaged"):
         search_ratios(saved("llama"), short, tmp_path / "s")
+
+
+def test_expressions_that_tell_no_block_from_another_cannot_win(settings, saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trials, "reduced", lambda self, expression: dict.fromkeys(self.problem.blocks, 2.0))
+    with pytest.raises(RatioError, match="none of 12 candidates gives ratios that are finite and differ"):
+        search_ratios(saved("llama"), settings, tmp_path / "s")

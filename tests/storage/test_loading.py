@@ -2,7 +2,7 @@ import pytest
 from transformers.utils import logging
 
 from secateur.core.errors import ModelError
-from secateur.storage.loading import check_report, first_line, quiet
+from secateur.storage.loading import check_report, quiet
 
 
 def test_transformers_speaks_again_afterwards():
@@ -18,7 +18,3 @@ def test_missing_tensors_are_refused_by_name():
         check_report({"missing_keys": {"lm_head.weight"}}, "x")
     with pytest.raises(ModelError, match="holds no tensor 'a' and 1 more"):
         check_report({"missing_keys": {"b", "a"}}, "x")
-
-
-def test_errors_in_one_line():
-    assert first_line(ValueError("\n a\nb")) == "a" and first_line(KeyError()) == "KeyError"

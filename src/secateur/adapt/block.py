@@ -1,6 +1,7 @@
 """Block: one transformer block as data: its stages in the order they run, and its attentions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from secateur.adapt.attention import Attention, site_weights, span
 from secateur.adapt.layer import Layer
 from secateur.adapt.site import Site
 
-__all__ = ["Answer", "Block", "Sizes", "Stage"]
+__all__ = ["Answer", "Block", "Sizes", "Stage", "replaced"]
 
 
 class Sizes(NamedTuple):
@@ -129,6 +130,23 @@ class Block:
         """The stages between which channels lie."""
         stages: Mapping[str, Stage] = {stage.name: stage for stage in self.stages}
         return [(stages["ffn_in"], stages["ffn_out"])] if "ffn_in" in stages else []
+
+
+@contextmanager
+def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Give a module another forward for a while, and back what it had: its class's, or one of its own.
+
+    Not a hook: a hook cannot keep the module from running.
+    """
+    own = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
 
 
 def _channels(block: str, into: Stage, out: Stage) -> Site:

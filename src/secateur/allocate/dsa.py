@@ -43,14 +43,8 @@ class DSA:
         return program.finish(program.reduced(block_scores(view)))
 
     def allocate(self, problem: Problem, ratio: float) -> Allocation:
-        """Ratios by block. Raises RatioError where the expression has no finite value, or one for all blocks."""
+        """Ratios by block, uniform where the expression is one number; RatioError where it has no finite value."""
         for name, value in problem.summaries.items():
             if not math.isfinite(value):
                 raise RatioError(f"dsa: {self.expression} is {value} at {name}: use another expression")
-        values = set(problem.summaries.values())
-        if len(values) == 1 < len(problem.summaries):
-            raise RatioError(
-                f"dsa: {self.expression} is {values.pop():g} at all {len(problem.summaries)} blocks, so it tells "
-                "none from another: use another expression, or the uniform allocator"
-            )
         return spread(problem.summaries, problem.sizes, ratio, parse(self.expression).strength / 100)

@@ -15,6 +15,7 @@ from secateur.core.shapes import Activations, GramMatrix
 __all__ = ["Cross", "Gathered", "Gram", "InputRMS", "gather"]
 
 S = TypeVar("S")
+Summed = TypeVar("Summed", bound="_Sum")
 _PANEL = 192  # rows of the Gram computed at a time: only blocks on and below the diagonal
 
 
@@ -28,21 +29,17 @@ def _finite(total: Tensor, tokens: int) -> None:
         raise CalibrationError("calibration activations hold NaN or inf: try --dtype float32")
 
 
-class InputRMS(Statistic):
-    """The root mean square of every input, `[in]`; what Wanda scales by."""
+class _Sum(Statistic):
+    """A sum over tokens."""
 
     def __init__(self) -> None:
         """Start with no tokens."""
         self.tokens = 0
         self.total: Tensor | None = None
 
-    def update(self, x: Activations) -> None:
-        """Add a batch of inputs."""
-        self._add(x.float().square().sum(dim=0), len(x))  # [tokens, in] -> [in]
-
-    def merge(self, other: "InputRMS") -> "InputRMS":
-        """The root mean square over both sets of inputs."""
-        both = InputRMS()
+    def merge(self: Summed, other: Summed) -> Summed:
+        """The sum over both sets of inputs."""
+        both = type(self)()
         for part in (self, other):
             if part.total is not None:
                 both._add(part.total, part.tokens)
@@ -52,17 +49,29 @@ class InputRMS(Statistic):
         self.total = total.clone() if self.total is None else self.total + total
         self.tokens += tokens
 
+    def _known(self) -> Tensor:
+        """The sum. Raises CalibrationError without tokens."""
+        if self.total is None:
+            _finite(torch.zeros(1), 0)
+        return cast(Tensor, self.total)
+
+
+class InputRMS(_Sum):
+    """The root mean square of every input, `[in]`; what Wanda scales by."""
+
+    def update(self, x: Activations) -> None:
+        """Add a batch of inputs."""
+        self._add(x.float().square().sum(dim=0), len(x))  # [tokens, in] -> [in]
+
     @property
     def value(self) -> Float[Tensor, " in"]:
         """sqrt(mean x^2). Raises CalibrationError without tokens, or with NaN or inf."""
-        if self.total is None:
-            _finite(torch.zeros(1), 0)
-        total = cast(Tensor, self.total)
+        total = self._known()
         _finite(total, self.tokens)
         return (total / self.tokens).sqrt()
 
 
-class Gram(Statistic):
+class Gram(_Sum):
     """2/n sum x x^T over a layer's inputs, `[in, in]` (the layer's Hessian).
 
     Sums are float32 and only the lower half is computed; the matrix and its inverse
@@ -71,8 +80,7 @@ class Gram(Statistic):
 
     def __init__(self) -> None:
         """Start with no tokens."""
-        self.tokens = 0
-        self.total: Tensor | None = None
+        super().__init__()
         self._value: Tensor | None = None
         self._factors: dict[float, Tensor] = {}
 
@@ -90,21 +98,10 @@ class Gram(Statistic):
         self._value = None
         self._factors.clear()  # more inputs make them stale
 
-    def merge(self, other: "Gram") -> "Gram":
-        """The Gram over both sets of inputs."""
-        both = Gram()
-        for part in (self, other):
-            if part.total is not None:
-                both.total = part.total.clone() if both.total is None else both.total + part.total
-                both.tokens += part.tokens
-        return both
-
     @property
     def value(self) -> GramMatrix:
         """The whole symmetric matrix. Raises CalibrationError without tokens, or with NaN or inf."""
-        if self.total is None:
-            _finite(torch.zeros(1), 0)
-        total = cast(Tensor, self.total)
+        total = self._known()
         _finite(total.diagonal(), self.tokens)  # a NaN anywhere in x shows on the diagonal
         if self._value is None:
             lower = total.tril().mul_(2 / self.tokens)  # panels reach above the diagonal: cut that off
@@ -118,38 +115,23 @@ class Gram(Statistic):
         return self._factors[damp]
 
 
-class Cross(Statistic):
+class Cross(_Sum):
     """2/n sum y x^T, `[in, in]`: x a layer's inputs in the pruned model, y those in the dense one, token by token."""
-
-    def __init__(self) -> None:
-        """Start with no tokens."""
-        self.tokens = 0
-        self.total: Tensor | None = None
 
     def update(self, x: Activations) -> None:
         """Inputs of one model alone add nothing."""
 
     def pair(self, dense: Activations, x: Activations) -> None:
         """Add a batch of inputs, as they are in both models."""
-        product = dense.float().T @ x.float()
-        self.total = product if self.total is None else self.total.add_(product)
+        if self.total is None:
+            self.total = torch.zeros(dense.shape[1], x.shape[1], device=x.device)
+        self.total.addmm_(dense.float().T, x.float())
         self.tokens += len(x)
-
-    def merge(self, other: "Cross") -> "Cross":
-        """The sum over both sets of inputs."""
-        both = Cross()
-        for part in (self, other):
-            if part.total is not None:
-                both.total = part.total.clone() if both.total is None else both.total + part.total
-                both.tokens += part.tokens
-        return both
 
     @property
     def value(self) -> GramMatrix:
         """The matrix, which is not symmetric. Raises CalibrationError without tokens, or with NaN or inf."""
-        if self.total is None:
-            _finite(torch.zeros(1), 0)
-        total = cast(Tensor, self.total)
+        total = self._known()
         _finite(total, self.tokens)
         return total * (2 / self.tokens)
 

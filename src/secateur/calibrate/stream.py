@@ -14,14 +14,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from secateur.adapt.block import Answer, Block, Stage
+from secateur.adapt.block import Answer, Block, Stage, replaced
 from secateur.adapt.layer import Layer
 from secateur.adapt.structure import Structure
 from secateur.calibrate.statistic import Cross, Gathered, gather
 from secateur.calibrate.store import Store
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, first_line
 from secateur.core.protocols import Statistic
 from secateur.core.shapes import TokenIds
+from secateur.infer.blocks import block_arguments
 from secateur.infer.calls import Calls
 from secateur.infer.cold import Cold, warm_
 from secateur.infer.products import Products, Read
@@ -45,16 +46,6 @@ class StreamSettings(NamedTuple):
     folder: Path | None = None
     device: torch.device = torch.device("cpu")
     cold: "Cold" = Cold()
-
-
-@contextmanager
-def replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
-    """Give one module another forward for a while."""
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward
 
 
 class Stream:
@@ -86,10 +77,9 @@ class Stream:
             except (IndexError, RuntimeError) as error:
                 if not self.structure.kind.inferred:
                     raise
-                first = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise InputError(
                     f"{type(self.structure.model).__name__} cannot be run on samples of {batch.shape[1]} tokens "
-                    f"({first[:200]}): use shorter samples"
+                    f"({first_line(error)[:200]}): use shorter samples"
                 ) from error
 
     @torch.no_grad()
@@ -194,29 +184,10 @@ class Stream:
         return Store(len(self.batches), limit=settings.memory, folder=settings.folder, device=settings.device)
 
     def _embed_batch(self, index: int, batch: Tensor) -> None:
-        blocks = self.structure.blocks
-
-        def seen(number: int) -> Forward:
-            def forward(*args: Any, **kwargs: Any) -> Any:
-                hidden, args, kwargs = blocks[number].split(args, kwargs)
-                if number == 0:
-                    self.hidden[index] = hidden  # what enters the first block
-                self._calls.keep(number, index, len(batch), (args, kwargs))
-                if number == len(blocks) - 1:
-                    raise StopForward
-                # Blocks hand hidden states on unread, so that every block is asked for its arguments and none computes.
-                return blocks[number].answer(hidden)
-
-            return forward
-
-        with ExitStack() as stack:
-            for number, block in enumerate(blocks):
-                # Not hooks: a hook cannot keep the module from running.
-                stack.enter_context(replaced(block.module, seen(number)))
-            try:
-                self.structure.body(batch, use_cache=False)
-            except StopForward:
-                pass
+        calls = block_arguments(self.structure.model, batch, self.structure.blocks)
+        self.hidden[index] = calls[0][0]  # what enters the first block
+        for number, (_, args, kwargs) in enumerate(calls):
+            self._calls.keep(number, index, len(batch), (args, kwargs))
         self._calls.seal()
 
     def _inputs(

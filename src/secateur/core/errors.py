@@ -23,7 +23,11 @@ __all__ = [
     "RecipeError",
     "SecateurError",
     "StorageError",
+    "first_line",
+    "last_line",
 ]
+
+_LONGEST = 300  # letters of an error that are told
 
 
 class SecateurError(Exception):
@@ -64,3 +68,17 @@ class DisagreementError(NumericalError):
 
 class StorageError(SecateurError):
     """The disk is full, or the output cannot be written."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says first, or its kind where it says nothing."""
+    return _lines(error)[0][:_LONGEST]
+
+
+def last_line(error: Exception) -> str:
+    """What it says last: where several conditions are listed, the one that failed."""
+    return _lines(error)[-1][:_LONGEST]
+
+
+def _lines(error: Exception) -> list[str]:
+    return str(error).strip().splitlines() or [type(error).__name__]

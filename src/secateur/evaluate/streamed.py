@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from secateur.adapt.block import Block
-from secateur.calibrate.stream import Stream, StreamSettings, replaced
+from secateur.adapt.block import Block, replaced
+from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.perplexity import token_losses
 from secateur.storage.open_model import OpenModel

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from secateur.core.errors import ModelError
+from secateur.core.errors import ModelError, first_line, last_line
+from secateur.infer.blocks import probe_ids
 from secateur.infer.experts import is_experts
 from secateur.infer.light import light_weights
 from secateur.infer.smaller import Part, Place, changed, rebuilt, with_fields
@@ -37,7 +38,7 @@ def smaller_model(model: PreTrainedModel, document: dict[str, Any], count: int, 
         try:
             built = rebuilt(smaller, model)
         except Exception as error:  # strict configs and classes raise many kinds
-            reasons.append((str(error).strip().splitlines() or [type(error).__name__])[-1][:200])
+            reasons.append(last_line(error)[:200])
             continue
         stacks = [module for module in built.modules() if is_experts(module)]
         if stacks and all(module.num_experts == kept for module in stacks):
@@ -73,11 +74,9 @@ def _places(config: Any, count: int, above: Place = ()) -> Iterator[Place]:
 @torch.no_grad()
 def _check_runs(built: PreTrainedModel, kept: int) -> None:
     """Whether the class routes among so few experts. Raises ModelError where it does not."""
-    from secateur.infer.blocks import probe_ids
-
     try:
         with light_weights(built):
             built.base_model(probe_ids(built), use_cache=False)
     except Exception as error:  # a router may ask for more experts than there are
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{type(built).__name__} cannot route tokens among {kept} experts: {first[:200]}") from error
+        first = first_line(error)[:200]
+        raise ModelError(f"{type(built).__name__} cannot route tokens among {kept} experts: {first}") from error

@@ -130,7 +130,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         if one is None:
             raise InputError(f"no pruned forest costs at most {self.budget}: free features alone cost more")
         self.cost_, self.error_, self.growth_, self.trade_off_ = one.cost, one.error, one.words, self.trade_off
-        forest = _rebuilt(_Task(one.forest, one.arrays, one.program), one.keep)
+        forest = _rebuilt(one, one.keep)
         if feature_names(self) is not None:
             forest.feature_names_in_ = np.array(feature_names(self), dtype=object)
         return self._keep(forest)
@@ -374,13 +374,10 @@ def _grown_path(found: list[Choice]) -> list[PathPoint]:
     points = []
     for before, one in zip([None, *found], found, strict=False):
         slope = np.inf if before is None else (before.error - one.error) / (one.cost - before.cost)
-        task = _Task(one.forest, one.arrays, one.program)
-        points.append(PathPoint(slope, one.cost, one.error, _rebuilt(task, one.keep)))
+        points.append(PathPoint(slope, one.cost, one.error, _rebuilt(one, one.keep)))
     return points
 
 
-def _rebuilt(task: _Task, keep: Any) -> Any:
+def _rebuilt(task: _Task | Choice, keep: Any) -> Any:
     """The forest with only these splits, as scikit-learn's own."""
-    split = np.zeros(len(task.arrays.parent), bool)
-    split[task.program.node[keep]] = True  # [nodes]
-    return rebuilt(task.forest, task.arrays, split)
+    return rebuilt(task.forest, task.arrays, task.program.splits(keep, len(task.arrays.parent)))

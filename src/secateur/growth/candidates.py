@@ -1,6 +1,6 @@
 """Forests grown in several ways, and what their votes get wrong out of bag; one call takes the best within a budget."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,25 +55,29 @@ def grown_forests(forest: Any, rows: Rows, prices: Prices, how: str, budget: flo
     bags = bag_weights(first, rows.weight)
     yield Grown(first, bags, "all features")
     order = _ranked(first, prices)
-    for count in _prefixes(order, prices, budget):
+    sizes = _prefixes(order, prices, budget)
+    for count in sizes:
         inside = np.isin(prices.group, order[:count])
         if not inside.all():
             fitted = _fit(forest, rows, inside)
             yield Grown(fitted, bag_weights(fitted, rows.weight), f"{count} best for their cost")
     if how == "frugal":
-        yield from _frugal(first, rows, prices, (order, budget))
+        yield from _frugal((first, bags), rows, prices, order, (0, *sizes[::2]))
 
 
-def _frugal(template: Any, rows: Rows, prices: Prices, plan: tuple[Any, float | None]) -> Iterator[Grown]:
-    order, budget = plan
-    binned, bags = bin_features(rows.x), bag_weights(template, rows.weight)
+def _frugal(
+    first: tuple[Any, Any], rows: Rows, prices: Prices, order: Int[np.ndarray, " groups"], free: Sequence[int]
+) -> Iterator[Grown]:
+    """Forests of frugal trees on the first one's bags, at every price; free: how many features all examples have."""
+    template, bags = first
+    binned = bin_features(rows.x)
     share = np.bincount(rows.label, rows.weight * rows.number) / rows.weight.sum()
     impurity = np.average(rows.number**2, weights=rows.weight) - (share**2).sum()
     dear = prices.cost[prices.cost > 0]
     unit = impurity * rows.weight.mean() / (dear.mean() if len(dear) else 1.0)
     seed = template.random_state if isinstance(template.random_state, int) else 0
     for level in _LEVELS:
-        for count in (0, *_prefixes(order, prices, budget)[::2]):
+        for count in free:
             owned = np.zeros(len(prices.cost), bool)
             owned[order[:count]] = True
             made = grow_frugal(template, binned, (rows.label, rows.number), bags, prices, (level * unit, owned, seed))

@@ -48,9 +48,7 @@ def choices(
             error = square_errors(arrays, leaves, rows.y, rows.weight)
         program = build_program(arrays, leaves, error, prices.group, prices.cost, rows.paid)
         for point in frontier(program, points=_POINTS, budget=budget):
-            split = np.zeros(len(arrays.parent), bool)
-            split[program.node] = point.keep
-            vote = vote_error(arrays, leaves, split, rows, bags)
+            vote = vote_error(arrays, leaves, program.splits(point.keep, len(arrays.parent)), rows, bags)
             found.append(Choice(forest_, arrays, program, point.keep, point.value.cost, vote, words))
         found = _unbeaten(found)
     if not found:

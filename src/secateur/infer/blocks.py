@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from secateur.adapt.block import Block
+from secateur.adapt.block import Block, replaced
 from secateur.core.seed import generator
 from secateur.core.shapes import TokenIds
 
@@ -124,7 +124,6 @@ def block_arguments(model: PreTrainedModel, ids: TokenIds, blocks: Sequence[Bloc
     taken: list[Any] = []
     with ExitStack() as stack:
         for block in blocks:
-            forward = block.module.forward
 
             def passed(*args: Any, block: Block = block, **kwargs: Any) -> Any:
                 taken.append(block.split(args, kwargs))
@@ -132,17 +131,9 @@ def block_arguments(model: PreTrainedModel, ids: TokenIds, blocks: Sequence[Bloc
                     raise _Last
                 return block.answer(taken[-1][0])
 
-            block.module.forward = passed
-            stack.callback(_put_back, block.module, forward)
+            stack.enter_context(replaced(block.module, passed))
         try:
             model.base_model(ids, use_cache=False)
         except _Last:
             pass
     return taken
-
-
-def _put_back(module: Any, forward: Any) -> None:
-    if getattr(forward, "__self__", None) is module:
-        module.__dict__.pop("forward", None)
-    else:
-        module.forward = forward

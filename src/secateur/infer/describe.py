@@ -9,7 +9,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from secateur.adapt.block import Block
 from secateur.adapt.structure import ModelKind, Structure, describe, kind_of
-from secateur.core.errors import ModelError
+from secateur.core.errors import ModelError, first_line
 from secateur.infer.blocks import bare_blocks, probe_ids
 from secateur.infer.light import light_weights
 from secateur.infer.stages import staged
@@ -67,10 +67,8 @@ def _inferred_blocks(model: PreTrainedModel) -> tuple[Block, ...]:
         with light_weights(model):
             blocks = staged(model, bare_blocks(model, ids), ids)
     except Exception as error:  # a model of unknown kind may raise anything
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"{type(model).__name__} cannot be run on token ids alone, so its structure cannot be read: {first[:300]}"
-        ) from error
+        name, said = type(model).__name__, first_line(error)
+        raise ModelError(f"{name} cannot be run on token ids alone, so its structure cannot be read: {said}") from error
     if not any(block.stages for block in blocks):
         raise ModelError(
             f"{type(model).__name__} multiplies hidden states by no matrix of its blocks, so nothing can be pruned"

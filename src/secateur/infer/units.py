@@ -14,7 +14,7 @@ from secateur.adapt.block import Block
 from secateur.adapt.layer import Layer
 from secateur.adapt.site import Site
 from secateur.adapt.structure import Structure
-from secateur.core.errors import InputError, ModelError, SecateurError
+from secateur.core.errors import InputError, ModelError, SecateurError, last_line
 from secateur.core.seed import generator
 from secateur.infer.agree import agrees
 from secateur.infer.smaller import Part, Place, changed, rebuilt, with_fields
@@ -170,7 +170,7 @@ def _first(model: PreTrainedModel, blocks: Sequence[Block], knobs: Sequence[_Kno
             reasons.append(str(error))
             continue
         except Exception as error:  # strict configs and classes raise many kinds
-            said = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:200].rstrip(".")
+            said = last_line(error).strip()[:200].rstrip(".")
             what = "channels" if knob.kind == "ffn" else "heads"
             reasons.append(f"its class fails with fewer {what} ({type(error).__name__}: {said})")
             continue

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -108,14 +108,18 @@ def merged(statistic: S) -> S:
     Two statistics are held at a time. Every process must have seen inputs.
     """
     _, count = place()
+    if count == 1:
+        return statistic
+    parts = {name: value for name, value in sorted(vars(statistic).items()) if isinstance(value, Tensor | int)}
     total: S | None = None
-    for rank in range(count if count > 1 else 0):
+    for rank in range(count):
         other = copy.copy(statistic)
-        for name, value in sorted(vars(statistic).items()):
-            if isinstance(value, Tensor | int) and not isinstance(value, bool):
-                setattr(other, name, _from(rank, value))
+        sent = tensors_from(rank, {name: torch.as_tensor(value) for name, value in parts.items()})
+        for name, value in parts.items():
+            found = cast(Tensor, sent[name])
+            setattr(other, name, found.to(value.device) if isinstance(value, Tensor) else int(found))
         total = other if total is None else total.merge(other)
-    return statistic if total is None else total
+    return cast(S, total)
 
 
 def tensors_from(rank: int, tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
@@ -123,16 +127,6 @@ def tensors_from(rank: int, tensors: Mapping[str, Tensor | None]) -> dict[str, T
     if place()[1] == 1:
         return dict(tensors)
     return {name: _tensor(rank, tensor) for name, tensor in tensors.items()}
-
-
-def _from(rank: int, value: Tensor | int) -> Tensor | int:
-    """A tensor of known shape, or a whole number, of one process."""
-    sent = value.contiguous().cpu() if isinstance(value, Tensor) else torch.tensor([value])
-    if rank != place()[0]:
-        sent = torch.empty_like(sent)
-    with _talking():
-        dist.broadcast(sent, rank)
-    return sent.to(value.device) if isinstance(value, Tensor) else int(sent)
 
 
 def _tensor(rank: int, tensor: Tensor | None) -> Tensor | None:

@@ -80,12 +80,10 @@ def read_blocks(opened: OpenModel, recipe: Recipe, ids: TokenIds | None, progres
     if isinstance(allocator, CalibratedAllocator) and ids is not None:
         forward, backward = split_needs(allocator.needs)
         with open_stream(structure, stream_settings(recipe), ids) as stream:  # checks the ids first
-            stage("taking gradients for the allocator" if backward else "reading dense blocks for the allocator")
-            given = (
-                gather_backward(open_whole(opened.source, opened.dtype, device=opened.device), ids, backward)
-                if backward
-                else None
-            )
+            given = None
+            if backward:
+                stage("taking gradients for the allocator")
+                given = gather_backward(open_whole(opened.source, opened.dtype, device=opened.device), ids, backward)
             stage("reading dense blocks for the allocator")
             reader = BlockReader(forward, allocator.read, allocator.watch)
             summaries = survey(stream, opened, reader, progress, given)

@@ -15,7 +15,7 @@ from secateur.calibrate.backward import gather_backward, split_needs, stored, un
 from secateur.calibrate.statistic import Cross, Gathered, Gram, gather
 from secateur.calibrate.store import Store
 from secateur.calibrate.stream import Needs, Stream
-from secateur.core.errors import CalibrationError, InputError, SecateurError
+from secateur.core.errors import CalibrationError, SecateurError
 from secateur.core.mask import pack, unpack
 from secateur.core.protocols import Solution
 from secateur.core.shapes import TokenIds
@@ -53,7 +53,7 @@ def solve_blocks(
     forward, _ = split_needs(plan.solver.needs)
     beside = plan.recipe.looks_at_dense()
     blocks = opened.structure.blocks
-    own = _own_part(opened, ids)
+    own = _own_part(ids)
     with ExitStack() as stack:
         stream = dense = None
         if (forward or beside) and own is not None:
@@ -84,11 +84,9 @@ def solve_blocks(
     return plan, done
 
 
-def _own_part(opened: OpenModel, ids: TokenIds | None) -> TokenIds | None:
+def _own_part(ids: TokenIds | None) -> TokenIds | None:
     """The samples that this process runs; every process has some."""
     rank, count = place()
-    if count > 1 and any(layer.index is not None for layer in opened.structure.layers):
-        raise InputError("experts are pruned by one process: tokens that reach an expert are not counted over several")
     if ids is not None and len(ids) < count:
         raise CalibrationError(f"{count} processes share {len(ids)} calibration samples: give at least one to each")
     return None if ids is None else ids[rank::count]

@@ -162,7 +162,10 @@ class _Worker:
         candidates = [self._candidate(number) for number in range(self.settings.trials)]
         best = min(range(len(candidates)), key=lambda number: (fitness[number], number))
         if fitness[best] == float("inf"):
-            raise RatioError(f"search: none of {len(candidates)} candidates gives finite ratios: ask for more trials")
+            raise RatioError(
+                f"search: none of {len(candidates)} candidates gives ratios that are finite and differ: "
+                "ask for more trials"
+            )
         uniform = self.trials.fitness(dict.fromkeys(self.problem.blocks, self.settings.ratio))
         history = [(fitness[number], self._words(candidate)) for number, candidate in enumerate(candidates)]
         winner, words = candidates[best], self._words(candidates[best])
@@ -204,6 +207,8 @@ class _Worker:
         if isinstance(candidate, Expression):
             reduced = self.trials.reduced(candidate)
             summaries = {name: candidate.finish(value) for name, value in reduced.items()}
+            if len(set(summaries.values())) == 1 < len(summaries):
+                raise RatioError(f"search: {candidate} is one number for every block")  # a vote for uniform, not a find
             return DSA(expression=str(candidate)).allocate(self.problem._replace(summaries=summaries), ratio)
         moved = {name: min(max(ratio + move, 0.0), 1.0) for name, move in zip(names, candidate, strict=True)}
         return Allocation(moved).balanced(self.problem.sizes, ratio)

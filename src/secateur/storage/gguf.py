@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from secateur.adapt.pretokenizer import set_pretokenizer_
 from secateur.core.cache import cached, file_digest
-from secateur.core.errors import InputError, ModelError
-from secateur.storage.loading import check_report, first_line, quiet
+from secateur.core.errors import InputError, ModelError, first_line
+from secateur.storage.loading import check_report, quiet
 
 __all__ = ["convert_gguf"]
 

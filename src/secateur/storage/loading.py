@@ -12,12 +12,11 @@ from transformers.utils import logging as transformers_logging
 
 from secateur.core.errors import ModelError
 
-__all__ = ["HEADLESS", "check_report", "check_sizes", "first_line", "quiet"]
+__all__ = ["HEADLESS", "check_report", "check_sizes", "quiet"]
 
 _COUNTS = {"num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers"}
 _MATRICES = (("vocab_size", "hidden_size"), ("intermediate_size", "hidden_size"), ("vocab_size", "d_model"))
 _LARGEST = 1 << 27  # of a whole number in a config: more than any size of a model
-_LONGEST = 300  # letters of an error that are told
 _BLOCKS = 10_000  # where no checkpoint says how many there can be
 
 HEADLESS = (
@@ -88,9 +87,3 @@ def _stored(folder: Path) -> tuple[int, int]:
         except (SafetensorError, OSError):
             return 0, 0  # whoever reads the file says what is wrong with it
     return tensors, numbers
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first, or its kind where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:_LONGEST] if lines else type(error).__name__

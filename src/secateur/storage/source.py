@@ -22,14 +22,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from secateur.adapt.block_count import check_block_count
 from secateur.adapt.structure import Structure, kind_of
 from secateur.core.cache import package_file
-from secateur.core.errors import InputError, ModelError
+from secateur.core.errors import InputError, ModelError, first_line
 from secateur.core.files import read_document
 from secateur.infer.describe import describe_any, describe_decoder
 from secateur.runtime.blocked import blocked
 from secateur.runtime.linear import use_runtime_
 from secateur.runtime.packed_file import PACKED, load_packed, use_packed_
 from secateur.storage.gguf import convert_gguf
-from secateur.storage.loading import HEADLESS, check_report, check_sizes, first_line, quiet
+from secateur.storage.loading import HEADLESS, check_report, check_sizes, quiet
 from secateur.storage.network import open_network
 from secateur.storage.resize import shrinkable
 

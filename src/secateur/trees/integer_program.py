@@ -52,6 +52,12 @@ class IntegerProgram:
         error = (self.base - float(self.gain[keep].sum())) / (self.weight * self.trees)
         return Value(error, float(self.pair_cost[used].sum()) / self.weight)
 
+    def splits(self, keep: Bool[np.ndarray, " splits"], nodes: int) -> Bool[np.ndarray, " nodes"]:
+        """Which of a forest's nodes split where these splits are kept."""
+        split = np.zeros(nodes, bool)
+        split[self.node[keep]] = True
+        return split
+
     def objective(self, keep: Bool[np.ndarray, " splits"], trade_off: float) -> float:
         """Error plus trade_off times cost, of the means; what costs nothing is free at any trade_off."""
         value = self.value(keep)
