@@ -11,6 +11,8 @@ import pytest
 import skops.io
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.ensemble import (
+    BaggingClassifier,
+    BaggingRegressor,
     ExtraTreesRegressor,
     GradientBoostingClassifier,
     GradientBoostingRegressor,
@@ -23,7 +25,7 @@ from sklearn.ensemble import (
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.tree import DecisionTreeClassifier, ExtraTreeRegressor
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeRegressor
 
 from secateur.core.errors import ModelError
 from secateur.forest.archive import check_forest, plain_archive
@@ -45,6 +47,8 @@ MODELS = [
     GradientBoostingRegressor(n_estimators=2, loss="huber", random_state=0),
     HistGradientBoostingRegressor(max_iter=2, loss="quantile", quantile=0.4, random_state=0),
     HistGradientBoostingRegressor(max_iter=2, loss="squared_error", random_state=0),
+    BaggingClassifier(n_estimators=2, max_features=0.5, random_state=0),
+    BaggingRegressor(DecisionTreeRegressor(max_depth=2), 2, random_state=0),
 ]
 
 
@@ -445,3 +449,14 @@ def test_what_is_no_file_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "none.skops", tmp_path / "a\0b"):
         with pytest.raises(ModelError, match="cannot be read as a skops model"):
             load_forest(path)
+
+
+@pytest.mark.parametrize("column", [-1, 4, 2**40])
+def test_bagging_says_which_features_its_trees_know(tmp_path, column):
+    path = tmp_path / "a.skops"
+    schema, members = saved(path, BaggingClassifier(n_estimators=1, random_state=0))
+    (own,) = attribute(next(nodes(schema, "ObjectNode")), "estimators_features_")["content"]
+    members[own["file"]] = packed(np.array([0, 1, 2, column]))
+    write(path, schema, members)
+    with pytest.raises(ModelError, match="do not say which features they were fitted on"):
+        load_forest(path)

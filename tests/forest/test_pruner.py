@@ -4,10 +4,12 @@ import sys
 import numpy as np
 import pandas
 import pytest
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.ensemble import (
     AdaBoostClassifier,
+    BaggingClassifier,
     ExtraTreesClassifier,
     ExtraTreesRegressor,
     GradientBoostingClassifier,
@@ -28,7 +30,8 @@ WEIGHTS = "bootstrap draws differ, as in the forest itself"
 
 def expected_failures(estimator):
     forests = isinstance(estimator.forest, RandomForestClassifier | RandomForestRegressor)
-    return {"check_sample_weight_equivalence_on_dense_data": WEIGHTS} if forests else {}
+    checks = [f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse")]
+    return dict.fromkeys(checks, WEIGHTS) if forests else {}
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
@@ -280,3 +283,40 @@ def test_labels_of_another_kind_and_numbers_beyond_all_are_refused():
     model = forest(RandomForestRegressor).fit(X, Y.astype(float))
     with pytest.raises(NumericalError, match="scale a target"), np.errstate(all="ignore"):
         BudgetPruner(model).fit(X, Y * 1e200)
+
+
+@pytest.mark.parametrize(
+    "forest",
+    [
+        RandomForestClassifier(5, random_state=0),
+        BaggingClassifier(n_estimators=5, max_features=0.5, random_state=0),
+        HistGradientBoostingClassifier(max_iter=5, random_state=0),
+    ],
+    ids=lambda forest: type(forest).__name__,
+)
+def test_a_pruner_has_what_its_forest_has(forest):
+    pruner = BudgetPruner(forest, budget=2.5).fit(X, Y)
+    inner = pruner.forest_
+    assert pruner.cost_ == pytest.approx(pruner.expected_cost(X)) and pruner.cost_ <= 2.5
+    assert np.array_equal(pruner.predict(X), inner.predict(X))
+    assert pruner.predict_lazy(lambda number: X[5][number])[0] == inner.predict(X[5:6])[0]
+    for name in ("predict_log_proba", "decision_function", "feature_importances_"):
+        assert hasattr(pruner, name) == hasattr(inner, name)
+        if hasattr(inner, name) and name != "feature_importances_":
+            with np.errstate(divide="ignore"):
+                assert np.array_equal(getattr(pruner, name)(X), getattr(inner, name)(X))
+
+
+def test_importances_are_those_of_the_pruned_forest():
+    pruner = BudgetPruner(RandomForestClassifier(5, random_state=0), budget=2.0).fit(X, Y)
+    asked = np.unique(pruner.arrays_.steps.feature[pruner.arrays_.steps.feature >= 0])
+    assert set(np.flatnonzero(pruner.feature_importances_)) == set(asked.tolist())
+
+
+def test_a_sparse_matrix_is_its_array():
+    x = np.where(np.median(X, 0) < X, X, 0)
+    one, other = (
+        BudgetPruner(RandomForestClassifier(3, random_state=0), budget=2.0).fit(kind, Y) for kind in (x, csr_array(x))
+    )
+    assert np.array_equal(one.predict(x), other.predict(csr_array(x)))
+    assert np.array_equal(one.costs(x), other.costs(csr_array(x)))

@@ -41,8 +41,8 @@ def test_bins_split_values_as_thresholds_do():
             for at in range(7):
                 edge = binned.edge[feature, at]
                 if np.isfinite(edge):
-                    assert np.array_equal(x[:, feature] <= edge, binned.place[:, feature] <= at)
-        assert len(np.unique(binned.place[:, 0])) == 8 and len(np.unique(binned.place[:, 2])) == len(np.unique(x[:, 2]))
+                    assert np.array_equal(x[:, feature] <= edge, binned.place[feature] <= at)
+        assert len(np.unique(binned.place[0])) == 8 and len(np.unique(binned.place[2])) == len(np.unique(x[:, 2]))
 
 
 def gini(labels, weight, classes):
@@ -59,7 +59,10 @@ def test_the_best_split_is_the_best_of_all_by_plain_loops():
         if bag.sum() == 0:
             continue
         total = np.bincount(label, bag, classes).astype(float)
-        found, at = frugal._best_split(place, np.arange(rows), (label, np.ones(rows), bag), total, bag.sum(), 1)
+        scratch = np.zeros(256), np.zeros(256, np.int64), np.zeros((256, classes))
+        target = label, np.ones(rows), bag
+        found, at = frugal._best_split(place, np.arange(rows), target, total, bag.sum(), 1, scratch)
+        assert not any(part.any() for part in scratch)
         gains = {}
         for edge in range(4):
             low = place <= edge

@@ -61,6 +61,11 @@ def test_heads_that_cannot_go_are_refused_with_the_reason(name, said):
     assert {unit.kind for unit in find_units(*parts(name), "auto")} == {"ffn"}
 
 
+def test_query_heads_that_share_keys_are_refused_with_what_to_take_instead():
+    with pytest.raises(ModelError, match="its 4 query heads share 2 key-value heads .kv_groups removes both."):
+        find_units(*parts("gemma"), "heads")
+
+
 @pytest.mark.parametrize("name", ["mamba2", "xlstm", "mpt"])
 def test_a_model_without_units_is_refused_with_the_reason(name):
     with pytest.raises(ModelError, match="has no units that can be removed: .*; single weights and n:m can be pruned"):

@@ -32,6 +32,7 @@ _SCALARS = "bool bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16
 _OBJECTS = {
     "sklearn.tree._classes": "DecisionTreeClassifier DecisionTreeRegressor ExtraTreeClassifier ExtraTreeRegressor",
     "sklearn.ensemble._forest": "RandomForestClassifier RandomForestRegressor ExtraTreesClassifier ExtraTreesRegressor",
+    "sklearn.ensemble._bagging": "BaggingClassifier BaggingRegressor",
     "sklearn.ensemble._gb": "GradientBoostingClassifier GradientBoostingRegressor",
     "sklearn.ensemble._hist_gradient_boosting.gradient_boosting": "HistGradientBoostingClassifier "
     "HistGradientBoostingRegressor",
@@ -243,12 +244,28 @@ def _check_parts(forest: Any) -> None:
         raise ModelError("it holds something else than trees")
     if getattr(forest, "n_estimators", len(trees)) != len(trees) and not hasattr(forest, "init_"):
         raise ModelError(f"it should have {forest.n_estimators} trees and holds {len(trees)}")
+    columns = _check_columns(forest, len(trees))
     for number, tree in enumerate(trees):
         depth = _depth(read_forest([tree]).steps)
+        seen = forest.n_features_in_ if columns is None else len(columns[number])
         if tree.tree_.max_depth != depth:
             raise ModelError(f"tree {number} is {depth} deep and says {tree.tree_.max_depth}")
-        if {tree.n_features_in_, tree.tree_.n_features} != {forest.n_features_in_}:
+        if {tree.n_features_in_, tree.tree_.n_features} != {seen}:
             raise ModelError(f"tree {number} is of {tree.tree_.n_features} features, the forest of others")
+
+
+def _check_columns(forest: Any, trees: int) -> Any:
+    """The features that every tree of bagging was fitted on; None for other forests, whose trees know all."""
+    columns = getattr(forest, "estimators_features_", None)
+    if columns is None:
+        return None
+    sound = isinstance(columns, list) and len(columns) == trees
+    for own in columns if sound else ():
+        sound = sound and isinstance(own, np.ndarray) and own.dtype.kind == "i" and own.ndim == 1
+        sound = sound and 0 <= own.min(initial=0) and own.max(initial=0) < forest.n_features_in_
+    if not sound:
+        raise ModelError("its trees do not say which features they were fitted on")
+    return columns
 
 
 def _depth(steps: Steps) -> int:

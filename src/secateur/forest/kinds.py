@@ -5,7 +5,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
-from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    BaggingClassifier,
+    BaggingRegressor,
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.tree import BaseDecisionTree
 
 from secateur.forest.boosted import cut_boosted, is_boosted, read_boosted
@@ -25,11 +32,15 @@ _STALE = ("oob_score_", "oob_decision_function_", "oob_prediction_")  # of the f
 
 def arrays_of(forest: Any) -> Forest:
     """A fitted forest, tree or boosted model as arrays."""
-    return read_boosted(forest) if is_boosted(forest) else read_forest(trees_of(forest))
+    if is_boosted(forest):
+        return read_boosted(forest)
+    return read_forest(trees_of(forest), getattr(forest, "estimators_features_", None), forest.n_features_in_)
 
 
 def is_prunable(forest: Any) -> bool:
     """Whether it is of a kind that can be pruned."""
+    if isinstance(forest, (BaggingClassifier, BaggingRegressor)):
+        return forest.estimator is None or isinstance(forest.estimator, BaseDecisionTree)
     return isinstance(forest, _FORESTS) or is_boosted(forest)
 
 

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import train_test_split
-from sklearn.utils import compute_sample_weight, get_tags
+from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from secateur.core.errors import InputError
 from secateur.forest.boosted import check_names, distance_errors, is_boosted
 from secateur.forest.kinds import arrays_of, is_prunable, rebuilt
+from secateur.forest.labels import check_weight, class_weights, numbered
 from secateur.growth.candidates import GROW, Rows
 from secateur.growth.choose import Choice, best, choices
 from secateur.trees.frontier import Point, frontier, within_budget
@@ -29,7 +31,7 @@ from secateur.trees.primal_dual import PrimalDual
 from secateur.trees.tree_arrays import Forest
 from secateur.trees.usage import Bill, Prices, answer, feature_names, in_order, named, read_prices, used_features
 
-__all__ = ["SOLVERS", "BudgetPruner", "PathPoint", "check_labels"]
+__all__ = ["SOLVERS", "BudgetPruner", "PathPoint"]
 
 SOLVERS: Mapping[str, Callable[[IntegerProgram, float], Any]] = {
     "auto": min_cut,
@@ -64,7 +66,7 @@ def _forest_has(name: str) -> Callable[[Any], bool]:
 class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     """Least expected error + trade_off x expected feature cost, exactly (Nan, Wang, Saligrama 2016).
 
-    forest: a random forest, extra trees, decision tree or gradient boosting (by
+    forest: a random forest, extra trees, decision tree, bagging of trees or gradient boosting (by
     histograms too) of scikit-learn, or LightGBM's or XGBoost's estimators; fitted ones are pruned as
     they are, others are fitted first; default a RandomForestClassifier. feature_costs:
     of every feature, default 1; with feature_groups, of every group bought together, and
@@ -160,6 +162,21 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         """Class probabilities of the pruned forest, `[examples, classes]`."""
         return self._fitted().predict_proba(self._table(X))
 
+    @available_if(_forest_has("predict_log_proba"))
+    def predict_log_proba(self, X: Any) -> Any:  # noqa: N803
+        """Their logarithms, `[examples, classes]`."""
+        return self._fitted().predict_log_proba(self._table(X))
+
+    @available_if(_forest_has("decision_function"))
+    def decision_function(self, X: Any) -> Any:  # noqa: N803
+        """What a boosted classifier sums up, `[examples]`, or `[examples, classes]` of more than two."""
+        return self._fitted().decision_function(self._table(X))
+
+    @property
+    def feature_importances_(self) -> Any:
+        """Importance of every feature for the pruned forest, `[features]`; 0 for one that no tree asks for."""
+        return self._fitted().feature_importances_
+
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
         """Accuracy of a classifier, R2 of a regressor."""
         return self._fitted().score(self._table(X), y, sample_weight)
@@ -202,6 +219,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         if tags.classifier_tags is not None:
             tags.classifier_tags.multi_label = False
         tags.target_tags.required = True
+        tags.input_tags.sparse = True
         tags.input_tags.allow_nan = inner.input_tags.allow_nan
         return tags
 
@@ -228,7 +246,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         if not is_prunable(self._forest()):
             raise InputError(
                 f"{type(self._forest()).__name__} cannot be pruned here: give a RandomForest, ExtraTrees, "
-                "DecisionTree, (Hist)GradientBoosting, LGBM or XGB estimator, classifier or regressor"
+                "DecisionTree, Bagging of trees, (Hist)GradientBoosting, LGBM or XGB estimator, classifier or regressor"
             )
 
     def _open(self, X: Any, y: Any, sample_weight: Any) -> _Task:  # noqa: N803
@@ -237,14 +255,14 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         X, y, weight = self._read(X, y, sample_weight)  # noqa: N806
         forest, rows = self._grown(X, y, weight if sample_weight is not None else None, fitted=fitted)
         X, y, weight = X[rows], y[rows], weight[rows]  # noqa: N806
-        _check_weight(weight)
+        check_weight(weight)
         arrays = arrays_of(forest)
         leaves = arrays.leaves(X, self.n_jobs)
         if is_boosted(forest):
             error = distance_errors(arrays, leaves, weight)
         elif classifier:
-            counted = weight * _class_weights(forest, y)
-            error = class_errors(arrays, leaves, _numbered(y, forest.classes_), counted)
+            counted = weight * class_weights(forest, y)
+            error = class_errors(arrays, leaves, numbered(y, forest.classes_), counted)
         else:
             error = square_errors(arrays, leaves, y.astype(float), weight)
         program = build_program(arrays, leaves, error, self.prices_.group, self.prices_.cost, weight)
@@ -253,7 +271,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     def _read(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:  # noqa: N803
         """Checked rows, targets and weights; prices are read with them."""
         fitted = self._is_fitted()
-        X = self._matched(X, fitted)  # noqa: N806
+        X = self._matched(_dense(X), fitted)  # noqa: N806
         numeric = not is_classifier(self._forest())
         settings = {"dtype": self._dtype(), "ensure_all_finite": self._finite(), "y_numeric": numeric}
         X, y = validate_data(self, X, y, **settings)  # noqa: N806
@@ -266,9 +284,9 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     def _choices(self, X: Any, y: Any, sample_weight: Any) -> list[Choice]:  # noqa: N803
         """What several growths come to, each pruned."""
         X, y, paid = self._read(X, y, sample_weight)  # noqa: N806
-        _check_weight(paid)
+        check_weight(paid)
         forest = self._forest()
-        weight = paid * _class_weights(forest, y)
+        weight = paid * class_weights(forest, y)
         if is_classifier(forest):
             label, number = np.unique(y, return_inverse=True)[1].ravel(), np.ones(len(y))
         else:
@@ -328,7 +346,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
 
     def _seen(self, X: Any) -> Any:  # noqa: N803
         names = feature_names(self)
-        X = in_order(X, names, spaces=self._spaces())  # noqa: N806
+        X = in_order(_dense(X), names, spaces=self._spaces())  # noqa: N806
         if names is not None and hasattr(X, "set_axis"):
             X = X.set_axis(names, axis=1)  # noqa: N806
         return validate_data(self, X, reset=False, dtype=self._dtype(), ensure_all_finite=self._finite())
@@ -338,35 +356,9 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         return named(self._seen(X), feature_names(self._fitted()))
 
 
-def check_labels(y: Any, classes: Any, where: str) -> None:
-    """Raise InputError when one is text and the other numbers: no label would be right, without a word."""
-    kinds = ["text" if np.asarray(labels).dtype.kind in "UO" else "numbers" for labels in (y, classes)]
-    if kinds[0] != kinds[1]:
-        raise InputError(
-            f"{where} holds {kinds[0]} such as {str(y[0])[:40]!r}, and the forest was fitted on {kinds[1]} such as "
-            f"{str(classes[0])[:40]!r}: give labels of the same kind"
-        )
-
-
-def _numbered(y: Any, classes: Any) -> Any:
-    check_labels(y, classes, "y")
-    numbers = np.searchsorted(classes, y).clip(0, len(classes) - 1)
-    if (classes[numbers] != y).any():
-        raise InputError(f"class {str(y[classes[numbers] != y][0])!r} is none the forest was fitted on")
-    return numbers.astype(np.int64)
-
-
-def _check_weight(weight: Any) -> None:
-    if weight.sum() <= 0:
-        raise InputError("the examples to prune on weigh nothing: give some a sample_weight above 0")
-
-
-def _class_weights(forest: Any, y: Any) -> Any:
-    """What the forest's class_weight makes of every example; 1 without one."""
-    given = getattr(forest, "class_weight", None)
-    if given is None or not is_classifier(forest):
-        return np.ones(len(y))
-    return compute_sample_weight("balanced" if given == "balanced_subsample" else given, y)
+def _dense(X: Any) -> Any:  # noqa: N803
+    """X, a sparse matrix as an array: costs are counted at every node of every example."""
+    return X.toarray() if issparse(X) else X
 
 
 def _grown_path(found: list[Choice]) -> list[PathPoint]:

@@ -13,7 +13,8 @@ from sklearn.model_selection import train_test_split
 from secateur.core.errors import InputError
 from secateur.core.files import new_folder, write_document
 from secateur.forest.kinds import arrays_of
-from secateur.forest.pruner import BudgetPruner, PathPoint, check_labels
+from secateur.forest.labels import check_labels
+from secateur.forest.pruner import BudgetPruner, PathPoint
 from secateur.forest.table import Table, load_forest, read_costs, read_table, save_forest, save_onnx
 from secateur.growth.candidates import GROW
 from secateur.registry import check_name

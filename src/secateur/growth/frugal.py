@@ -19,9 +19,9 @@ _BINS = 64  # at most 256, so that a place fits a byte
 
 @dataclass(frozen=True, eq=False)
 class Binned:
-    """Features in bins: `place` of every value, and the `edge` above every bin but the last."""
+    """Features in bins: `place` of every value, feature by feature, and the `edge` above every bin but the last."""
 
-    place: UInt8[np.ndarray, "examples features"]
+    place: UInt8[np.ndarray, "features examples"]
     edge: Float[np.ndarray, "features edges"]
 
 
@@ -33,7 +33,7 @@ def bin_features(x: Float[np.ndarray, "examples features"], bins: int = _BINS) -
     x = np.ascontiguousarray(x, np.float32)  # trees of scikit-learn compare in float32
     if not np.isfinite(x).all():
         raise InputError("grow='frugal' takes no missing values: fill them, or take grow='static' or 'none'")
-    place = np.empty(x.shape, np.uint8)
+    place = np.empty(x.shape[::-1], np.uint8)
     edge = np.full((x.shape[1], bins - 1), np.inf, np.float32)
     for feature in range(x.shape[1]):
         values = np.unique(x[:, feature])
@@ -43,7 +43,7 @@ def bin_features(x: Float[np.ndarray, "examples features"], bins: int = _BINS) -
             wanted = np.quantile(x[:, feature], np.arange(1, bins) / bins, method="lower")
             between = between[np.unique(np.minimum(np.searchsorted(values, wanted), len(between) - 1))]
         edge[feature, : len(between)] = between
-        place[:, feature] = np.searchsorted(between, x[:, feature])
+        place[feature] = np.searchsorted(between, x[:, feature])
     return Binned(place, edge)
 
 
@@ -77,7 +77,7 @@ def grow_frugal(
     outputs = len(template.classes_) if is_classifier(template) else 1
     shift = 0.0 if is_classifier(template) else float(number.mean())  # squares of large numbers would cancel
     number = number - shift
-    has = np.tile(owned, (len(label), 1))
+    has = np.repeat(owned[:, None], len(label), 1)
     first = template.estimators_[0]
     limits = np.array(
         [
@@ -132,7 +132,8 @@ def _grow(
     """One tree, level by level; `has` of the shop is changed. Children stand after their parents."""
     place, edge = binned
     draws = np.array([seed], np.uint64)
-    examples, features = place.shape
+    features, examples = place.shape
+    scratch = np.zeros(256), np.zeros(256, np.int64), np.zeros((256, outputs))
     most = 2 * examples + 1
     feature, threshold = np.full(most, -1, np.int64), np.zeros(most)
     left, right = np.full(most, -1, np.int64), np.full(most, -1, np.int64)
@@ -146,9 +147,11 @@ def _grow(
         inside = rows[starts[node] : ends[node]]
         weights[node], counts[node], impurity[node] = _summed(inside, target, sums[node])
         if impurity[node] > 1e-12 and counts[node] >= limits[1] and depths[node] < limits[3]:
-            chosen, at = _chosen(place, inside, (target, sums[node], weights[node]), shop, (order, draws), limits)
+            chosen, at = _chosen(
+                place, inside, (target, sums[node], weights[node]), shop, (order, draws, scratch), limits
+            )
             if chosen >= 0:
-                front = _parted(place[:, chosen], at, inside, spare, shop[2][:, shop[0][chosen]])
+                front = _parted(place[chosen], at, inside, spare, shop[2][shop[0][chosen]])
                 feature[node], threshold[node] = chosen, edge[chosen, at]
                 left[node], right[node] = nodes, nodes + 1
                 starts[nodes], ends[nodes] = starts[node], starts[node] + front
@@ -184,7 +187,7 @@ def _chosen(
     """
     target, sums, weight = node
     group, charge, has = shop
-    order, draws = luck
+    order, draws, scratch = luck
     best, chosen, at, looked = 0.0, -1, -1, 0
     for turn in range(len(order)):
         if looked >= limits[0] and chosen >= 0:
@@ -192,15 +195,24 @@ def _chosen(
         other = turn + _drawn(draws, len(order) - turn)
         order[turn], order[other] = order[other], order[turn]
         one = order[turn]
-        gain, bin_ = _best_split(place[:, one], inside, target, sums, weight, limits[2])
+        gain, bin_ = _best_split(place[one], inside, target, sums, weight, limits[2], scratch)
         if bin_ >= 0:
             looked += 1
             fee = charge[group[one]]
             if fee > 0:
-                gain -= fee * (len(inside) - has[:, group[one]][inside].sum())
+                gain -= fee * _lacking(has[group[one]], inside)
             if gain > best:
                 best, chosen, at = gain, one, bin_
     return chosen, at
+
+
+@compiled
+def _lacking(has: Any, inside: Any) -> int:  # pragma: no cover - compiled
+    """How many of the examples inside do not have a feature."""
+    lacking = 0
+    for row in inside:
+        lacking += not has[row]
+    return lacking
 
 
 @compiled
@@ -231,11 +243,11 @@ def _parted(place: Any, at: int, inside: Any, spare: Any, has: Any) -> Any:  # p
 
 @compiled
 def _best_split(
-    place: Any, inside: Any, target: Any, total: Any, weight: float, least: int
+    place: Any, inside: Any, target: Any, total: Any, weight: float, least: int, scratch: Any
 ) -> Any:  # pragma: no cover - compiled
     """The decrease of impurity times the weight by the best split of one feature, and its bin; -1 where none is."""
-    heavy, count, amount = np.zeros(256), np.zeros(256, np.int64), np.zeros((256, len(total)))
-    low, high, every = _counted(place, inside, target, (heavy, count, amount))
+    heavy, count, amount = scratch
+    low, high, every = _counted(place, inside, target, scratch)
     whole = (total**2).sum() / weight
     best, chosen = 1e-9 * whole + 1e-300, -1
     beside = np.zeros(len(total))
@@ -249,6 +261,9 @@ def _best_split(
                 gain = (beside**2).sum() / before + ((total - beside) ** 2).sum() / (weight - before) - whole
                 if gain > best:
                     best, chosen = gain, at
+    heavy[low : high + 1] = 0.0  # the next feature finds zeros
+    count[low : high + 1] = 0
+    amount[low : high + 1] = 0.0
     return best, chosen
 
 

@@ -60,7 +60,7 @@ def find_units(model: PreTrainedModel, blocks: Sequence[Block], unit: str) -> li
     if unit not in ("auto", "kv_groups", "heads", "none"):
         raise InputError(f"unit {unit!r} is unknown: use auto, kv_groups, heads or none")
     reasons: list[str] = []
-    found = [] if unit == "none" else _first(model, blocks, _heads(model.config, unit), reasons)
+    found = [] if unit == "none" else _first(model, blocks, _heads(model.config, unit, reasons), reasons)
     if unit in ("kv_groups", "heads") and not found:
         raise ModelError(f"{_name(model)} cannot lose heads: {_said(reasons)}; use --pattern channels")
     for candidate in _channels(model.config):
@@ -120,7 +120,7 @@ def _value(config: Any, name: str) -> Any:
         return None
 
 
-def _heads(config: PretrainedConfig, unit: str) -> list[_Knob]:
+def _heads(config: PretrainedConfig, unit: str, reasons: list[str]) -> list[_Knob]:
     above, text = _text(config)
     heads = _value(text, "num_attention_heads")
     if type(heads) is not int or heads < 2:
@@ -132,6 +132,7 @@ def _heads(config: PretrainedConfig, unit: str) -> list[_Knob]:
     fields: dict[Place, tuple[int, int]] = {}
     if groups == 1 or unit == "heads":
         if groups not in (1, heads):
+            reasons.append(f"its {heads} query heads share {groups} key-value heads (kv_groups removes both)")
             return []
         kind, count = "heads", heads
         fields[*above, names["num_attention_heads"]] = (1, 0)

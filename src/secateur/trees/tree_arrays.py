@@ -48,18 +48,29 @@ class Forest:
         return np.concatenate(leaves)
 
 
-def read_forest(trees: Sequence[Any]) -> Forest:
-    """Join fitted scikit-learn trees. Raises InputError on several outputs, and on trees that lead nowhere."""
+def read_forest(trees: Sequence[Any], columns: Sequence[Any] | None = None, features: int | None = None) -> Forest:
+    """Join fitted scikit-learn trees.
+
+    columns: for every tree the features that it was fitted on, of so many features; all of them by default. Raises
+    InputError on several outputs, on trees that know different classes, and on trees that lead nowhere.
+    """
     parts = [tree.tree_ for tree in trees]
     if any(part.n_outputs != 1 for part in parts):
         raise InputError("the forest predicts several outputs at once: fit one forest for each")
-    read = [(_steps(part), part.value[:, 0, :], part.weighted_n_node_samples) for part in parts]
-    return join_trees(read, single=True, features=trees[0].n_features_in_)[0]
+    if len({part.value.shape[2] for part in parts}) > 1:
+        raise InputError("some trees of the forest never saw some of the classes: draw larger bags (max_samples)")
+    owns = [None] * len(parts) if columns is None else columns
+    read = [
+        (_steps(part, own), part.value[:, 0, :], part.weighted_n_node_samples)
+        for part, own in zip(parts, owns, strict=True)
+    ]
+    return join_trees(read, single=True, features=trees[0].n_features_in_ if features is None else features)[0]
 
 
-def _steps(tree: Any) -> Steps:
+def _steps(tree: Any, columns: Any) -> Steps:
     left, missing = tree.children_left, tree.missing_go_to_left.astype(bool)
-    return Steps(np.where(left < 0, -1, tree.feature), tree.threshold, missing, left, tree.children_right)
+    feature = tree.feature if columns is None else np.asarray(columns)[np.maximum(tree.feature, 0)]
+    return Steps(np.where(left < 0, -1, feature), tree.threshold, missing, left, tree.children_right)
 
 
 def join_trees(
