@@ -1,6 +1,7 @@
 import dataclasses
 import importlib.util
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -32,10 +33,34 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-COMMANDS = [path for path in RECIPES if "command" in yaml.safe_load(path.read_text())]
+ROWS = [path for path in RECIPES if isinstance(yaml.safe_load(path.read_text()), list)]
+COMMANDS = [path for path in RECIPES if path not in ROWS and "command" in yaml.safe_load(path.read_text())]
+PLAIN = [path for path in RECIPES if path not in (*ROWS, *COMMANDS)]
 
 
-@pytest.mark.parametrize("recipe", [path for path in RECIPES if path not in COMMANDS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", ROWS, ids=lambda path: path.stem)
+def test_every_row_of_recipes_runs_on_a_tiny_mixture_and_goes_on(recipe, text, monkeypatch, capsys, tmp_path):
+    tiny_decoder("mixtral").save_pretrained(tmp_path / "mixture")
+    tiny_tokenizer().save_pretrained(tmp_path / "mixture")
+    first, last = yaml.safe_load(recipe.read_text())
+    small = {"calibration": {"source": str(text), "samples": 2, "length": 16}}
+    first |= small | {"model": str(tmp_path / "mixture"), "out": str(tmp_path / "fewer")}
+    last |= small | {"model": first["out"], "out": str(tmp_path / "out")}
+    (tmp_path / "rows.yaml").write_text(json.dumps([first, last]))
+    code, _, err = run(monkeypatch, capsys, "run", tmp_path / "rows.yaml")
+    assert code == 0 and "step 2 of 2" in err, err
+    assert read_document(tmp_path / "out" / "config.json")["num_local_experts"] == 3
+    assert read_document(tmp_path / "out" / "result.json")["recipe"]["pattern"] == "2:4"
+    shutil.rmtree(tmp_path / "out")
+    code, _, err = run(monkeypatch, capsys, "run", tmp_path / "rows.yaml", "--resume")
+    assert code == 0 and "fewer is there: go on from it" in err and (tmp_path / "out").exists()
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "rows.yaml").write_text(json.dumps([first | {"ratio": 0.5}, last]))
+    code, _, err = run(monkeypatch, capsys, "run", tmp_path / "rows.yaml", "--resume")
+    assert code == 2 and "fewer was made by another recipe" in err
+
+
+@pytest.mark.parametrize("recipe", PLAIN, ids=lambda path: path.stem)
 def test_every_recipe_runs_on_a_tiny_model(recipe, saved, text, tmp_path):
     tiny = Calibration(source=str(text), samples=2, length=16)
     settings = dataclasses.replace(load_recipe(recipe), calibration=tiny, round_to=1)

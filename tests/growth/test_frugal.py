@@ -60,8 +60,8 @@ def test_the_best_split_is_the_best_of_all_by_plain_loops():
             continue
         total = np.bincount(label, bag, classes).astype(float)
         scratch = np.zeros(256), np.zeros(256, np.int64), np.zeros((256, classes))
-        target = label, np.ones(rows), bag
-        found, at = frugal._best_split(place, np.arange(rows), target, total, bag.sum(), 1, scratch)
+        node = (label, np.ones(rows), bag), total, bag.sum()
+        found, at = frugal._best_split(place, np.arange(rows), node, 1, scratch)
         assert not any(part.any() for part in scratch)
         gains = {}
         for edge in range(4):

@@ -9,7 +9,7 @@ from secateur.cli.main import app
 from secateur.core.errors import RecipeError
 from secateur.core.files import read_settings
 from secateur.run.recipe import load_recipe
-from secateur.terminal.recipes import check_recipe_names, plain_recipe, run_command
+from secateur.terminal.recipes import check_recipe_names, check_steps, is_made, plain_recipe, run_command
 
 
 @pytest.fixture
@@ -143,3 +143,24 @@ def test_mistyped_names_of_a_recipe_are_refused_with_the_file(line, message, tmp
     (tmp_path / "r.yaml").write_text(line)
     with pytest.raises(RecipeError, match=f"r.yaml: .*{message}"):
         check_recipe_names(tmp_path / "r.yaml", read_settings(tmp_path / "r.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([], "is an empty list"),
+        ([{"method": "wanda"}, {"method": "wanda"}], "step 1 needs an out folder"),
+        ([{"out": "a"}, "wanda"], "step 2 is no mapping of keys, found str"),
+        ([{"out": "a", "method": "wnda"}, {"out": "b"}], "did you mean 'wanda'"),
+    ],
+)
+def test_rows_of_recipes_are_checked_before_the_first_runs(steps, message, tmp_path):
+    with pytest.raises(RecipeError, match=message):
+        check_steps(tmp_path / "r.yaml", steps)
+
+
+def test_a_folder_of_another_command_is_taken_as_it_is(tmp_path):
+    step = {"command": "train", "out": str(tmp_path / "out")}
+    assert not is_made(tmp_path / "r.yaml", step)
+    (tmp_path / "out").mkdir()
+    assert is_made(tmp_path / "r.yaml", step)

@@ -25,7 +25,6 @@ from secateur.cli.report import compare, push, report
 from secateur.cli.train import train
 from secateur.core.errors import RecipeError, SecateurError
 from secateur.core.files import read_settings
-from secateur.images.names import is_network
 from secateur.terminal.console import (
     OUTPUT,
     AsJson,
@@ -40,7 +39,7 @@ from secateur.terminal.console import (
     plain,
 )
 from secateur.terminal.log import log_to, set_up_log, tell_all
-from secateur.terminal.recipes import check_recipe_names, plain_recipe, run_command
+from secateur.terminal.recipes import check_steps, is_made, is_plain, plain_recipe, run_command
 
 __all__ = ["app", "main", "run"]
 
@@ -49,7 +48,9 @@ _HELP = str(__import__("secateur").__doc__).splitlines()[0]
 
 
 def run(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file; its keys are the recipe's fields.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A YAML file; its keys are the recipe's fields. A list of recipes runs in order.")
+    ],
     out: Annotated[
         str | None, typer.Option(help="Folder to write, instead of the recipe's.", rich_help_panel=OUTPUT)
     ] = None,
@@ -57,18 +58,32 @@ def run(
     as_json: AsJson = False,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Run a recipe: a pruning run, or any command that it names."""
-    data, flags = read_settings(recipe), dict[str, bool]()
-    plain = isinstance(data, dict) and str(data.get("command")).split() == ["prune"]
-    if isinstance(data, dict) and "command" in data and not (plain and not is_network(str(data.get("model")))):
+    """Run a recipe, or several in a row: pruning runs, or any commands that they name."""
+    data = read_settings(recipe)
+    steps = data if isinstance(data, list) else [data]
+    check_steps(recipe, steps)
+    for number, step in enumerate(steps, 1):
+        last = number == len(steps)
+        if resume and not last and is_made(recipe, step):
+            err.print(plain(f"step {number} of {len(steps)}: {step['out']} is there: go on from it"), soft_wrap=True)
+            continue
+        if len(steps) > 1:
+            err.print(plain(f"step {number} of {len(steps)}"))
+        _run_step(recipe, step, out if last else None, resume=resume, as_json=as_json, trust=trust_remote_code)
+
+
+def _run_step(recipe: Path, data: Any, out: str | None, *, resume: bool, as_json: bool, trust: bool) -> None:
+    flags = dict[str, bool]()
+    if not is_plain(data):
         given = {"out": out, "resume": resume or None, "json": as_json or None}  # they stand above the recipe's
-        given["trust_remote_code"] = trust_remote_code or None
+        given["trust_remote_code"] = trust or None
         told = {key: value for key, value in given.items() if value is not None}
-        raise typer.Exit(run_command(get_command(app), data | told) or 0)
-    check_recipe_names(recipe, data)
+        if code := run_command(get_command(app), data | told):
+            raise typer.Exit(code)
+        return
     from secateur.run.recipe import load_recipe  # torch takes seconds to import: not for a mistyped name
 
-    if plain:
+    if isinstance(data, dict) and "command" in data:
         data, flags = plain_recipe(data)
     settings = load_recipe(recipe, data)
     target = out or settings.out
@@ -80,7 +95,7 @@ def run(
         settings.model,
         target,
         resume=resume or flags.get("resume", False),
-        trust=trust_remote_code or flags.get("trust_remote_code", False),
+        trust=trust or flags.get("trust_remote_code", False),
         as_json=as_json or flags.get("json", False),
     )
 

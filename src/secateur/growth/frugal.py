@@ -185,7 +185,6 @@ def _chosen(
 
     As many features as the forest draws are looked at, and then others until one pays.
     """
-    target, sums, weight = node
     group, charge, has = shop
     order, draws, scratch = luck
     best, chosen, at, looked = 0.0, -1, -1, 0
@@ -195,7 +194,7 @@ def _chosen(
         other = turn + _drawn(draws, len(order) - turn)
         order[turn], order[other] = order[other], order[turn]
         one = order[turn]
-        gain, bin_ = _best_split(place[one], inside, target, sums, weight, limits[2], scratch)
+        gain, bin_ = _best_split(place[one], inside, node, limits[2], scratch)
         if bin_ >= 0:
             looked += 1
             fee = charge[group[one]]
@@ -242,10 +241,9 @@ def _parted(place: Any, at: int, inside: Any, spare: Any, has: Any) -> Any:  # p
 
 
 @compiled
-def _best_split(
-    place: Any, inside: Any, target: Any, total: Any, weight: float, least: int, scratch: Any
-) -> Any:  # pragma: no cover - compiled
+def _best_split(place: Any, inside: Any, node: Any, least: int, scratch: Any) -> Any:  # pragma: no cover - compiled
     """The decrease of impurity times the weight by the best split of one feature, and its bin; -1 where none is."""
+    target, total, weight = node
     heavy, count, amount = scratch
     low, high, every = _counted(place, inside, target, scratch)
     whole = (total**2).sum() / weight

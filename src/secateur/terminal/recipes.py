@@ -1,18 +1,22 @@
 """A recipe of any command: the same settings as on the command line, read from the keys of a YAML file."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from secateur.core.errors import RecipeError, SecateurError
+from secateur.core.files import read_document
 from secateur.evaluate.choices import DTYPES
+from secateur.images.names import is_network
 from secateur.registry import check_name, nearest
 from secateur.run.methods import ALLOCATORS, METHODS, SAVE_DTYPES, check_pattern
 
-__all__ = ["check_recipe_names", "plain_recipe", "run_command"]
+__all__ = ["check_recipe_names", "check_steps", "is_made", "is_plain", "plain_recipe", "run_command"]
 
 _DRAWN = ("samples", "length", "seed", "text_column")  # options that a plain recipe holds under `calibration`
 _FLAGS = ("resume", "json", "trust_remote_code")
+_OWN = dict.fromkeys(("model", "out", "timed_ratio"))  # what a run writes into its recipe by itself
 
 
 def run_command(group: Any, settings: Mapping[str, Any]) -> Any:
@@ -66,6 +70,43 @@ def _value(key: str, option: Any, value: Any) -> Any:
     if not all(text.strip() for text in texts):
         raise RecipeError(f"key {key!r} is empty: give it a value, or leave it out")
     return texts if option.multiple else texts[0]
+
+
+def check_steps(recipe: Path, steps: Sequence[Any]) -> None:
+    """Refuse a row of recipes that cannot run as one. Raises RecipeError with the file and the step."""
+    if not steps:
+        raise RecipeError(f"recipe {recipe} is an empty list: give at least one recipe")
+    for number, step in enumerate(steps, 1):
+        if not isinstance(step, dict) and len(steps) > 1:
+            raise RecipeError(f"recipe {recipe}: step {number} is no mapping of keys, found {type(step).__name__}")
+        if number < len(steps) and not isinstance(step.get("out"), str):
+            raise RecipeError(f"recipe {recipe}: step {number} needs an out folder, which later steps can start from")
+        if is_plain(step):
+            check_recipe_names(recipe, step)
+
+
+def is_plain(step: Any) -> bool:
+    """Whether a recipe prunes a language model, and so takes the keys of `Recipe`."""
+    if not isinstance(step, dict) or "command" not in step:
+        return True
+    return str(step["command"]).split() == ["prune"] and not is_network(str(step.get("model")))
+
+
+def is_made(recipe: Path, step: Mapping[str, Any]) -> bool:
+    """Whether an earlier run of the step has written its folder. Raises RecipeError where another recipe has."""
+    made = Path(step["out"])
+    if not made.is_dir():
+        return False
+    told = made / "result.json"
+    if not is_plain(step) or not told.exists():
+        return True
+    from secateur.run.recipe import load_recipe  # torch takes seconds to import
+
+    recorded = read_document(told).get("recipe")
+    wanted = json.loads(json.dumps(load_recipe(recipe, plain_recipe(step)[0]).to_dict()))
+    if recorded is not None and {**wanted, **_OWN} != {**recorded, **_OWN}:
+        raise RecipeError(f"recipe {recipe}: {made} was made by another recipe: remove it, or name another out")
+    return True
 
 
 def check_recipe_names(recipe: Path, data: Any) -> None:
