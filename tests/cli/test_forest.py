@@ -9,9 +9,10 @@ from secateur.cli.main import app
 from secateur.forest.table import load_forest
 
 OPTIONS = {
-    "fit": "--budget --costs --grow --jobs --json --out --regression --seed --target --trees data",
+    "fit": "--budget --class-weight --costs --grow --jobs --json --out --regression --seed --target --trees "
+    "--weight data",
     "prune": "--budget --costs --data --json --onnx --out --path --peers --points --solver --target --test "
-    "--trade-off model",
+    "--trade-off --weight model",
     "report": "--json folder",
 }
 

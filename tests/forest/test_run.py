@@ -278,3 +278,54 @@ def test_squares_of_32_bit_targets_do_not_overflow(tmp_path):
     pandas.DataFrame({"a": draw.random(40), "b": draw.random(40), "y": y}).to_parquet(tmp_path / "rows.parquet")
     found = fit_forest(tmp_path / "rows.parquet", "y", tmp_path / "f", growth=Growth(trees=3, regression=True, seed=1))
     assert np.isfinite(found["error"])
+
+
+def test_a_weight_of_two_is_a_row_twice(tmp_path):
+    frame = load_breast_cancer(as_frame=True).frame.iloc[:300, 20:]
+    weight = np.arange(len(frame)) % 3
+    frame.assign(often=weight).to_csv(tmp_path / "weighed.csv", index=False)
+    frame.iloc[np.repeat(np.arange(len(frame)), weight)].to_csv(tmp_path / "repeated.csv", index=False)
+    fit_forest(tmp_path / "weighed.csv", "target", tmp_path / "grown", Growth(trees=5), weight="often")
+    model, options = tmp_path / "grown" / "model.skops", ForestOptions(budget=3.0)
+    assert "often" not in load_forest(model).feature_names_in_
+    rows = [Rows(tmp_path / "weighed.csv", "target", weight="often"), Rows(tmp_path / "repeated.csv", "target")]
+    found = [prune_forest(model, given, tmp_path / str(number), options) for number, given in enumerate(rows)]
+    assert found[0]["chosen"] == pytest.approx(found[1]["chosen"]) and found[0]["path"] == [
+        pytest.approx(point) for point in found[1]["path"]
+    ]
+    assert found[0]["use"] == pytest.approx(found[1]["use"])
+
+
+@pytest.mark.parametrize("grow", ["none", "static"])
+def test_balanced_classes_weigh_alike(grow, tmp_path):
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(600, 3))
+    y = (x[:, 0] + draw.normal(size=600) > 2.0).astype(int)
+    pandas.DataFrame(x, columns=list("abc")).assign(y=y).to_csv(tmp_path / "d.csv", index=False)
+    for class_weight, share in ((None, y.mean()), ("balanced", 0.5)):
+        budget = None if grow == "none" else 2.0
+        growth = Growth(trees=10, class_weight=class_weight, grow=grow, budget=budget)
+        fit_forest(tmp_path / "d.csv", "y", tmp_path / str(class_weight), growth)
+        forest = load_forest(tmp_path / str(class_weight) / "model.skops")
+        roots = [tree.tree_.value[0, 0, 1] for tree in forest.estimators_]
+        assert forest.class_weight == class_weight and np.mean(roots) == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1, -1, 1, 1], "line 3: a weight is a number of at least 0"),
+        ([1, "", 1, 1], "line 3: a weight is a number of at least 0"),
+        ([0, 0, 0, 0], "weighs every row 0"),
+        (["a", 1, 1, 1], "holds no numbers"),
+    ],
+)
+def test_weights_that_are_none_are_refused(values, message, tmp_path):
+    pandas.DataFrame({"a": range(4), "w": values, "y": [0, 1, 0, 1]}).to_csv(tmp_path / "d.csv", index=False)
+    with pytest.raises(InputError, match=message):
+        fit_forest(tmp_path / "d.csv", "y", tmp_path / "out", Growth(trees=2), weight="w")
+    with pytest.raises(InputError, match="no column 'y' of weights beside its target"):
+        fit_forest(tmp_path / "d.csv", "y", tmp_path / "out", Growth(trees=2), weight="y")
+    with pytest.raises(InputError, match="regression has no classes to weigh"):
+        Growth(regression=True, class_weight="balanced")
+    assert not (tmp_path / "out").exists()

@@ -20,6 +20,9 @@ Costs = Annotated[
     typer.Option(help="A .csv of feature, cost and perhaps group; default is 1 each.", rich_help_panel=DATA),
 ]
 Out = Annotated[Path, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)]
+Weight = Annotated[
+    str | None, typer.Option(help="The column of what rows weigh; it is no feature.", rich_help_panel=DATA)
+]
 Seed = Annotated[int, typer.Option(help="Fixes the split and what is drawn.", rich_help_panel=WHAT)]
 
 
@@ -40,14 +43,19 @@ def fit(
     budget: Annotated[
         float | None, typer.Option(help="Largest mean cost; needs --grow.", rich_help_panel=AMOUNT)
     ] = None,
+    weight: Weight = None,
+    class_weight: Annotated[
+        str | None, typer.Option(help="balanced: rare classes weigh as much as others.", rich_help_panel=WHAT)
+    ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Grow a forest on 80% of DATA, measure error and cost on the rest, and save it without pickle."""
     from secateur.forest.run import Growth, fit_forest
 
-    growth = Growth(trees=trees, regression=regression, jobs=jobs, seed=seed, grow=grow, budget=budget)
-    result = fit_forest(data, target, out, growth, costs=costs)
+    how: dict[str, Any] = {"grow": grow, "budget": budget, "class_weight": class_weight}
+    growth = Growth(trees=trees, regression=regression, jobs=jobs, seed=seed, **how)
+    result = fit_forest(data, target, out, growth, costs=costs, weight=weight)
     _tell(result, out, as_json=as_json)
 
 
@@ -69,6 +77,7 @@ def prune(
     test: Annotated[
         Path | None, typer.Option(help="Rows to measure on; default: those of --data.", rich_help_panel=DATA)
     ] = None,
+    weight: Weight = None,
     solver: ForestSolver = "auto",
     peers: Annotated[
         bool,
@@ -100,7 +109,7 @@ def prune(
         _draw(result, folder)
         write_card(folder, out.name)
 
-    result = prune_forest(model, Rows(data, target, costs, test), out, options, finish=finish)
+    result = prune_forest(model, Rows(data, target, costs, test, weight), out, options, finish=finish)
     _tell(result, out, as_json=as_json)
 
 

@@ -27,7 +27,8 @@ __all__ = ["ForestOptions", "Growth", "Rows", "fit_forest", "prune_forest"]
 class Growth:
     """A forest to grow: how many trees, of classes or numbers, on how many cores (-1: all), drawn by which seed.
 
-    grow, budget: as in `BudgetPruner`; a budget needs grow static or frugal.
+    grow, budget: as in `BudgetPruner`; a budget needs grow static or frugal. class_weight: balanced weighs every class
+    alike, however rare it is.
     """
 
     trees: int = 100
@@ -36,9 +37,14 @@ class Growth:
     seed: int = 0
     grow: str = "none"
     budget: float | None = None
+    class_weight: str | None = None
 
     def __post_init__(self) -> None:
         """Raise InputError on numbers out of range."""
+        if self.class_weight is not None:
+            check_name("class weight", self.class_weight, ("balanced",))
+            if self.regression:
+                raise InputError("regression has no classes to weigh: leave class-weight out")
         if self.trees < 1:
             raise InputError(f"a forest has at least 1 tree, got {self.trees}")
         if self.jobs == 0:
@@ -56,13 +62,15 @@ class Growth:
 class Rows:
     """Tables and what stands in them: rows to prune on, the column to predict, prices, and rows to measure on.
 
-    costs: None is a price of 1 a feature. test: None is the rows that prune.
+    costs: None is a price of 1 a feature. test: None is the rows that prune. weight: the column of what rows weigh, in
+    both tables; None is 1 each.
     """
 
     data: Path
     target: str
     costs: Path | None = None
     test: Path | None = None
+    weight: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +104,16 @@ def fit_forest(
     growth: Growth | None = None,
     *,
     costs: Path | None = None,
+    weight: str | None = None,
 ) -> dict[str, Any]:
     """model.skops and forest.json of a forest grown on 80% of the rows; the others measure it.
 
+    weight: the column of what rows weigh, in growing and in measuring.
     Raises InputError on tables, costs and numbers that cannot be used; `out` then does not exist.
     """
     growth = growth or Growth()
     seed = growth.seed
-    table = read_table(data, target, "numbers" if growth.regression else None)
+    table = read_table(data, target, "numbers" if growth.regression else None, weight=weight)
     _check_target(table.y, f"column {target!r} of {data}", regression=growth.regression)
     settings = _settings(costs, table.columns)
     # An error on rows that grew the trees would be near 0.
@@ -111,16 +121,19 @@ def fit_forest(
     with new_folder(out) as folder:
         kind = RandomForestRegressor if growth.regression else RandomForestClassifier
         forest = kind(growth.trees, random_state=seed, n_jobs=growth.jobs)
+        if growth.class_weight is not None:
+            forest.set_params(class_weight=growth.class_weight)
+        grown = table.rows(grow)
         if growth.budget is None:
-            forest.fit(_frame(table, grow), table.y[grow])
+            forest.fit(_frame(grown), grown.y, sample_weight=grown.weight)
             result: dict[str, Any] = {}
         else:
             pruner = BudgetPruner(forest, budget=growth.budget, grow=growth.grow, n_jobs=growth.jobs, **settings)
-            forest = pruner.fit(_frame(table, grow), table.y[grow]).forest_
+            forest = pruner.fit(_frame(grown), grown.y, grown.weight).forest_
             result = {"budget": growth.budget, "grow": growth.grow, "growth": pruner.growth_}
         result |= {"model": type(forest).__name__, "trees": growth.trees, "rows": len(grow), "columns": table.columns}
         result |= {"measured_rows": len(rest), "measured_on": f"{len(rest)} other rows of {data}, drawn by seed {seed}"}
-        result |= _measure(forest, Table(table.columns, table.x[rest], table.y[rest]), settings)
+        result |= _measure(forest, table.rows(rest), settings)
         save_forest(forest, folder / "model.skops")
         write_document(folder / "forest.json", result)
     return result
@@ -155,13 +168,13 @@ def prune_forest(
             "peers are grown on the rows of --data, and would be judged on them too: give --test other rows"
         )
     forest = load_forest(model)
-    table, judged = (_read_for(forest, file, rows.target) for file in (data, test or data))
+    table, judged = (_read_for(forest, file, rows) for file in (data, test or data))
     settings = _settings(rows.costs, table.columns)
     pruner = BudgetPruner(
         forest, budget=options.budget, trade_off=options.trade_off or 0.0, solver=options.solver, **settings
     )
     with new_folder(out) as folder:
-        points = pruner.path(named(table.x, feature_names(forest)), table.y, points=options.points)
+        points = pruner.path(named(table.x, feature_names(forest)), table.y, table.weight, points=options.points)
         path = [
             {"trade_off": _finite(point.trade_off), **_measure(point.forest, judged, settings, short=True)}
             for point in points
@@ -206,7 +219,7 @@ def _chosen(
     Raises InputError when even the cheapest corner costs more.
     """
     if pruner.budget is None:
-        pruner.fit(named(table.x, feature_names(pruner.forest)), table.y)
+        pruner.fit(named(table.x, feature_names(pruner.forest)), table.y, table.weight)
         return pruner.forest_, {"trade_off": pruner.trade_off_}
     within = [number for number, point in enumerate(path) if point["cost"] <= pruner.budget]
     if not within:
@@ -216,13 +229,13 @@ def _chosen(
     return points[best].forest, {"trade_off": path[best]["trade_off"], "corners": len(within)}
 
 
-def _read_for(forest: Any, file: Path, target: str) -> Table:
+def _read_for(forest: Any, file: Path, rows: Rows) -> Table:
     """A table with the forest's columns, in its order. Raises InputError on columns and targets that do not fit."""
-    classes = getattr(forest, "classes_", None)
+    classes, target = getattr(forest, "classes_", None), rows.target
     kind = (
         "numbers" if classes is None or classes.dtype.kind in "iuf" else "text" if classes.dtype.kind in "OU" else None
     )
-    table = read_table(file, target, kind, feature_names(forest))
+    table = read_table(file, target, kind, feature_names(forest), rows.weight)
     if len(table.columns) != forest.n_features_in_:
         raise InputError(f"{file} has {len(table.columns)} columns, and the forest wants {forest.n_features_in_}")
     if classes is None:
@@ -232,8 +245,8 @@ def _read_for(forest: Any, file: Path, target: str) -> Table:
     return table
 
 
-def _frame(table: Table, rows: Any = slice(None)) -> Any:
-    return named(table.x[rows], table.columns)
+def _frame(table: Table) -> Any:
+    return named(table.x, table.columns)
 
 
 def _peers(forest: Any, table: Table, judged: Table, settings: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -250,13 +263,13 @@ def _peers(forest: Any, table: Table, judged: Table, settings: dict[str, Any]) -
     spread = float(np.var(table.y)) if not is_classifier(forest) else 1.0
     lines: dict[str, list[dict[str, Any]]] = {"ccp_alpha": [], "fewer features": []}
     for alpha in (0.0, *np.geomspace(1e-5, 3e-2, 7)):
-        grown = clone(forest).set_params(ccp_alpha=alpha * spread).fit(_frame(table), table.y)
+        grown = clone(forest).set_params(ccp_alpha=alpha * spread).fit(_frame(table), table.y, table.weight)
         lines["ccp_alpha"].append(_measure(grown, judged, settings, short=True))
     for count in np.unique(np.geomspace(1, len(order), 8).astype(int)):
         blind = np.delete(np.arange(len(order)), order[:count])
         seen = table.x.copy()
         seen[:, blind] = 0.0  # no tree splits on what never changes
-        grown = clone(forest).fit(_frame(table._replace(x=seen)), table.y)
+        grown = clone(forest).fit(_frame(table._replace(x=seen)), table.y, table.weight)
         lines["fewer features"].append(_measure(grown, judged, settings, short=True))
     return lines
 
@@ -273,16 +286,20 @@ def _prices(table: Table, settings: dict[str, Any]) -> Prices:
 
 
 def _measure(forest: Any, table: Table, settings: dict[str, Any], *, short: bool = False) -> dict[str, Any]:
-    """Error and mean cost; and, unless `short`, every example's bill and how often every feature is used."""
+    """Error and mean cost, as rows weigh; and, unless `short`, every row's bill and how often every feature is used."""
+    if table.weight is not None and not table.weight.any():
+        raise InputError("the rows to measure on all weigh 0: give some of them a weight, or take another --seed")
     arrays = arrays_of(forest)
     used = used_features(arrays, table.x)
     bills = _prices(table, settings).bill(used)
     said = forest.predict(named(table.x, feature_names(forest)))
-    error = np.mean(said != table.y) if is_classifier(forest) else np.mean((said - table.y) ** 2)
-    result = {"error": float(error), "cost": float(bills.mean()), "nodes": len(arrays.parent)}
+    errors = said != table.y if is_classifier(forest) else (said - table.y) ** 2
+    error, cost = (float(np.average(part, weights=table.weight)) for part in (errors, bills))
+    result = {"error": error, "cost": cost, "nodes": len(arrays.parent)}
     if short:
         return result
-    return result | {"bills": bills.tolist(), "use": dict(zip(table.columns, used.mean(0).tolist(), strict=True))}
+    use = np.average(used, axis=0, weights=table.weight).tolist()
+    return result | {"bills": bills.tolist(), "use": dict(zip(table.columns, use, strict=True))}
 
 
 def _finite(number: float) -> float | None:

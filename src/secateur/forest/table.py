@@ -25,19 +25,27 @@ _LARGEST_CLASS = 2.0**53  # above it floats pass over whole numbers
 
 
 class Table(NamedTuple):
-    """Numbers by column, and what is to be predicted."""
+    """Numbers by column, what is to be predicted, and what examples weigh; None is 1 each."""
 
     columns: list[str]
     x: Float[np.ndarray, "examples features"]
     y: Any
+    weight: Any = None
+
+    def rows(self, chosen: Any) -> "Table":
+        """The table of some rows."""
+        weight = None if self.weight is None else self.weight[chosen]
+        return Table(self.columns, self.x[chosen], self.y[chosen], weight)
 
 
-def read_table(path: Path, target: str, labels: str | None = None, names: list[str] | None = None) -> Table:
+def read_table(
+    path: Path, target: str, labels: str | None = None, names: list[str] | None = None, weight: str | None = None
+) -> Table:
     """A .csv (or .csv.gz) or .parquet file; missing numbers are NaN.
 
     labels: what the target holds, "text" or "numbers"; without it numbers where all of a .csv's values look like them,
-    and none starts with zeros, as 007 does. names: the columns wanted, in this order; others are left out. Raises
-    InputError naming the column, and in a .csv the line.
+    and none starts with zeros, as 007 does. names: the columns wanted, in this order; others are left out. weight: the
+    column of what examples weigh, which is no feature. Raises InputError naming the column, and in a .csv the line.
     """
     import pandas
 
@@ -53,8 +61,10 @@ def read_table(path: Path, target: str, labels: str | None = None, names: list[s
     except Exception as error:  # pandas, pyarrow and csv raise many kinds for a broken file
         reason = (str(error) or type(error).__name__).splitlines()[0][:300]
         raise InputError(f"table {str(path)!r} cannot be read: {reason}") from error
+    if weight is not None and (weight == target or weight not in frame):
+        raise InputError(f"table {str(path)!r} has no column {weight!r} of weights beside its target")
     try:
-        inputs = in_order(frame.drop(columns=target), names)
+        inputs = in_order(frame.drop(columns=[target] if weight is None else [target, weight]), names)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     if len(frame) < 2 or inputs.shape[1] == 0:
@@ -62,7 +72,8 @@ def read_table(path: Path, target: str, labels: str | None = None, names: list[s
     x = np.empty(inputs.shape)
     for number, column in enumerate(inputs):
         x[:, number] = _Column(path, column, lines).features(inputs[column])
-    return Table([*inputs.columns], x, _Column(path, target, lines).target(frame[target], labels))
+    heavy = None if weight is None else _Column(path, weight, lines).weights(frame[weight])
+    return Table([*inputs.columns], x, _Column(path, target, lines).target(frame[target], labels), heavy)
 
 
 class _Column(NamedTuple):
@@ -90,6 +101,19 @@ class _Column(NamedTuple):
         # Pandas' own integers have a missing value that numpy lacks.
         numbers = numbers.to_numpy(np.float64, na_value=np.nan)
         return self._in_range(numbers, float(np.finfo(np.float32).max), "trees compare numbers of 32 bits")
+
+    def weights(self, values: Any) -> Float[np.ndarray, " examples"]:
+        """What examples weigh. Raises InputError on one below 0 or missing, and where all are 0."""
+        numbers = self.features(values)
+        wrong = np.flatnonzero(~(numbers >= 0) | ~np.isfinite(numbers))
+        if len(wrong):
+            raise InputError(
+                f"column {self.name!r} of {self.path} holds '{numbers[wrong[0]]}' in {self.place(wrong[0])}: "
+                "a weight is a number of at least 0"
+            )
+        if not numbers.any():
+            raise InputError(f"column {self.name!r} of {self.path} weighs every row 0: give some more than that")
+        return numbers
 
     def _in_range(self, numbers: Any, largest: float, why: str) -> Any:
         beyond = np.flatnonzero(np.abs(numbers) > largest)
