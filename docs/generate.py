@@ -105,7 +105,7 @@ def field_words(kind: type) -> dict[str, str]:
     """The sentences of a docstring by field: `name: words`, up to the next name or an empty line."""
     names = "|".join(field.name for field in dataclasses.fields(kind))
     text = inspect.getdoc(kind) or ""
-    found = re.findall(rf"(?:^|\s)({names}): (.*?)(?=\s(?:{names}): |\n\n|\Z)", text, re.DOTALL)
+    found = re.findall(rf"(?:^|\s)({names}):\s(.*?)(?=\s(?:{names}):\s|\n\n|\Z)", text, re.DOTALL)
     return {name: words.strip() for name, words in found}
 
 

@@ -83,6 +83,8 @@ def test_the_readme_names_commands_extras_and_make_targets_that_exist():
 def test_pages_made_from_the_code_are_as_the_code_says():
     done = subprocess.run([sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^\| .*\|$", (ROOT / "docs" / "reference" / "recipe.md").read_text(), re.MULTILINE)
+    assert len(rows) > 50 and all(row.split(" | ")[-1].strip(" |") for row in rows)
 
 
 def test_every_page_stands_in_the_navigation_and_every_figure_has_a_source():

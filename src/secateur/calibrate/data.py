@@ -23,11 +23,12 @@ DEFAULT_LENGTH = 1024  # tokens of a sample
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Where samples come from and how many: `samples` windows of `length` tokens.
+    """Where samples come from, and how many.
 
     source: "bundled", a .txt, .jsonl, .json, .csv or .parquet file (also .gz), a
     .safetensors file with an `ids` tensor, or datasets:NAME[:SPLIT[:COLUMN]].
-    length: None is 1024, or as many as the model has positions.
+    samples: windows of text that are drawn. seed: fixes which windows.
+    length: tokens of a window; None is 1024, or as many as the model has positions.
     text_column: the field of rows that holds text; None is "text", or `messages`.
     """
 

@@ -22,7 +22,8 @@ class DepruneRecipe:
     with a ratio and balanced taps, columns of 32 channels are rounded to multiples of 32 by the published rule (HSR).
     taps: run, balanced, channel or none. pointwise: expanded, projected or none. engine: blocked or torch, in which
     layers are timed. multiple: of channels that stay. least: share of channels and taps that every layer keeps.
-    refit: solve what is kept by least squares. samples: pictures that calibrate. measured: how many of them tell what
+    refit: solve what is kept by least squares. damp: added to the diagonal of its equations, as a share of its mean.
+    seed: draws the pictures. samples: pictures that calibrate. measured: how many of them tell what
     a plan loses, and how many, the last, measure it; the same ones where there are too few.
     """
 

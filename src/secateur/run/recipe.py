@@ -54,8 +54,9 @@ class Recipe:
     reconstruct: training steps per block on the dense block's outputs; or a mapping with steps and rate.
     match: dense fits each layer to what it puts out in the dense model, so errors of earlier layers are made up for.
     round_to: FFN channels are kept in multiples of this number.
-    cold_experts: what stands for the inputs of an expert that fewer than expert_tokens calibration tokens reach: layer
-    takes every token that reaches its layer, magnitude looks at its weights alone.
+    cold_experts: what stands for the inputs of a cold expert: layer takes every token that reaches its layer, magnitude
+    looks at its weights alone.
+    expert_tokens: fewer calibration tokens than this make an expert cold.
     calibration: the texts that methods look at; a mapping.
     device: where blocks are computed: auto (a GPU if there is one), cpu, cuda, cuda:1 or mps.
     dtype: what forward passes compute in: auto, float32 or bfloat16.
