@@ -10,6 +10,7 @@ NO_FORMULA = {  # what these files do is no formula
     "forest/archive.py": "reads and writes .skops files",
     "growth/choose.py": "keeps the choices that none beats",
     "forest/kinds.py": "which estimators there are, and their trees",
+    "forest/labels.py": "checks labels and weights of examples",
     "forest/lightgbm_xgboost.py": "reads and cuts dumps",
     "forest/pruner.py": "the estimator: it calls the program and the solvers",
     "forest/run.py": "what the commands do",

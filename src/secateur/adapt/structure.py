@@ -170,8 +170,8 @@ def describe(model: PreTrainedModel) -> Structure:
     if kind is None:
         raise ModelError(
             f"architecture {model.config.model_type!r} is not in the tables of attentions "
-            f"({', '.join(sorted(known_kinds()))}): take one of those, or a package that adds its row, "
-            "see docs/adapt.md"
+            f"({', '.join(sorted(known_kinds()))}): add a row to secateur/adapt/decoder_table.py or encoder_table.py, "
+            "or install a package that has one, see docs/adapt.md"
         )
     try:
         return Structure(model, kind, kind.blocks(model))
