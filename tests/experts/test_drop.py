@@ -7,7 +7,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
 from secateur import Recipe, prune
-from secateur.core.errors import ModelError, SecateurError
+from secateur.core.errors import CalibrationError, ModelError, RatioError, SecateurError
 from secateur.experts.drop import mixtures
 from secateur.storage.open_model import open_model
 from secateur.storage.source import Source
@@ -89,3 +89,33 @@ def test_layers_with_other_numbers_of_experts_are_refused(tmp_path):
     mixtures(opened)[0].module.num_experts = 5
     with pytest.raises(ModelError, match="have 4 and 5 experts"):
         mixtures(opened)
+
+
+def test_a_group_limit_that_leaves_a_token_too_few_experts_is_refused(tmp_path):
+    config = tiny_decoder("deepseek_v3").config
+    config.n_routed_experts, config.n_group, config.topk_group, config.num_experts_per_tok = 8, 2, 1, 3
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "dense")
+    prune(tmp_path / "dense", Recipe(method="reap", ratio=0.25), tmp_path / "fits", ids=batch(6))
+    with pytest.raises(RatioError, match="leaves 2 experts in each of 2 groups, a token may use 1 of the groups"):
+        prune(tmp_path / "dense", Recipe(method="reap", ratio=0.5), tmp_path / "out", ids=batch(6))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", ["reap", "expert-norm", "frequency"])
+def test_experts_whose_outputs_overflow_are_not_ranked(method, tmp_path):
+    dense = tiny_decoder("mixtral")
+    with torch.no_grad():
+        dense.model.layers[1].mlp.experts.down_proj[2] = 3e38
+    dense.save_pretrained(tmp_path / "dense")
+    with pytest.raises(CalibrationError, match="hold NaN or inf"):
+        prune(tmp_path / "dense", Recipe(method=method, ratio=0.25), tmp_path / "out", ids=batch(6))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_field_that_says_which_layers_have_experts_stays(tmp_path):
+    config = tiny_decoder("jamba").config
+    config.num_experts, config.expert_layer_period, config.expert_layer_offset = 4, 4, 1
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "dense")
+    prune(tmp_path / "dense", Recipe(method="reap", ratio=0.25), tmp_path / "out", ids=batch(6))
+    told = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (told["num_experts"], told["expert_layer_period"]) == (3, 4)

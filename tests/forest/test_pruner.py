@@ -320,3 +320,22 @@ def test_a_sparse_matrix_is_its_array():
     )
     assert np.array_equal(one.predict(x), other.predict(csr_array(x)))
     assert np.array_equal(one.costs(x), other.costs(csr_array(x)))
+
+
+@pytest.mark.parametrize("grow", ["none", "static", "frugal"])
+@pytest.mark.parametrize("label", [0, 7, "a"])
+def test_one_class_has_no_errors_however_it_is_grown(label, grow):
+    y = np.full(len(X), label)
+    pruner = BudgetPruner(RandomForestClassifier(5, random_state=0), budget=1.0, grow=grow).fit(X, y)
+    assert pruner.error_ == 0.0 and (pruner.predict(X) == label).all()
+
+
+@pytest.mark.parametrize("grow", ["none", "static"])
+def test_class_weights_that_are_alike_change_nothing(grow):
+    forests = [
+        RandomForestClassifier(5, max_depth=3, class_weight=cw, random_state=0) for cw in ({0: 1, 1: 1}, {0: 10, 1: 10})
+    ]
+    one, other = (BudgetPruner(forest, trade_off=0.02, grow=grow).fit(X, Y) for forest in forests)
+    assert (
+        0 <= one.error_ <= 1 and one.error_ == pytest.approx(other.error_) and one.cost_ == pytest.approx(other.cost_)
+    )

@@ -13,7 +13,7 @@ from secateur.trees.usage import read_prices
 def rows_of(x, y, classes=True):
     number = np.ones(len(y)) if classes else y
     label = y.astype(np.int64) if classes else np.zeros(len(y), np.int64)
-    return Rows(x.astype(np.float32), y, label, number, np.ones(len(y)), np.ones(len(y)))
+    return Rows(x.astype(np.float32), y, label, number, np.ones(len(y)), np.ones(len(y)), classes)
 
 
 def test_the_vote_of_a_whole_forest_errs_as_scikit_learn_says():
@@ -78,3 +78,12 @@ def test_forests_that_cannot_be_grown_so_are_refused(forest):
     x, y = load_breast_cancer(return_X_y=True)
     with pytest.raises(InputError, match="grow='frugal'"):
         next(grown_forests(forest, rows_of(x, y), read_prices(30), "frugal", None))
+
+
+def test_one_class_is_voted_for_without_error():
+    x = load_breast_cancer(return_X_y=True)[0][:60]
+    y = np.full(60, 7)
+    forest = RandomForestClassifier(15, random_state=0).fit(x.astype(np.float32), y)
+    rows = rows_of(x, y)._replace(label=np.zeros(60, np.int64))
+    arrays, bags = read_forest(forest.estimators_), bag_weights(forest, rows.weight)
+    assert vote_error(arrays, arrays.leaves(rows.x), np.zeros(len(arrays.parent), bool), rows, bags) == 0.0

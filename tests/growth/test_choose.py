@@ -15,7 +15,7 @@ from secateur.trees.usage import read_prices
 def found(how, budget=None):
     x, y = load_breast_cancer(return_X_y=True)
     ones = np.ones(len(y))
-    rows = Rows(x.astype(np.float32), y, y.astype(np.int64), ones, ones, ones)
+    rows = Rows(x.astype(np.float32), y, y.astype(np.int64), ones, ones, ones, True)
     return choices(RandomForestClassifier(8, random_state=0), rows, read_prices(30), how, budget)
 
 

@@ -136,3 +136,14 @@ def test_limits_of_the_forest_hold():
 def test_missing_values_are_refused():
     with pytest.raises(InputError, match="takes no missing values"):
         bin_features(np.array([[1.0], [np.nan]]))
+
+
+@pytest.mark.parametrize("kind", [RandomForestClassifier, RandomForestRegressor])
+def test_bags_weigh_what_they_weigh_in_the_trees_of_the_forest(kind):
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(400, 2)), draw.integers(0, 2, 400)
+    weight = np.where(y == 1, 9.0, 1.0)
+    forest = kind(10, max_depth=1, random_state=0).fit(x, y, sample_weight=weight)
+    bags = bag_weights(forest, weight)
+    roots = [tree.tree_.value[0].ravel()[-1] for tree in forest.estimators_]  # the share, or mean, of class 1
+    assert np.allclose((bags * y).sum(1) / bags.sum(1), roots)

@@ -95,6 +95,12 @@ def drop_experts(opened: OpenModel, folder: RunFolder, task: DropTask, stream: S
         raise RatioError(
             f"ratio {ratio:g} leaves {left} of {count} experts, and every token is sent to {chosen}: ask for less"
         )
+    limit = _limit(opened) * (left // groups)
+    if groups > 1 and limit < chosen:
+        raise RatioError(
+            f"ratio {ratio:g} leaves {left // groups} experts in each of {groups} groups, a token may use "
+            f"{_limit(opened)} of the groups, and it is sent to {chosen} experts: ask for less"
+        )
     scores = {name: method.scores(each) for name, each in worth.items()}
     kept = {name: method.keep(each, ratio, groups) for name, each in scores.items()}
     unreached = sum(int((each.tokens == 0).sum()) for each in worth.values())
@@ -120,6 +126,9 @@ def _measured(opened: OpenModel, layers: Sequence[_Layer], stream: Stream, progr
     progress(len(blocks), len(blocks))
     if not all(each.seen for each in worth.values()):
         raise CalibrationError("no calibration token reached the experts of some layer: use more samples")
+    for name, each in worth.items():
+        if not (each.gated.isfinite().all() and each.norms.isfinite().all()):
+            raise CalibrationError(f"outputs of experts at {name} hold NaN or inf: no expert can be judged by them")
     return worth
 
 
@@ -127,6 +136,12 @@ def _groups(opened: OpenModel) -> int:
     """Groups of experts that a router first chooses among; 1 where it does not."""
     config: Any = opened.structure.model.config.get_text_config(decoder=True)
     return max(1, int(getattr(config, "n_group", None) or getattr(config, "num_expert_group", None) or 1))
+
+
+def _limit(opened: OpenModel) -> int:
+    """How many groups a token may use; all where the config sets no limit."""
+    config: Any = opened.structure.model.config.get_text_config(decoder=True)
+    return int(getattr(config, "topk_group", None) or _groups(opened))
 
 
 def _check_tables(opened: OpenModel, count: int) -> None:

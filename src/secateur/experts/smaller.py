@@ -15,7 +15,17 @@ from secateur.infer.smaller import Part, Place, changed, rebuilt, with_fields
 
 __all__ = ["Smaller", "smaller_model"]
 
-_OTHERS = ("tok", "shared", "group", "top", "zero", "token")  # what a field that holds another number of experts says
+_OTHERS = (
+    "tok",
+    "shared",
+    "group",
+    "top",
+    "zero",
+    "token",
+    "layer",
+    "period",
+    "offset",
+)  # what a field that holds another number of experts says
 
 
 @dataclass(frozen=True, eq=False)

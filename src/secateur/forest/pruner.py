@@ -262,6 +262,8 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
             error = distance_errors(arrays, leaves, weight)
         elif classifier:
             counted = weight * class_weights(forest, y)
+            check_weight(counted)
+            counted *= weight.sum() / counted.sum()  # the error is a share of what classes weigh
             error = class_errors(arrays, leaves, numbered(y, forest.classes_), counted)
         else:
             error = square_errors(arrays, leaves, y.astype(float), weight)
@@ -287,12 +289,13 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         check_weight(paid)
         forest = self._forest()
         weight = paid * class_weights(forest, y)
+        check_weight(weight)
         if is_classifier(forest):
             label, number = np.unique(y, return_inverse=True)[1].ravel(), np.ones(len(y))
         else:
             y = y.astype(float)
             label, number = np.zeros(len(y), np.int64), y
-        rows = Rows(X, y, label.astype(np.int64), number, weight, paid)
+        rows = Rows(X, y, label.astype(np.int64), number, weight, paid, is_classifier(forest))
         return choices(forest, rows, self.prices_, self.grow, self.budget, self.n_jobs)
 
     def _is_fitted(self) -> bool:

@@ -24,7 +24,7 @@ _LEVELS = (0.03, 0.1, 0.3, 1.0)  # of the price: the share of the impurity that 
 class Rows(NamedTuple):
     """What forests are grown on. label: the class, or 0; number: 1, or the target.
 
-    weight: of errors, class weights included. paid: of costs.
+    weight: of errors, class weights included. paid: of costs. classes: whether classes are predicted, not numbers.
     """
 
     x: Float[np.ndarray, "examples features"]
@@ -33,6 +33,7 @@ class Rows(NamedTuple):
     number: Float[np.ndarray, " examples"]
     weight: Float[np.ndarray, " examples"]
     paid: Float[np.ndarray, " examples"]
+    classes: bool
 
 
 class Grown(NamedTuple):
@@ -74,7 +75,7 @@ def _frugal(
     share = np.bincount(rows.label, rows.weight * rows.number) / rows.weight.sum()
     impurity = np.average(rows.number**2, weights=rows.weight) - (share**2).sum()
     dear = prices.cost[prices.cost > 0]
-    unit = impurity * rows.weight.mean() / (dear.mean() if len(dear) else 1.0)
+    unit = impurity * bags.mean() / (dear.mean() if len(dear) else 1.0)
     seed = template.random_state if isinstance(template.random_state, int) else 0
     for level in _LEVELS:
         for count in free:
@@ -145,7 +146,7 @@ def vote_error(
     if not voted.any():
         return float("nan")
     weight, said = rows.weight[voted], out[voted, :-1]
-    if said.shape[1] > 1:
+    if rows.classes:
         wrong = (said.argmax(1) != rows.label[voted]).astype(float)
     else:
         wrong = (said[:, 0] / out[voted, -1] - rows.y[voted]) ** 2

@@ -39,13 +39,14 @@ def choices(
     Raises InputError where the vote of no example is known out of bag.
     """
     found: list[Choice] = []
+    counted = rows.weight * (rows.paid.sum() / rows.weight.sum())  # a mean error, in the unit of costs
     for forest_, bags, words in grown_forests(forest, rows, prices, how, budget):
         arrays = read_forest(forest_.estimators_)
         leaves = arrays.leaves(rows.x, jobs)
         if is_classifier(forest_):
-            error = class_errors(arrays, leaves, rows.label, rows.weight)
+            error = class_errors(arrays, leaves, rows.label, counted)
         else:
-            error = square_errors(arrays, leaves, rows.y, rows.weight)
+            error = square_errors(arrays, leaves, rows.y, counted)
         program = build_program(arrays, leaves, error, prices.group, prices.cost, rows.paid)
         for point in frontier(program, points=_POINTS, budget=budget):
             vote = vote_error(arrays, leaves, program.splits(point.keep, len(arrays.parent)), rows, bags)

@@ -48,10 +48,17 @@ def bin_features(x: Float[np.ndarray, "examples features"], bins: int = _BINS) -
 
 
 def bag_weights(forest: Any, weight: Float[np.ndarray, " examples"]) -> Float[np.ndarray, "trees examples"]:
-    """How much every example weighs in the bag of every tree of a fitted random forest; 0 outside it."""
+    """How much every example weighs in the bag of every tree of a fitted random forest; 0 outside it.
+
+    scikit-learn from 1.9 on draws an example as often as it weighs, and each draw then counts 1; earlier ones draw all
+    alike, and a draw counts what the example weighs. The weight at the roots tells which.
+    """
     if not getattr(forest, "bootstrap", False):
         return np.tile(weight, (len(forest.estimators_), 1))
     counts = [np.bincount(drawn, minlength=len(weight)) for drawn in forest.estimators_samples_]
+    roots = [tree.tree_.weighted_n_node_samples[0] for tree in forest.estimators_]
+    if np.allclose(roots, [count.sum() for count in counts]):
+        return np.stack(counts).astype(float)
     return np.stack(counts) * weight
 
 
