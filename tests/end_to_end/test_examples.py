@@ -54,6 +54,8 @@ def test_every_row_of_recipes_runs_on_a_tiny_mixture_and_goes_on(recipe, text, m
     shutil.rmtree(tmp_path / "out")
     code, _, err = run(monkeypatch, capsys, "run", tmp_path / "rows.yaml", "--resume")
     assert code == 0 and "fewer is there: go on from it" in err and (tmp_path / "out").exists()
+    code, _, err = run(monkeypatch, capsys, "run", tmp_path / "rows.yaml", "--resume")
+    assert code == 0 and "out is there: go on from it" in err  # all is done
     shutil.rmtree(tmp_path / "out")
     (tmp_path / "rows.yaml").write_text(json.dumps([first | {"ratio": 0.5}, last]))
     code, _, err = run(monkeypatch, capsys, "run", tmp_path / "rows.yaml", "--resume")

@@ -64,7 +64,8 @@ def run(
     check_steps(recipe, steps)
     for number, step in enumerate(steps, 1):
         last = number == len(steps)
-        if resume and not last and is_made(recipe, step):
+        step = step | {"out": out} if last and out and len(steps) > 1 else step
+        if resume and len(steps) > 1 and step.get("out") and is_made(recipe, step):
             err.print(plain(f"step {number} of {len(steps)}: {step['out']} is there: go on from it"), soft_wrap=True)
             continue
         if len(steps) > 1:
