@@ -4,10 +4,12 @@
 
 Every type is built tiny and random (tests/tiny_decoders.py), pruned, written, and loaded by plain transformers. Logits
 are compared with those of the dense model, changed by hand: masks put on, columns of removed units set to zero, or
-removed experts made unreachable.
+removed experts made unreachable. Its loss on windows, a block in memory at a time, is compared with what its own
+forward gives.
 """
 
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -26,17 +28,22 @@ from transformers.utils import logging
 from secateur import Masks, Recipe, SecateurError, prune
 from secateur.adapt.structure import kind_of
 from secateur.core.cut import Cut
+from secateur.evaluate.perplexity import token_losses
+from secateur.evaluate.streamed import streamed_perplexity
 from secateur.infer.describe import describe_decoder
 from secateur.infer.experts import is_experts
+from secateur.storage.open_model import open_model
+from secateur.storage.source import Source
 from tiny_decoders import batch, causal_types, tiny_decoder
 
 ROOT = Path(__file__).parent.parent
 TOLERANCE = 1e-3  # of the largest logit; masks must agree to the bit
-TRIALS = {
+TRIALS: dict[str, dict[str, Any] | None] = {
     "unstructured": {"method": "wanda", "pattern": "row", "ratio": 0.5},
     "n:m": {"method": "sparsegpt", "pattern": "2:4"},
     "units": {"method": "wanda", "pattern": "heads+channels", "ratio": 0.1},
     "experts": {"method": "reap", "ratio": 0.25},
+    "perplexity": None,
 }
 
 
@@ -130,6 +137,20 @@ def trial(folder: Path, name: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {"ok": bool(apart <= limit), "apart": apart, "sparsity": result.sparsity, "seconds": round(seconds, 2)}
 
 
+@torch.no_grad()
+def losses(folder: Path) -> dict[str, Any]:
+    """What `evaluate` and the end of a run measure, against the logits of plain transformers."""
+    model, ids = loaded(folder), batch(4)
+    logits = model(ids[:, :-1], use_cache=False).logits
+    expected = functional.cross_entropy(logits.mT, ids[:, 1:], reduction="none")
+    streamed = streamed_perplexity(open_model(Source(folder)), ids)
+    found = {"evaluate": float((token_losses(model, ids) - expected).abs().max())}
+    if streamed is not None:
+        found["streamed"] = abs(math.log(streamed) - float(expected.mean()))
+    apart = max(found.values()) / float(expected.max())
+    return {"ok": streamed is not None and apart <= TOLERANCE, "apart": apart}
+
+
 def covered(model_type: str) -> dict[str, Any]:
     """Every trial of one type."""
     try:
@@ -143,12 +164,13 @@ def covered(model_type: str) -> dict[str, Any]:
     row["mixture"] = any(is_experts(module) for module in model.modules())
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "dense"
+        model.get_input_embeddings().weight.data[0] = 0  # the padding: youtu's is made 0 as it is loaded
         model.save_pretrained(folder)
         for name, settings in TRIALS.items():
             if name == "experts" and not row["mixture"]:
                 continue
             try:
-                row[name] = trial(folder, name, settings)
+                row[name] = trial(folder, name, settings) if settings else losses(folder)
             except Exception as error:
                 row[name] = {"ok": False, "error": f"{type(error).__name__}: {str(error)[:300]}"}
             row[name].setdefault("ok", False)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import CONFIGS
+from conftest import CONFIGS, run
 from secateur.adapt.structure import describe
 from secateur.calibrate.data import Calibration
 from secateur.core.errors import CalibrationError, InputError, ModelError, NumericalError, PatternError
@@ -331,6 +331,18 @@ def test_a_result_says_what_when_and_how_it_went(saved, text, tmp_path):
     used, kept = calibration.draw_held(load_tokenizer(Source(saved("llama"))), 2)
     after = float(token_losses(load_model(Source(tmp_path / "out")), kept).double().mean().exp())
     assert held["after"] == pytest.approx(after, rel=1e-4) and result.calibration_tokens == used.numel()
+
+
+def test_a_finished_model_is_kept_where_its_perplexity_cannot_be_measured(saved, text, tmp_path, monkeypatch, capsys):
+    def fail(*args):
+        raise RuntimeError("size of tensor a\nmust match")
+
+    monkeypatch.setattr("secateur.run.prune.streamed_perplexity", fail)
+    options = f"--ratio 0.5 --calibration {text} --samples 4 --length 16".split()
+    told = run(monkeypatch, capsys, "prune", saved("llama"), "--out", tmp_path / "out", "--method", "wanda", *options)
+    assert told[0] == 0 and "fails when it is asked: RuntimeError: size of tensor a" in " ".join(told[1].split())
+    assert load(tmp_path / "out").num_parameters() == load(saved("llama")).num_parameters()
+    assert run(monkeypatch, capsys, "report", tmp_path / "out", "--out", tmp_path / "report.html")[0] == 0
 
 
 def test_loading_a_model_of_unequal_blocks_warns_of_nothing(saved, ids, tmp_path):

@@ -199,7 +199,10 @@ def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as
             f"allocation: the best of {len(candidates)} by held-out loss, {min(candidates.values()):.3f} nats a token "
             f"under Wanda's masks ({next(iter(candidates))} {next(iter(candidates.values())):.3f})"
         )
-    if held := result.held_out:
+    held = result.held_out or {}
+    if "failed" in held:
+        say(f"perplexity was not measured, as the model fails when it is asked: {held['failed']}")
+    elif held:
         say(
             f"perplexity on {held['windows']} held-out windows of {held['length']:,} calibration tokens: "
             f"{held['before']:.2f} before, {held['after']:.2f} after"

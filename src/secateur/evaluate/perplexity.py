@@ -1,14 +1,16 @@
 """Perplexity of a causal language model on a text, strided, with its token count."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import ModelOutput
 
+from secateur.adapt.block import replaced
 from secateur.adapt.positions import check_ids, default_length
 from secateur.calibrate.data import read_text, text_ids
 from secateur.core.errors import InputError
@@ -100,18 +102,43 @@ class Perplexity:
 def token_losses(model: PreTrainedModel, ids: Tensor) -> Tensor:
     """Negative log-likelihood of every token after the first, `[batch, seq - 1]`, float32.
 
-    The head runs on a few positions at a time, so that logits of a large vocabulary
-    never lie in memory together.
+    Logits are what the model's own forward makes of hidden states: many classes scale, shift or transform them.
+    It is asked for a few positions at a time, so that logits of a large vocabulary never lie in memory together.
     """
-    body = model.get_submodule(model.base_model_prefix)
-    hidden = body(ids[:, :-1], use_cache=False)[0]
-    head = cast(nn.Module, model.get_output_embeddings())
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    flat, targets = hidden.reshape(-1, hidden.shape[-1]), ids[:, 1:].reshape(-1)
-    losses = torch.empty(len(targets), device=ids.device)
-    for start in range(0, len(targets), _LOGIT_ROWS):
-        part = slice(start, start + _LOGIT_ROWS)
-        logits = head(flat[part]).float()
-        logits = torch.tanh(logits / cap) * cap if cap else logits
-        losses[part] = nn.functional.cross_entropy(logits, targets[part], reduction="none")
-    return losses.reshape(len(ids), -1)
+    inputs, targets = ids[:, :-1], ids[:, 1:]
+    losses = torch.empty(targets.shape, device=ids.device)
+    for part, logits in _logits(model, inputs):
+        losses[:, part] = nn.functional.cross_entropy(logits.float().mT, targets[:, part], reduction="none")
+    return losses
+
+
+def _logits(model: PreTrainedModel, ids: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The model's logits `[batch, positions, vocabulary]` for runs of positions, or for all where it must be."""
+    body = model.base_model
+    whole = None if body is model else body(ids, use_cache=False)
+    if not isinstance(whole, ModelOutput):
+        yield slice(None), model(ids, use_cache=False).logits
+        return
+    rows = max(1, _LOGIT_ROWS // len(ids))
+    for start in range(0, ids.shape[1], rows):
+        part = slice(start, start + rows)
+        answer = _Answer(whole, part)
+        with replaced(body, answer):
+            logits = model(ids[:, part], use_cache=False).logits
+        if not answer.asked:  # a class that goes past its body sees none of the tokens before the part
+            yield slice(None), model(ids, use_cache=False).logits
+            return
+        yield part, logits
+
+
+class _Answer:
+    """A body that puts out what it did, at some positions alone."""
+
+    def __init__(self, whole: ModelOutput, part: slice) -> None:
+        first = next(iter(whole))  # the hidden states `[batch, positions, hidden]`
+        self._output = type(whole)(**{**whole, first: whole[first][:, part]})
+        self.asked = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> ModelOutput:
+        self.asked = True
+        return self._output

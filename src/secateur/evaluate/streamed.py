@@ -23,27 +23,28 @@ def streamed_perplexity(opened: OpenModel, ids: TokenIds, settings: StreamSettin
     structure = opened.structure
     model: Any = structure.model
     head = cast(nn.Module, model.get_output_embeddings())
-    heads = [name for name in opened.outside_body() if name in opened]
-    tied = model.config.tie_word_embeddings
-    if not tied and not heads:
+    names = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight is head.weight]
+    if not getattr(model.config, "tie_word_embeddings", False) and not any(name in opened for name in names):
         return None
+    heads = [name for name in opened.outside_body() if name in opened]
     blocks = structure.blocks
     if blocks[0].whole:
         with opened.loaded([name for name, _ in model.named_parameters() if name in opened]):
             return _perplexity([token_losses(model, batch) for batch in ids.split(1)])
     losses: list[torch.Tensor] = []
-    with Stream(structure, ids, settings or StreamSettings()) as stream, ExitStack() as stack:
-        stack.enter_context(opened.loaded([*opened.outside_blocks(), *([] if tied else heads)]))
+    # What comes after the last token is not asked: where attention looks ahead, that token would change the others.
+    with Stream(structure, ids[:, :-1], settings or StreamSettings()) as stream, ExitStack() as stack:
+        stack.enter_context(opened.loaded([*opened.outside_blocks(), *heads]))
         stream.embed()
         for block in blocks:
             with opened.loaded(block.tensors()):
                 for index in range(len(stream.batches)):
                     stream.hidden[index] = stream.call(block, stream.hidden[index], index)
-        if tied:
-            # The head shares the embeddings' weight, which was put in anew when the embeddings were loaded.
+        if head.weight.is_meta:
+            # The head is not stored: it shares the embeddings' weight, which was put in anew when they were loaded.
             meta, head.weight = head.weight, model.get_input_embeddings().weight
             stack.callback(setattr, head, "weight", meta)
-        for index, batch in enumerate(stream.batches):
+        for index, batch in enumerate(ids.split(len(stream.batches[0]))):
             with ExitStack() as blind:
                 for block in blocks:
                     answer = _answer(block, stream.hidden[index])
@@ -61,7 +62,7 @@ def _answer(block: Block, hidden: torch.Tensor) -> Callable[..., Any]:
     """A block that puts out what the last one did, for as many tokens as it is asked for."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        tokens = block.split(args, kwargs)[0].shape[1]
-        return block.answer(hidden[:, :tokens])
+        asked = block.split(args, kwargs)[0].shape  # [samples, tokens, hidden], or with another dimension anywhere
+        return block.answer(hidden[tuple(slice(size) for size in asked)])
 
     return forward

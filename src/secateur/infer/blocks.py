@@ -88,7 +88,7 @@ def _block(number: int, found: _Found) -> Block:
         shaped = Block.hidden(call.out).shape if _has_tensor(call.out) else None
         fits = [name for name, value in call.kwargs.items() if isinstance(value, Tensor) and value.shape == shaped]
         takes = next(iter(fits), "hidden_states")
-    pair = isinstance(call.out, tuple)
+    pair = isinstance(call.out, tuple | list)
     return Block(found.name, number, found.module, (), (), returns_pair=pair, takes=takes, inferred=True)
 
 

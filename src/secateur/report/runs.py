@@ -81,8 +81,8 @@ def _pruned(run: dict[str, Any], record: Mapping[str, Any], folder: Path) -> Non
     if "parameters" in record and record["parameters"][0]:
         _pair(run, "parameters", *record["parameters"], better="lower")
         _pair(run, "size", *(size / 1e6 for size in record["bytes"]), unit="MB", better="lower")
-    if held := record.get("held_out"):
-        _pair(run, "held-out perplexity", held["before"], held["after"], better="lower")
+    held = record.get("held_out") or {}
+    _pair(run, "held-out perplexity", held.get("before"), held.get("after"), better="lower")
     if "sparsity" in record:
         run["facts"].append({"label": "block weights removed", "value": 100 * record["sparsity"], "unit": "%"})
     layers = [layer for layer in record.get("layers") or () if isinstance(layer, Mapping)]

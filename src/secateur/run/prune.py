@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 
 from transformers import PreTrainedModel
 
-from secateur.core.errors import CalibrationError
+from secateur.core.errors import CalibrationError, first_line
 from secateur.core.files import storage_errors, write_document
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.streamed import streamed_perplexity
@@ -173,10 +173,13 @@ def _check_held_out(plan: Plan, source: Source, folder: RunFolder, held: TokenId
         return None
     stage("measuring perplexity before and after")
     pair = (source, Source(folder.model, source.trusted))  # opened anew: what was solved may have other biases
-    before, after = (
-        streamed_perplexity(open_model(one, compute_dtype(plan.recipe), plan.settings.device), held, plan.settings)
-        for one in pair
-    )
+    try:
+        before, after = (
+            streamed_perplexity(open_model(one, compute_dtype(plan.recipe), plan.settings.device), held, plan.settings)
+            for one in pair
+        )
+    except Exception as error:  # a class may fail in ways of its own, and the pruned model is finished
+        return {"failed": f"{type(error).__name__}: {first_line(error)}"}
     if before is None or after is None:
         return None
     windows, length = held.shape

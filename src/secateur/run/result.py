@@ -44,7 +44,8 @@ class Result:
     """A finished run; `to_dict()` is what result.json holds.
 
     parameters, bytes: of the whole checkpoint, before and after. held_out: perplexity `before` and `after` on a few
-    `windows` of `length` tokens of the calibration's source that were not used; None where there are none.
+    `windows` of `length` tokens of the calibration's source that were not used; None where there are none, and
+    why it `failed` where it could not be measured.
     candidates: the held-out loss, nats a token, of every allocation that an allocator judged, under Wanda's masks.
     """
 
