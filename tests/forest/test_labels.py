@@ -23,6 +23,9 @@ def test_weights_of_nothing_are_refused_and_class_weights_are_the_forests():
     with pytest.raises(InputError, match="weigh nothing"):
         check_weight(np.zeros(3))
     y = np.array(["spam", "ham", "ham", "ham"])
-    balanced = class_weights(RandomForestClassifier(class_weight="balanced"), y)
+    balanced = class_weights(RandomForestClassifier(class_weight="balanced"), y, np.ones(4))
     assert np.allclose(balanced, [2.0, 2 / 3, 2 / 3, 2 / 3])
-    assert class_weights(RandomForestRegressor(), y).tolist() == [1.0] * 4
+    assert class_weights(RandomForestRegressor(), y, np.ones(4)).tolist() == [1.0] * 4
+    assert class_weights(RandomForestClassifier(class_weight={"spam": 9, "ham": 1}), y, np.ones(4)).sum() == 4
+    with pytest.raises(InputError, match="weigh nothing"):
+        class_weights(RandomForestClassifier(class_weight={"spam": 0, "ham": 1}), y, np.array([1.0, 0, 0, 0]))

@@ -53,8 +53,9 @@ def fit(
     """Grow a forest on 80% of DATA, measure error and cost on the rest, and save it without pickle."""
     from secateur.forest.run import Growth, fit_forest
 
-    how: dict[str, Any] = {"grow": grow, "budget": budget, "class_weight": class_weight}
-    growth = Growth(trees=trees, regression=regression, jobs=jobs, seed=seed, **how)
+    growth = Growth(
+        trees=trees, regression=regression, jobs=jobs, seed=seed, grow=grow, budget=budget, class_weight=class_weight
+    )
     result = fit_forest(data, target, out, growth, costs=costs, weight=weight)
     _tell(result, out, as_json=as_json)
 

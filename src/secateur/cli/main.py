@@ -62,23 +62,23 @@ def run(
     data = read_settings(recipe)
     steps = data if isinstance(data, list) else [data]
     check_steps(recipe, steps)
+    if out is not None and isinstance(steps[-1], dict):
+        steps = [*steps[:-1], steps[-1] | {"out": out}]
     for number, step in enumerate(steps, 1):
-        last = number == len(steps)
-        step = step | {"out": out} if last and out and len(steps) > 1 else step
-        if resume and len(steps) > 1 and step.get("out") and is_made(recipe, step):
-            err.print(plain(f"step {number} of {len(steps)}: {step['out']} is there: go on from it"), soft_wrap=True)
-            continue
         if len(steps) > 1:
-            err.print(plain(f"step {number} of {len(steps)}"))
-        _run_step(recipe, step, out if last else None, resume=resume, as_json=as_json, trust=trust_remote_code)
+            made = resume and is_made(recipe, step)
+            there = f": {step['out']} is there: go on from it" if made else ""
+            err.print(plain(f"step {number} of {len(steps)}{there}"), soft_wrap=True)
+            if made:
+                continue
+        _run_step(recipe, step, resume=resume, as_json=as_json, trust=trust_remote_code)
 
 
-def _run_step(recipe: Path, data: Any, out: str | None, *, resume: bool, as_json: bool, trust: bool) -> None:
+def _run_step(recipe: Path, data: Any, *, resume: bool, as_json: bool, trust: bool) -> None:
     flags = dict[str, bool]()
     if not is_plain(data):
-        given = {"out": out, "resume": resume or None, "json": as_json or None}  # they stand above the recipe's
-        given["trust_remote_code"] = trust or None
-        told = {key: value for key, value in given.items() if value is not None}
+        given = {"resume": resume, "json": as_json, "trust_remote_code": trust}
+        told = {key: True for key, value in given.items() if value}  # they stand above the recipe's
         if code := run_command(get_command(app), data | told):
             raise typer.Exit(code)
         return
@@ -87,14 +87,13 @@ def _run_step(recipe: Path, data: Any, out: str | None, *, resume: bool, as_json
     if isinstance(data, dict) and "command" in data:
         data, flags = plain_recipe(data)
     settings = load_recipe(recipe, data)
-    target = out or settings.out
-    if settings.model is None or target is None:
+    if settings.model is None or settings.out is None:
         raise RecipeError(f"recipe {recipe} needs a model and an out folder (out may also be given by --out)")
-    check_names(settings.model, Path(target))
+    check_names(settings.model, Path(settings.out))
     prune_by(
         settings,
         settings.model,
-        target,
+        settings.out,
         resume=resume or flags.get("resume", False),
         trust=trust or flags.get("trust_remote_code", False),
         as_json=as_json or flags.get("json", False),

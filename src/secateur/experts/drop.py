@@ -84,7 +84,7 @@ def drop_experts(opened: OpenModel, folder: RunFolder, task: DropTask, stream: S
     """
     method, ratio, dtype = task
     layers = mixtures(opened)
-    count, groups = _count(layers[0].module), _groups(opened)
+    count, (groups, usable) = _count(layers[0].module), _groups(opened)
     left = len(method.keep([0.0] * count, ratio, groups))
     document = read_document(opened.source.folder / "config.json")
     smaller = smaller_model(opened.structure.model, document, count, left)
@@ -95,11 +95,10 @@ def drop_experts(opened: OpenModel, folder: RunFolder, task: DropTask, stream: S
         raise RatioError(
             f"ratio {ratio:g} leaves {left} of {count} experts, and every token is sent to {chosen}: ask for less"
         )
-    limit = _limit(opened) * (left // groups)
-    if groups > 1 and limit < chosen:
+    if groups > 1 and usable * (left // groups) < chosen:
         raise RatioError(
             f"ratio {ratio:g} leaves {left // groups} experts in each of {groups} groups, a token may use "
-            f"{_limit(opened)} of the groups, and it is sent to {chosen} experts: ask for less"
+            f"{usable} of the groups, and it is sent to {chosen} experts: ask for less"
         )
     scores = {name: method.scores(each) for name, each in worth.items()}
     kept = {name: method.keep(each, ratio, groups) for name, each in scores.items()}
@@ -132,16 +131,11 @@ def _measured(opened: OpenModel, layers: Sequence[_Layer], stream: Stream, progr
     return worth
 
 
-def _groups(opened: OpenModel) -> int:
-    """Groups of experts that a router first chooses among; 1 where it does not."""
+def _groups(opened: OpenModel) -> tuple[int, int]:
+    """Groups of experts that a router first chooses among, 1 where it does not, and how many a token may use."""
     config: Any = opened.structure.model.config.get_text_config(decoder=True)
-    return max(1, int(getattr(config, "n_group", None) or getattr(config, "num_expert_group", None) or 1))
-
-
-def _limit(opened: OpenModel) -> int:
-    """How many groups a token may use; all where the config sets no limit."""
-    config: Any = opened.structure.model.config.get_text_config(decoder=True)
-    return int(getattr(config, "topk_group", None) or _groups(opened))
+    groups = max(1, int(getattr(config, "n_group", None) or getattr(config, "num_expert_group", None) or 1))
+    return groups, int(getattr(config, "topk_group", None) or groups)
 
 
 def _check_tables(opened: OpenModel, count: int) -> None:

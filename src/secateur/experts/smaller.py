@@ -15,17 +15,8 @@ from secateur.infer.smaller import Part, Place, changed, rebuilt, with_fields
 
 __all__ = ["Smaller", "smaller_model"]
 
-_OTHERS = (
-    "tok",
-    "shared",
-    "group",
-    "top",
-    "zero",
-    "token",
-    "layer",
-    "period",
-    "offset",
-)  # what a field that holds another number of experts says
+# What a field that holds another number of experts says.
+_OTHERS = ("tok", "shared", "group", "top", "zero", "layer", "period", "offset")
 
 
 @dataclass(frozen=True, eq=False)

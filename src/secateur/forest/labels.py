@@ -36,9 +36,15 @@ def check_weight(weight: Any) -> None:
         raise InputError("the examples to prune on weigh nothing: give some a sample_weight above 0")
 
 
-def class_weights(forest: Any, y: Any) -> Any:
-    """What the forest's class_weight makes of every example; 1 without one."""
+def class_weights(forest: Any, y: Any, weight: Any) -> Any:
+    """The examples' weights by the forest's class_weight, with the total they had: a mean error stays a share.
+
+    Raises InputError where all examples weigh 0.
+    """
+    check_weight(weight)
     given = getattr(forest, "class_weight", None)
     if given is None or not is_classifier(forest):
-        return np.ones(len(y))
-    return compute_sample_weight("balanced" if given == "balanced_subsample" else given, y)
+        return weight
+    counted = weight * compute_sample_weight("balanced" if given == "balanced_subsample" else given, y)
+    check_weight(counted)
+    return counted * (weight.sum() / counted.sum())

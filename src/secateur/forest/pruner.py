@@ -261,10 +261,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         if is_boosted(forest):
             error = distance_errors(arrays, leaves, weight)
         elif classifier:
-            counted = weight * class_weights(forest, y)
-            check_weight(counted)
-            counted *= weight.sum() / counted.sum()  # the error is a share of what classes weigh
-            error = class_errors(arrays, leaves, numbered(y, forest.classes_), counted)
+            error = class_errors(arrays, leaves, numbered(y, forest.classes_), class_weights(forest, y, weight))
         else:
             error = square_errors(arrays, leaves, y.astype(float), weight)
         program = build_program(arrays, leaves, error, self.prices_.group, self.prices_.cost, weight)
@@ -286,10 +283,8 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
     def _choices(self, X: Any, y: Any, sample_weight: Any) -> list[Choice]:  # noqa: N803
         """What several growths come to, each pruned."""
         X, y, paid = self._read(X, y, sample_weight)  # noqa: N806
-        check_weight(paid)
         forest = self._forest()
-        weight = paid * class_weights(forest, y)
-        check_weight(weight)
+        weight = class_weights(forest, y, paid)
         if is_classifier(forest):
             label, number = np.unique(y, return_inverse=True)[1].ravel(), np.ones(len(y))
         else:

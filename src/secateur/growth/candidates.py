@@ -24,7 +24,8 @@ _LEVELS = (0.03, 0.1, 0.3, 1.0)  # of the price: the share of the impurity that 
 class Rows(NamedTuple):
     """What forests are grown on. label: the class, or 0; number: 1, or the target.
 
-    weight: of errors, class weights included. paid: of costs. classes: whether classes are predicted, not numbers.
+    weight: of errors, class weights included. paid: of costs, with the same sum. classes: whether classes are
+    predicted, not numbers.
     """
 
     x: Float[np.ndarray, "examples features"]

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
-from sklearn.base import is_classifier
 
 from secateur.core.errors import InputError
 from secateur.growth.candidates import Rows, grown_forests, vote_error
@@ -39,14 +38,13 @@ def choices(
     Raises InputError where the vote of no example is known out of bag.
     """
     found: list[Choice] = []
-    counted = rows.weight * (rows.paid.sum() / rows.weight.sum())  # a mean error, in the unit of costs
     for forest_, bags, words in grown_forests(forest, rows, prices, how, budget):
         arrays = read_forest(forest_.estimators_)
         leaves = arrays.leaves(rows.x, jobs)
-        if is_classifier(forest_):
-            error = class_errors(arrays, leaves, rows.label, counted)
+        if rows.classes:
+            error = class_errors(arrays, leaves, rows.label, rows.weight)
         else:
-            error = square_errors(arrays, leaves, rows.y, counted)
+            error = square_errors(arrays, leaves, rows.y, rows.weight)
         program = build_program(arrays, leaves, error, prices.group, prices.cost, rows.paid)
         for point in frontier(program, points=_POINTS, budget=budget):
             vote = vote_error(arrays, leaves, program.splits(point.keep, len(arrays.parent)), rows, bags)

@@ -94,8 +94,7 @@ def is_plain(step: Any) -> bool:
 
 def is_made(recipe: Path, step: Mapping[str, Any]) -> bool:
     """Whether an earlier run of the step has written its folder. Raises RecipeError where another recipe has."""
-    made = Path(step["out"])
-    if not made.is_dir():
+    if not isinstance(step.get("out"), str) or not (made := Path(step["out"])).is_dir():
         return False
     told = made / "result.json"
     if not is_plain(step) or not told.exists():
