@@ -124,6 +124,14 @@ def test_one_example_is_predicted_from_what_it_buys():
         assert label == pruner.predict(X[row : row + 1])[0] and bill.cost == pruner.costs(X[row : row + 1])[0]
 
 
+@pytest.mark.parametrize("kind", [RandomForestClassifier, ExtraTreesClassifier, DecisionTreeClassifier])
+def test_tables_with_missing_values_are_what_arrays_with_them_are(kind):
+    holes = np.where(np.random.default_rng(0).random(X.shape) < 0.1, np.nan, X)
+    table = pandas.DataFrame(holes).add_prefix("c")
+    said = [BudgetPruner(kind(random_state=0), budget=2.0).fit(x, Y).predict(x) for x in (holes, table)]
+    assert np.array_equal(*said)
+
+
 def test_weights_are_repetitions_and_settings_are_searched():
     weight = np.random.default_rng(0).integers(0, 3, len(Y))
     whole = forest().fit(X, Y)
@@ -139,6 +147,7 @@ def test_weights_are_repetitions_and_settings_are_searched():
     [
         ({"solver": "guess"}, "'guess' is unknown"),
         ({"trade_off": -1.0}, "at least 0"),
+        ({"budget": 1.0, "trade_off": 0.1}, "not both"),
         ({"budget": 1.0, "solver": "lp"}, "leave solver 'lp' out"),
         ({"forest": AdaBoostClassifier()}, "AdaBoostClassifier cannot be pruned"),
         ({"forest": RandomForestClassifier(2).fit(X[:, :3], Y)}, "fitted on 3 features, X has 30"),

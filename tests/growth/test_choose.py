@@ -46,6 +46,22 @@ def test_one_call_keeps_the_budget_and_hands_back_scikit_learns_forest(how):
     assert np.array_equal(pruner.predict_proba(x), again.predict_proba(x))
     points = BudgetPruner(RandomForestClassifier(5, random_state=0), grow=how).path(x, y)
     assert points[0].trade_off == np.inf and all(a.trade_off >= 0 for a in points)
+    few = BudgetPruner(RandomForestClassifier(5, random_state=0), grow=how).path(x, y, points=3)
+    assert [one.cost for one in (few[0], few[-1])] == [points[0].cost, points[-1].cost] and len(few) == 3
+    chosen = BudgetPruner(RandomForestClassifier(5, random_state=0), grow=how, budget=points[1].cost).fit(x, y)
+    before = [one for one in points if one.cost < chosen.cost_]
+    assert (chosen.trade_off_ == np.inf) == (not before) and chosen.trade_off_ > 0
+
+
+@pytest.mark.parametrize("grow", ["none", "static", "frugal"])
+def test_how_small_weights_are_changes_nothing(grow):
+    x, y = load_breast_cancer(return_X_y=True)
+    told = []
+    for scale in (1.0, 2.0**-1000):
+        pruner = BudgetPruner(RandomForestClassifier(4, random_state=0), grow=grow, budget=2.0)
+        pruner.fit(x, y, sample_weight=np.full(len(y), scale))
+        told.append((pruner.cost_, pruner.error_, pruner.predict_proba(x).tolist()))
+    assert told[0] == told[1]
 
 
 def test_numbers_keep_their_mean_when_grown_frugally():

@@ -22,7 +22,7 @@ from secateur.forest.boosted import check_names, distance_errors, is_boosted
 from secateur.forest.kinds import arrays_of, is_prunable, rebuilt
 from secateur.forest.labels import check_weight, class_weights, numbered
 from secateur.growth.candidates import GROW, Rows
-from secateur.growth.choose import Choice, best, choices
+from secateur.growth.choose import Choice, best, choices, slopes
 from secateur.trees.frontier import Point, frontier, within_budget
 from secateur.trees.integer_program import IntegerProgram, build_program, class_errors, square_errors
 from secateur.trees.linear_program import linear_program
@@ -131,7 +131,9 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         one = best(found, budget=self.budget, trade_off=self.trade_off)
         if one is None:
             raise InputError(f"no pruned forest costs at most {self.budget}: free features alone cost more")
-        self.cost_, self.error_, self.growth_, self.trade_off_ = one.cost, one.error, one.words, self.trade_off
+        self.cost_, self.error_, self.growth_ = one.cost, one.error, one.words
+        place = next(place for place, other in enumerate(found) if other is one)
+        self.trade_off_ = self.trade_off if self.budget is None else slopes(found)[place]
         forest = _rebuilt(one, one.keep)
         if feature_names(self) is not None:
             forest.feature_names_in_ = np.array(feature_names(self), dtype=object)
@@ -145,10 +147,13 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         return self
 
     def path(self, X: Any, y: Any, sample_weight: Any = None, *, points: int | None = None) -> list[PathPoint]:  # noqa: N803
-        """Every best trade of error for cost, cheapest first; with `points`, about that many, and all near a budget."""
+        """Every best trade of error for cost, cheapest first; with `points`, about that many, and all near a budget.
+
+        With grow, points are of several forests: errors are those of the vote out of bag, and slopes need not fall.
+        """
         self._check()
         if self.grow != "none":
-            return _grown_path(self._choices(X, y, sample_weight))
+            return _grown_path(self._choices(X, y, sample_weight), points)
         task = self._open(X, y, sample_weight)
         corners: list[Point] = frontier(task.program, points=points, budget=self.budget)
         return [PathPoint(p.trade_off, p.value.cost, p.value.error, _rebuilt(task, p.keep)) for p in corners]
@@ -241,6 +246,8 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         for name, value in (("trade_off", self.trade_off), ("budget", 0.0 if self.budget is None else self.budget)):
             if not isinstance(value, numbers.Real) or not float(value) >= 0:
                 raise InputError(f"{name} should be a number of at least 0, got {value!r}")
+        if self.budget is not None and self.trade_off:
+            raise InputError("give a budget or a trade_off, not both: a budget finds its own trade-off")
         if self.budget is not None and self.solver not in ("auto", "min_cut"):
             raise InputError(f"a budget is found on min_cut's frontier: leave solver {self.solver!r} out")
         if not is_prunable(self._forest()):
@@ -278,7 +285,8 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
         if fitted and names is None and feature_names(self._forest()) is not None:
             self.feature_names_in_ = np.array(feature_names(self._forest()), dtype=object)
         self.prices_: Prices = read_prices(X.shape[1], self.feature_costs, self.feature_groups, feature_names(self))
-        return X, y, _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        return X, y, np.ldexp(weight, 1 - np.frexp(weight.max())[1])  # exact: products of tiny weights would be 0
 
     def _choices(self, X: Any, y: Any, sample_weight: Any) -> list[Choice]:  # noqa: N803
         """What several growths come to, each pruned."""
@@ -335,7 +343,7 @@ class BudgetPruner(MetaEstimatorMixin, BaseEstimator):
             seed = getattr(forest, "random_state", None)
             grow, every = train_test_split(every, test_size=share, random_state=seed, stratify=strata)
         check_names(forest, feature_names(self))
-        table = named(X[grow], feature_names(self))
+        table = named(X[grow].astype(np.float64), feature_names(self))  # scikit-learn copies it to float32, and writes
         return forest.fit(table, y[grow], sample_weight=None if weight is None else weight[grow]), every
 
     def _fitted(self) -> Any:
@@ -359,13 +367,14 @@ def _dense(X: Any) -> Any:  # noqa: N803
     return X.toarray() if issparse(X) else X
 
 
-def _grown_path(found: list[Choice]) -> list[PathPoint]:
-    """Choices of several growths as points; each takes over from the one before at the slope between the two."""
-    points = []
-    for before, one in zip([None, *found], found, strict=False):
-        slope = np.inf if before is None else (before.error - one.error) / (one.cost - before.cost)
-        points.append(PathPoint(slope, one.cost, one.error, _rebuilt(one, one.keep)))
-    return points
+def _grown_path(found: list[Choice], points: int | None) -> list[PathPoint]:
+    """Choices of several growths as points, about so many of them; the cheapest and the dearest always."""
+    places = np.unique(np.linspace(0, len(found) - 1, points or len(found)).round().astype(int))
+    taken = [found[place] for place in places]
+    return [
+        PathPoint(slope, one.cost, one.error, _rebuilt(one, one.keep))
+        for slope, one in zip(slopes(taken), taken, strict=True)
+    ]
 
 
 def _rebuilt(task: _Task | Choice, keep: Any) -> Any:

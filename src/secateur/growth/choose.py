@@ -1,6 +1,7 @@
 """Pruned forests of several growths, none of which is both dearer and worse than another."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from secateur.trees.integer_program import IntegerProgram, build_program, class_
 from secateur.trees.tree_arrays import Forest, read_forest
 from secateur.trees.usage import Prices
 
-__all__ = ["Choice", "best", "choices"]
+__all__ = ["Choice", "best", "choices", "slopes"]
 
 _POINTS = 8  # of every forest's frontier, beside those next to the budget
 
@@ -61,6 +62,12 @@ def best(found: Sequence[Choice], *, budget: float | None, trade_off: float) -> 
         return min(found, key=lambda one: one.error + (trade_off * one.cost if one.cost > 0 else 0.0))
     within = [one for one in found if one.cost <= budget]
     return min(within, key=lambda one: (one.error, one.cost)) if within else None
+
+
+def slopes(found: Sequence[Choice]) -> list[float]:
+    """From which trade-off down every choice is better than the cheaper one before it; inf for the cheapest."""
+    steps = pairwise(found)
+    return [np.inf, *((one.error - next_.error) / (next_.cost - one.cost) for one, next_ in steps)]
 
 
 def _unbeaten(found: Sequence[Choice]) -> list[Choice]:
