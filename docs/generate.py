@@ -6,6 +6,7 @@
 import argparse
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,14 @@ from secateur.train.reconstruct import Reconstruction
 
 OUT = Path(__file__).parent / "reference"
 MADE = "<!-- Made by `python docs/generate.py`. Change the code instead. -->\n\n"
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+TRIED = {
+    "unstructured": "single weights",
+    "n:m": "2:4",
+    "units": "heads and channels",
+    "experts": "experts",
+    "perplexity": "perplexity",
+}
 RECIPES = {
     "Language models": (Recipe, "The keys of a recipe without `command:`, and the fields of `secateur.Recipe`."),
     "Calibration": (Calibration, "The keys under `calibration:`."),
@@ -117,7 +126,28 @@ def api_page() -> str:
     return MADE + "\n".join(lines)
 
 
-PAGES = {"cli.md": cli_page, "recipe.md": recipe_page, "api.md": api_page}
+def decoders_page() -> str:
+    """Every type of decoder that was tried, and what came of it."""
+    rows = json.loads((RESULTS / "coverage.json").read_text())["types"]
+    lines = [
+        "# Types of decoders\n",
+        "What `benchmarks/decoders.py` measured on a tiny random model of every type that transformers has "
+        "([how](../decoders.md)). A type that is not here may work too: nothing depends on its name.\n",
+        f"| type | {' | '.join(TRIED.values())} | where not |",
+        f"|---|{'---|' * (len(TRIED) + 1)}",
+    ]
+    for name, row in rows.items():
+        told = {key: row.get(key, {"ok": None}) for key in TRIED}
+        words = (
+            cell(one.get("refused") or one.get("error") or "differs") for one in told.values() if one["ok"] is False
+        )
+        why = "; ".join(dict.fromkeys(words)) if row["built"] else f"not built: {cell(row['why'])}"
+        answers = ({True: "yes", False: "no", None: "-"}[one["ok"]] for one in told.values())
+        lines.append(f"| {name} | {' | '.join(answers)} | {why[:300]} |")
+    return MADE + "\n".join([*lines, ""])
+
+
+PAGES = {"cli.md": cli_page, "recipe.md": recipe_page, "api.md": api_page, "decoders.md": decoders_page}
 
 
 def main() -> None:
