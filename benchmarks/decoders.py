@@ -60,9 +60,9 @@ class Unreachable(TorchFunctionMode):
             around = [(key, value) for key, value in model.state_dict(keep_vars=True).items() if key.startswith(place)]
             for key, value in around:
                 inside = key.startswith(f"{name}.") or "shared" in key
-                if not inside and value.dim() == 2 and len(value) >= told["experts"] and _names_a_router(key):
+                if not inside and value.dim() == 2 and _counts(len(value), told) and _names_a_router(key):
                     self.rows[value.untyped_storage().data_ptr()] = gone
-                if not inside and ("bias" in key or "balanc" in key) and value.shape[-1] == told["experts"]:
+                if not inside and ("bias" in key or "balanc" in key) and _counts(value.shape[-1], told):
                     value.data[..., gone] = -1e9
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -71,6 +71,11 @@ class Unreachable(TorchFunctionMode):
         if func is functional.linear and (gone := self.rows.get(args[1].untyped_storage().data_ptr())) is not None:
             out[..., gone] = -1e9
         return out
+
+
+def _counts(size: int, told: dict[str, Any]) -> bool:
+    """Whether a dimension may count experts, and some without weights after them."""
+    return bool(told["experts"] <= size <= 2 * told["experts"])
 
 
 def _names_a_router(key: str) -> bool:
