@@ -12,7 +12,10 @@ ROOT = Path(__file__).parent
 TARGET = ROOT.parent / "src" / "secateur" / "advise" / "measured.json"
 SHRUNK = {  # rows of shrink.json, and the recipe of each
     "slimgpt incremental, channels only": "--method slimgpt --pattern channels --allocator incremental",
+    "slimgpt knapsack, channels only": "--method slimgpt --pattern channels --allocator unit-knapsack",
+    "slimgpt uniform, channels only": "--method slimgpt --pattern channels",
     "slimgpt incremental": "--method slimgpt --allocator incremental",
+    "slimgpt uniform": "--method slimgpt",
     "flap": "--method flap",
     "taylor": "--method taylor",
     "shortgpt": "--method shortgpt",

@@ -1,14 +1,17 @@
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import run
+from conftest import run, tiny_tokenizer, words
+from secateur import Calibration, Recipe, prune
 from secateur.advise import advice
 from secateur.advise.advice import advise, measured
 from secateur.core.errors import InputError, RatioError
+from tiny_decoders import tiny_decoder
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -49,6 +52,26 @@ def test_a_target_becomes_a_ratio_and_what_is_out_of_reach_is_said(saved):
     for target in ("0.5-macs", "20-ms"):
         with pytest.raises(InputError, match="share"):
             advise(saved("llama"), target)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "zaya", "gemma", "gpt_oss"])
+def test_what_is_advised_runs(name, tmp_path):
+    tiny_decoder(name).save_pretrained(tmp_path / "dense")
+    tiny_tokenizer().save_pretrained(tmp_path / "dense")
+    (tmp_path / "text.txt").write_text(words(400))
+    told = advise(tmp_path / "dense")
+    found = [one["what"] for one in told["choices"]]
+    assert any(one.startswith("reap, ") for one in found) == (name in {"mixtral", "gpt_oss"})  # deepseek_v3 needs two
+    assert ("slimgpt channels" in found) == (name != "zaya") and "flap" not in found
+    for number, one in enumerate(told["choices"]):
+        args = shlex.split(one["command"])[1:]
+        model, *options = args[1:-2]
+        recipe = dict(zip((option.removeprefix("--") for option in options[::2]), options[1::2], strict=True))
+        recipe["ratio"] = float(recipe.pop("ratio", 0.5))
+        calibration = Calibration(source=str(tmp_path / "text.txt"), samples=4, length=16)
+        result = prune(model, Recipe(**recipe, calibration=calibration), tmp_path / f"out{number}")
+        if one["kind"] == "physically removed":
+            assert result.parameters[1] / result.parameters[0] == pytest.approx(one["size"], abs=0.04), one["what"]
 
 
 def test_networks_are_sent_elsewhere():

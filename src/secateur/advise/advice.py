@@ -12,9 +12,11 @@ import torch
 from secateur.advise.machine import describe_machine, probe_decoding
 from secateur.core.budget import parse_budget
 from secateur.core.errors import InputError, RatioError, SecateurError
+from secateur.experts.drop import mixtures
 from secateur.images.names import is_network
+from secateur.run.plan import make_plan
 from secateur.run.recipe import Recipe
-from secateur.run.targets import block_weights, choose_targets
+from secateur.run.targets import block_weights
 from secateur.storage.open_model import OpenModel, open_model
 from secateur.storage.source import resolve
 
@@ -46,6 +48,7 @@ def advise(model: str | Path, target: str | None = None, *, trusted: bool = Fals
     shape = max((tuple(layer.weight.shape) for layer in opened.structure.layers), key=lambda pair: pair[0] * pair[1])
     probes = probe_decoding(shape[0], shape[1] - shape[1] % 4)
     choices = sorted(_choices(opened, about, ratio, target), key=lambda one: one["times_perplexity"])
+    choices += _experts(opened, about, ratio, target)
     if target is None:  # half of the weights: what zeros are usually asked for
         choices += sorted(_sparse(about, probes), key=lambda one: one["times_perplexity"])
     return {
@@ -89,15 +92,39 @@ def _ratio(about: Mapping[str, Any], target: str) -> float:
 def _choices(opened: OpenModel, about: Mapping[str, Any], ratio: float, target: str | None) -> Iterator[dict[str, Any]]:
     """Methods that remove structure, each with the nearest figure that was measured."""
     kept = about["parameters"] - ratio * about["block_weights"]
-    for options in dict.fromkeys(row["options"] for row in measured()["rows"] if row["kind"] == "smaller"):
+    rows: dict[str, dict[float, Any]] = {}
+    for row in measured()["rows"]:
+        if row["kind"] == "smaller":
+            rows.setdefault(row["options"], {})[row["ratio"]] = row
+    alike = set.intersection(*(set(known) for known in rows.values()))  # methods are compared at one ratio
+    near = min(alike, key=lambda known: abs(known - ratio))
+    absolute = target is not None and parse_budget(target).limit > 1
+    for options, known in rows.items():
         if not _fits(opened, options, ratio):
             continue
-        rows = [row for row in measured()["rows"] if row["options"] == options]
-        near = min(rows, key=lambda row: abs(row["ratio"] - ratio))
-        absolute = target is not None and parse_budget(target).limit > 1
         aim = f"--budget {target}" if absolute else f"--ratio {ratio:.2f}"
         command = f"secateur prune {shlex.quote(about['name'])} {options} {aim} --out small"
-        yield _choice(about, near, command, kept / about["parameters"], about["parameters"] / kept)
+        size = kept / about["parameters"]
+        yield _choice(about, known[near], command, size, 1 / size) | {"ratio": ratio}
+
+
+def _experts(opened: OpenModel, about: Mapping[str, Any], ratio: float, target: str | None) -> list[dict[str, Any]]:
+    """Whole experts of a mixture, as many as the target asks for; a token computes with as many as before."""
+    if target is not None and parse_budget(target).unit == "ms":
+        return []
+    try:
+        layers = mixtures(opened)
+        inside = sum(parameter.numel() for layer in layers for parameter in layer.module.parameters())
+        share, count = ratio * about["block_weights"] / inside, layers[0].count
+        gone = -int(-share * count // 1)  # whole experts
+        make_plan(Recipe(method="reap", ratio=min(1.0, gone / count)), opened)
+    except SecateurError:
+        return []
+    command = f"secateur prune {shlex.quote(about['name'])} --method reap --ratio {gone / count:.3g} --out small"
+    told = {"what": f"reap, {gone} of {count} experts", "kind": _KINDS["smaller"], "speed": None, "seconds": None}
+    told |= {"measured_at": None, "times_perplexity": None, "command": command}
+    weights = inside * gone / count
+    return [told | {"size": 1 - weights / about["parameters"], "ratio": weights / about["block_weights"]}]
 
 
 def _sparse(about: Mapping[str, Any], probes: Mapping[str, float]) -> Iterator[dict[str, Any]]:
@@ -107,13 +134,13 @@ def _sparse(about: Mapping[str, Any], probes: Mapping[str, float]) -> Iterator[d
             speed = probes.get("2:4" if row["kind"] == "2:4" else "bitmask")
             ratio = "" if row["kind"] == "2:4" else " --ratio 0.5"
             command = f"secateur prune {shlex.quote(about['name'])} {row['options']}{ratio} --out sparse"
-            yield _choice(about, row, command, 1.0, speed)
+            yield _choice(about, row, command, 1.0, speed) | {"ratio": 0.5}
 
 
 def _choice(
     about: Mapping[str, Any], row: Mapping[str, Any], command: str, size: float, speed: float | None
 ) -> dict[str, Any]:
-    """A row of the advice; seconds are scaled from the measured run by block weights."""
+    """A row of the advice without its ratio; seconds are scaled from the measured run by block weights."""
     seconds = row["seconds"]
     return {
         "what": row["options"].removeprefix("--method ").replace("--pattern ", "").replace("--allocator ", ""),
@@ -132,8 +159,7 @@ def _fits(opened: OpenModel, options: str, ratio: float) -> bool:
     words = shlex.split(options)
     told: dict[str, Any] = {key.removeprefix("--"): value for key, value in zip(words[::2], words[1::2], strict=True)}
     try:
-        recipe = Recipe(**told, ratio=ratio)
-        choose_targets(opened.structure, recipe, opened.bytes_each())
+        make_plan(Recipe(**told, ratio=ratio), opened)
     except SecateurError:
         return False
     return True

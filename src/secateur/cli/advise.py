@@ -47,15 +47,16 @@ def _tell(told: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
     say(f"this machine: {parts}; {engines}")
     for kind in dict.fromkeys(one["kind"] for one in told["choices"]):
         screen.print(f"\n{kind}:", style="bold")
-        screen.print(f"  {'method':<30}{'size':>6}{'decoding':>10}{'perplexity':>14}{'run':>10}", soft_wrap=True)
+        head = f"  {'method':<34}{'goes':>5}{'size':>6}{'decoding':>10}{'perplexity':>16}{'run':>10}"
+        screen.print(head, soft_wrap=True)
         for one in told["choices"]:
             if one["kind"] == kind:
                 screen.print(_line(one), soft_wrap=True)
     rows, columns = told["layer"]
     products = ", ".join(f"{name} {times:.2f}" for name, times in told["probes"].items())
     say(
-        f"\nperplexity: times the dense one, measured on {figures['model']} at 25% (removed) or 50% (zeros) "
-        "unless stated; your model may lose more or less"
+        f"\nperplexity: times the dense one, measured on {figures['model']} where that share of the block weights "
+        "went; your model may lose more or less"
     )
     say("run: minutes measured there on two cores, scaled by size")
     say("decoding: smaller models by their parameters, zeros by the packed runtimes in the largest layer")
@@ -69,10 +70,10 @@ def _tell(told: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
 def _line(one: Mapping[str, Any]) -> str:
     speed = "as before" if one["speed"] is None else f"{one['speed']:.2f}x"
     takes = "" if one["seconds"] is None else f"{one['seconds'] / 60:,.1f} min"
-    usual = 0.25 if one["kind"] == "physically removed" else 0.5
-    where = "" if one["measured_at"] == usual else f" at {one['measured_at']:.0%}"
-    quality = f"x{one['times_perplexity']:.2f}{where}"
-    return f"  {one['what']:<30}{one['size']:>6.0%}{speed:>10}{quality:>14}{takes:>10}"
+    quality = "not measured"
+    if one["times_perplexity"] is not None:
+        quality = f"x{one['times_perplexity']:.2f} at {one['measured_at']:.0%}"
+    return f"  {one['what']:<34}{one['ratio']:>5.0%}{one['size']:>6.0%}{speed:>10}{quality:>16}{takes:>10}"
 
 
 def tell_plan(told: Mapping[str, Any], *, as_json: bool) -> None:

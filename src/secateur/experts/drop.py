@@ -20,7 +20,7 @@ from secateur.storage.open_model import OpenModel
 from secateur.storage.run_folder import RunFolder
 from secateur.surgery.rewrite import Rewrite
 
-__all__ = ["DropTask", "Dropped", "drop_experts", "mixtures"]
+__all__ = ["DropTask", "Dropped", "check_experts", "drop_experts", "mixtures"]
 
 Progress = Callable[[int, int], None]
 
@@ -49,6 +49,12 @@ class _Layer:
     module: nn.Module
     block: int
 
+    @property
+    def count(self) -> int:
+        """How many experts."""
+        module: Any = self.module
+        return int(module.num_experts)
+
 
 def mixtures(opened: OpenModel) -> list[_Layer]:
     """Every layer's experts. Raises ModelError where there are none behind transformers' common interface."""
@@ -64,7 +70,7 @@ def mixtures(opened: OpenModel) -> list[_Layer]:
             f"{model} has no experts behind transformers' common interface (use_experts_implementation), so none can "
             "be removed; weights inside its experts can be pruned with any other method"
         )
-    counts = sorted({int(_count(layer.module)) for layer in found})
+    counts = sorted({layer.count for layer in found})
     if len(counts) > 1:
         raise ModelError(
             f"layers of {model} have {' and '.join(map(str, counts))} experts: one number for all is needed"
@@ -72,8 +78,18 @@ def mixtures(opened: OpenModel) -> list[_Layer]:
     return found
 
 
-def _count(module: Any) -> int:
-    return int(module.num_experts)
+def check_experts(opened: OpenModel, method: DropExperts, ratio: float) -> tuple[list[_Layer], int, Smaller]:
+    """The experts of every layer, how many of each stay, and the class with so many; nothing is measured.
+
+    Raises ModelError or RatioError where none can go, or the class cannot do with fewer.
+    """
+    layers = mixtures(opened)
+    count = layers[0].count
+    left = len(method.keep([0.0] * count, ratio, _groups(opened)[0]))
+    document = read_document(opened.source.folder / "config.json")
+    smaller = smaller_model(opened.structure.model, document, count, left)
+    _check_tables(opened, count)
+    return layers, left, smaller
 
 
 @torch.no_grad()
@@ -83,12 +99,8 @@ def drop_experts(opened: OpenModel, folder: RunFolder, task: DropTask, stream: S
     Raises ModelError or RatioError where the class cannot do with fewer; where possible, before anything is measured.
     """
     method, ratio, dtype = task
-    layers = mixtures(opened)
-    count, (groups, usable) = _count(layers[0].module), _groups(opened)
-    left = len(method.keep([0.0] * count, ratio, groups))
-    document = read_document(opened.source.folder / "config.json")
-    smaller = smaller_model(opened.structure.model, document, count, left)
-    _check_tables(opened, count)
+    layers, left, smaller = check_experts(opened, method, ratio)
+    count, (groups, usable) = layers[0].count, _groups(opened)
     worth = _measured(opened, layers, stream, progress)
     chosen = max(each.chosen for each in worth.values())
     if left < chosen:
@@ -111,7 +123,7 @@ def drop_experts(opened: OpenModel, folder: RunFolder, task: DropTask, stream: S
 
 
 def _measured(opened: OpenModel, layers: Sequence[_Layer], stream: Stream, progress: Progress) -> dict[str, Worth]:
-    worth = {layer.name: Worth(_count(layer.module)) for layer in layers}
+    worth = {layer.name: Worth(layer.count) for layer in layers}
     blocks = opened.structure.blocks
     with opened.loaded(opened.outside_blocks()):
         stream.embed()
@@ -165,7 +177,7 @@ def _write(
     opened: OpenModel, folder: RunFolder, smaller: Smaller, kept: dict[str, list[int]], dtype: torch.dtype | None
 ) -> int:
     """Write the smaller model; return how many weights went."""
-    count = _count(mixtures(opened)[0].module)
+    count = mixtures(opened)[0].count
 
     def cut(name: str, value: Tensor) -> Tensor:
         part = smaller.parts.get(name)

@@ -13,6 +13,8 @@ from secateur.calibrate.stream import StreamSettings
 from secateur.core.errors import ModelError, SecateurError
 from secateur.core.protocols import Solver
 from secateur.core.shapes import TokenIds
+from secateur.experts.drop import check_experts
+from secateur.experts.dropping import DropExperts
 from secateur.infer.cold import Cold
 from secateur.machine.device import pick_device
 from secateur.machine.ranks import place
@@ -20,6 +22,7 @@ from secateur.run.recipe import Recipe
 from secateur.run.result import versions
 from secateur.run.targets import Targets, choose_targets
 from secateur.solve.bias_compensation import BiasCompensation
+from secateur.solve.shortgpt import ShortGPT
 from secateur.storage.open_model import OpenModel
 
 __all__ = ["Plan", "compute_dtype", "make_plan", "stream_settings"]
@@ -71,6 +74,10 @@ def make_plan(recipe: Recipe, opened: OpenModel, ratios: dict[str, float] | None
         aimed = replace(recipe, allocator="uniform")
     else:
         aimed = recipe
+    if recipe.whole_blocks():
+        ShortGPT().keep([0.0] * len(opened.structure.blocks), recipe.target())  # raises where none can go
+    if isinstance(solver, DropExperts):
+        check_experts(opened, solver, recipe.target())
     targets = choose_targets(opened.structure, aimed, opened.bytes_each())
     _check(targets, solver, opened)
     if opened.structure.kind.inferred:
