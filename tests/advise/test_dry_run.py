@@ -1,10 +1,11 @@
 import pytest
 
-from conftest import run
+from conftest import run, tiny_tokenizer
 from secateur import Recipe, prune
 from secateur.advise.dry_run import plan_run, product_speed
 from secateur.calibrate.data import Calibration
 from secateur.core.errors import SecateurError
+from tiny_decoders import tiny_decoder
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,18 @@ def test_the_plan_says_what_the_run_does(settings, saved, text, tmp_path):
     )
     assert told["calibration_tokens"] == result.calibration_tokens
     assert told["ratios_known"] and told["seconds"] >= 0 and told["memory_mb"] > 0
+
+
+@pytest.mark.parametrize("settings", [{"method": "reap", "ratio": 0.3}, {"method": "shortgpt", "ratio": 0.4}])
+def test_so_it_does_where_whole_parts_go(settings, text, tmp_path):
+    tiny_decoder("mixtral").save_pretrained(tmp_path / "dense")
+    tiny_tokenizer().save_pretrained(tmp_path / "dense")
+    recipe = Recipe(**settings, calibration=Calibration(source=str(text), samples=2, length=16))
+    told = plan_run(tmp_path / "dense", recipe)
+    result = prune(tmp_path / "dense", recipe, tmp_path / "out")
+    assert told["removed_weights"] == result.removed_weights > 0
+    assert told["parameters"] == list(result.parameters) and told["bytes"] == list(result.bytes)
+    assert told["calibration_tokens"] == result.calibration_tokens
 
 
 def test_an_allocator_that_reads_the_model_leaves_ratios_open(saved, text):

@@ -36,6 +36,11 @@ def test_every_method_can_be_told(name, monkeypatch, capsys):
     assert code == 0 and "usual pattern" in printed and "code: src/secateur/" in printed
 
 
+def test_methods_with_a_command_of_their_own_are_told(monkeypatch, capsys):
+    code, printed, _ = run(monkeypatch, capsys, "methods", "maskllm")
+    assert code == 0 and "secateur train" in printed
+
+
 def test_a_mistyped_name_is_told_the_nearest(monkeypatch, capsys):
     code, _, err = run(monkeypatch, capsys, "methods", "sparsgpt")
     assert code == 2 and "did you mean 'sparsegpt'?" in err

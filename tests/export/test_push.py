@@ -6,7 +6,7 @@ import huggingface_hub.constants
 import pytest
 
 from conftest import run
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, StorageError
 from secateur.export.push import push
 
 GIVEN: dict = {}
@@ -89,6 +89,12 @@ def test_a_repository_that_exists_is_kept_unless_asked(hub, saved):
 def test_names_are_owner_and_name(name, saved):
     with pytest.raises(InputError, match="OWNER/NAME"):
         push(saved("llama"), name)
+
+
+def test_a_hub_that_cannot_be_reached_is_said(saved, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(StorageError, match="the hub did not take"):
+        push(saved("llama"), "me/small")
 
 
 def test_what_is_no_model_is_refused(tmp_path):

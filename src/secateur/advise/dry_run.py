@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 
+from secateur.experts.drop import check_experts, removed_weights
+from secateur.experts.dropping import DropExperts
 from secateur.run.plan import Plan, compute_dtype, make_plan
 from secateur.run.recipe import Recipe
 from secateur.run.timing import timed
+from secateur.solve.shortgpt import ShortGPT
 from secateur.storage.memory import resident_memory_mb
 from secateur.storage.open_model import OpenModel, open_model
 from secateur.storage.source import Source, resolve
@@ -33,9 +36,9 @@ def plan_run(model: str | Path | Source, recipe: Recipe, *, trusted: bool = Fals
     plan = make_plan(recipe, opened)
     size, bytes_before = opened.checkpoint.size()
     removed = _removed(plan, opened)
-    smaller = bool(plan.targets.sites) or recipe.whole_blocks()
+    gone = _gone(plan, opened, removed)
     length = recipe.calibration.fitted(opened.structure.model.config).length or 0
-    tokens = recipe.calibration.samples * length if plan.solver.needs or plan.calibrated else 0
+    tokens = recipe.calibration.samples * length if plan.reads_text else 0
     layers = [
         {
             "name": name,
@@ -52,8 +55,8 @@ def plan_run(model: str | Path | Source, recipe: Recipe, *, trusted: bool = Fals
         "ratios_known": not plan.calibrated,
         "block_weights": plan.targets.weights,
         "removed_weights": removed,
-        "parameters": [size, size - removed if smaller else size],
-        "bytes": [bytes_before, bytes_before - removed * opened.bytes_each() if smaller else bytes_before],
+        "parameters": [size, size - gone],
+        "bytes": [bytes_before, bytes_before - gone * opened.bytes_each()],
         "calibration_tokens": tokens,
         "seconds": _seconds(plan, tokens),
         "memory_mb": _memory(plan, opened, tokens),
@@ -61,13 +64,29 @@ def plan_run(model: str | Path | Source, recipe: Recipe, *, trusted: bool = Fals
 
 
 def _removed(plan: Plan, opened: OpenModel) -> int:
-    """Weights that the targets remove; whole blocks by their share."""
+    """Weights that the targets remove; of whole blocks as many times the mean."""
     targets, sizes = plan.targets, {site.layer: site for site in plan.targets.sites}
     if plan.recipe.whole_blocks():
-        return round(plan.recipe.target() * targets.weights)
+        return round(_share(plan, opened) * targets.weights)
+    if isinstance(plan.solver, DropExperts):
+        return removed_weights(opened, check_experts(opened, plan.solver, plan.recipe.target())[2])
     if sizes:
         return sum(round(one.ratio * sizes[name].count) * sizes[name].weights for name, one in targets.layers.items())
     return sum(round(one.ratio * opened.structure.layer(name).weight.numel()) for name, one in targets.layers.items())
+
+
+def _gone(plan: Plan, opened: OpenModel, removed: int) -> int:
+    """Parameters that are not written: removed weights, and norms of whole blocks; none where weights become 0."""
+    if plan.recipe.whole_blocks():
+        inside = sum(one.numel() for block in opened.structure.blocks for one in block.module.parameters())
+        return round(_share(plan, opened) * inside)
+    return removed if plan.targets.sites or plan.recipe.whole_experts() else 0
+
+
+def _share(plan: Plan, opened: OpenModel) -> float:
+    """The share of blocks that go, where whole ones do."""
+    blocks = len(opened.structure.blocks)
+    return 1 - len(ShortGPT().keep([0.0] * blocks, plan.recipe.target())) / blocks
 
 
 def product_speed(dtype: torch.dtype = torch.float32, size: int = 768) -> float:

@@ -89,7 +89,8 @@ def tell_plan(told: Mapping[str, Any], *, as_json: bool) -> None:
         ratios = [layer["ratio"] for layer in layers]
         span = f"{min(ratios):.1%}" if max(ratios) - min(ratios) < 5e-4 else f"{min(ratios):.1%} to {max(ratios):.1%}"
         table.add_row(kind, str(len(layers)), span, f"{sum(layer['weights'] for layer in layers):,}")
-    screen.print(table)
+    if kinds:
+        screen.print(table)
     if not told["ratios_known"]:
         say("the allocator reads the model first: ratios above are uniform, and will differ between layers")
     shares = f"{told['removed_weights']:,} of {told['block_weights']:,} block weights"

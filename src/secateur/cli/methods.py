@@ -15,6 +15,7 @@ from secateur.run.methods import (
     ALLOCATORS,
     CHANNEL_ALLOCATORS,
     CHANNEL_METHODS,
+    COMMANDS,
     METHODS,
     NETWORK_METHODS,
     PATTERNS,
@@ -34,6 +35,7 @@ _HEADS = {  # kinds, and what each is for
     "network method": "Methods for image networks (--method)",
     "network allocator": "Allocators for image networks (--allocator)",
     "network repair": "Repairs for image networks (--repair)",
+    "command": "Methods with a command of their own",
     "score": "Scores, for method: {name: refit, score: NAME} in a recipe",
     "solver": "Solvers, which methods build on",
 }
@@ -77,6 +79,7 @@ def _rows() -> dict[str, dict[str, str]]:
         "network method": {**CHANNEL_METHODS.lines(), **NETWORK_METHODS},
         "network allocator": dict(CHANNEL_ALLOCATORS),
         "network repair": dict(REPAIRS),
+        "command": dict(COMMANDS),
     }
 
 

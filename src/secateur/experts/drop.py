@@ -20,7 +20,7 @@ from secateur.storage.open_model import OpenModel
 from secateur.storage.run_folder import RunFolder
 from secateur.surgery.rewrite import Rewrite
 
-__all__ = ["DropTask", "Dropped", "check_experts", "drop_experts", "mixtures"]
+__all__ = ["DropTask", "Dropped", "check_experts", "drop_experts", "mixtures", "removed_weights"]
 
 Progress = Callable[[int, int], None]
 
@@ -90,6 +90,12 @@ def check_experts(opened: OpenModel, method: DropExperts, ratio: float) -> tuple
     smaller = smaller_model(opened.structure.model, document, count, left)
     _check_tables(opened, count)
     return layers, left, smaller
+
+
+def removed_weights(opened: OpenModel, smaller: Smaller) -> int:
+    """How many weights a class with fewer experts does without."""
+    dense, small = (dict(model.named_parameters()) for model in (opened.structure.model, smaller.model))
+    return sum(dense[name].numel() - small[name].numel() for name in smaller.parts if name in dense)
 
 
 @torch.no_grad()
@@ -189,5 +195,4 @@ def _write(
         copy_companions(opened.source.folder, target)
         write_pruned(opened.checkpoint, target, rewrite.edits(dtype))
         write_document(target / "config.json", with_dtype(smaller.document, dtype))
-    dense, small = (dict(model.named_parameters()) for model in (opened.structure.model, smaller.model))
-    return sum(dense[name].numel() - small[name].numel() for name in smaller.parts if name in dense)
+    return removed_weights(opened, smaller)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from secateur.core.errors import InputError, StorageError
+from secateur.core.errors import InputError, StorageError, first_line
 
 __all__ = ["push"]
 
@@ -16,7 +16,7 @@ def push(folder: Path, name: str, *, private: bool = True, update: bool = False)
     folder that is no model, a name without owner, or a repository that exists; StorageError where the hub refuses.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
     if not any((folder / record).is_file() for record in ("config.json", "network.json", "model.skops")):
         raise InputError(f"{folder} is no model folder: it holds no config.json, network.json or model.skops")
@@ -33,5 +33,7 @@ def push(folder: Path, name: str, *, private: bool = True, update: bool = False)
         return str(hub.upload_folder(repo_id=name, folder_path=folder, commit_message=message).commit_url)
     except HFValidationError as error:
         raise InputError(f"name {name!r} is none that the hub takes: {error}") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise StorageError(f"the hub did not take {folder} as {name}: {str(error).splitlines()[0]}") from error
+    except InputError:
+        raise
+    except Exception as error:  # the hub client raises many kinds, those of its transport among them
+        raise StorageError(f"the hub did not take {folder} as {name}: {first_line(error)}") from error

@@ -16,6 +16,7 @@ __all__ = [
     "ALLOCATORS",
     "CHANNEL_ALLOCATORS",
     "CHANNEL_METHODS",
+    "COMMANDS",
     "CHANNEL_SITES",
     "METHODS",
     "NETWORK_METHODS",
@@ -140,6 +141,12 @@ CHANNEL_METHODS: "Table[Callable[..., ChannelScore]]" = Table(
 )
 NETWORK_METHODS: Mapping[str, str] = {
     "deprune": "Depthwise taps and channels, to a measured time (Park et al. 2024).",
+}
+COMMANDS: Mapping[str, str] = {
+    "maskllm": "secateur train: N:M masks learned from text (Fang et al. 2024)",
+    "michel": "secateur heads: attention heads by importance (Michel et al. 2019)",
+    "budgetprune": "secateur forest: forests under feature costs (Nan et al. 2016)",
+    "log-pruning": "secateur lottery: random networks pruned to a target (Orseau et al. 2020)",
 }
 CHANNEL_ALLOCATORS: Mapping[str, str] = {
     "uniform": "the same share at every site",

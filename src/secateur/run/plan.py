@@ -48,6 +48,12 @@ class Plan:
         """Whether the targets wait for what the allocator reads of the dense blocks."""
         return isinstance(self.allocator, CalibratedAllocator)
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether anything is calibrated."""
+        recipe = self.recipe
+        return bool(self.solver.needs) or self.calibrated or recipe.drops_whole() or recipe.looks_at_dense()
+
     def to_dict(self, opened: OpenModel, ids: TokenIds | None) -> dict[str, Any]:
         """What must be the same for a resumed run to give the same bits."""
         drawn = "" if ids is None else hashlib.sha256(ids.numpy().tobytes()).hexdigest()

@@ -158,12 +158,11 @@ def _drop_experts(
 
 def _draw(plan: Plan, opened: OpenModel, ids: TokenIds | None) -> _Drawn:
     """What calibrates: the ids that are given, else those the recipe names, where anything is calibrated."""
-    recipe = plan.recipe
-    if not (plan.solver.needs or plan.calibrated or recipe.drops_whole() or recipe.looks_at_dense()):
+    if not plan.reads_text:
         return _Drawn(None, None)
     if ids is not None:
         return _Drawn(ids, None)
-    calibration = recipe.calibration.fitted(opened.structure.model.config)
+    calibration = plan.recipe.calibration.fitted(opened.structure.model.config)
     return _Drawn(*calibration.draw_held(load_tokenizer(opened.source), _HELD))
 
 
