@@ -1,11 +1,14 @@
 import json
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
+from secateur import Recipe, prune
 from secateur.core.errors import InputError, NumericalError
-from secateur.storage.folder import Edits, copy_companions, write_pruned
+from secateur.storage.folder import Edits, copy_companions, without_lost_code, write_pruned
 from secateur.storage.shards import Checkpoint
 
 
@@ -77,3 +80,45 @@ def _spoiled(checkpoint, name, bad):
 def test_a_dtype_may_be_asked_for(tmp_path, saved):
     write_pruned(Checkpoint(saved("llama")), tmp_path, Edits(dtype=torch.bfloat16))
     assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
+
+
+CODE = (
+    "from transformers import LlamaConfig, LlamaForCausalLM\n"
+    "class Config(LlamaConfig):\n    model_type = 'ours'\n"
+    "class Model(LlamaForCausalLM):\n    config_class = Config\n"
+)
+
+
+def with_code(source, folder, **more):
+    shutil.copytree(source, folder)
+    (folder / "ours.py").write_text(CODE)
+    config = json.loads((folder / "config.json").read_text())
+    auto = {"AutoConfig": "ours.Config", "AutoModelForCausalLM": "ours.Model"}
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": auto} | more))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"method": "wanda"}, {"method": "slimgpt", "pattern": "channels", "round_to": 1}, {"method": "shortgpt"}],
+    ids=lambda settings: settings["method"],
+)
+def test_code_comes_along_only_where_it_is_trusted(settings, saved, ids, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    recipe = Recipe(ratio=0.5, **settings)
+    plain = with_code(saved("llama"), tmp_path / "plain")
+    prune(plain, recipe, tmp_path / "out", ids=ids)
+    assert not list((tmp_path / "out").glob("*.py"))
+    assert "auto_map" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=True) is not None
+    own = with_code(saved("llama"), tmp_path / "own", model_type="ours", architectures=["Model"])
+    prune(own, recipe, tmp_path / "trusted", ids=ids, trust_remote_code=True)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "trusted", trust_remote_code=True)
+    assert type(model).__name__ == "Model" and model(ids).logits.isfinite().all()
+
+
+def test_code_of_other_repositories_and_pairs_for_tokenizers_are_known(tmp_path):
+    (tmp_path / "here.py").write_text("")
+    auto = {"AutoModel": "a/b--c.D", "AutoConfig": "gone.C", "AutoTokenizer": ["here.Slow", None]}
+    kept = without_lost_code({"auto_map": auto, "x": 1}, tmp_path)
+    assert kept == {"x": 1, "auto_map": {"AutoModel": "a/b--c.D", "AutoTokenizer": ["here.Slow", None]}}

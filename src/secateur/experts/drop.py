@@ -15,7 +15,7 @@ from secateur.experts.dropping import DropExperts
 from secateur.experts.smaller import Smaller, smaller_model
 from secateur.experts.worth import Worth
 from secateur.infer.experts import is_experts
-from secateur.storage.folder import copy_companions, with_dtype, write_pruned
+from secateur.storage.folder import copy_companions, with_dtype, without_lost_code, write_pruned
 from secateur.storage.open_model import OpenModel
 from secateur.storage.run_folder import RunFolder
 from secateur.surgery.rewrite import Rewrite
@@ -192,7 +192,8 @@ def _write(
     rewrite = Rewrite(opened, set(smaller.parts), cut)
     target = folder.new_model()
     with storage_errors(target):
-        copy_companions(opened.source.folder, target)
+        copy_companions(opened.source.folder, target, code=opened.source.trusted)
         write_pruned(opened.checkpoint, target, rewrite.edits(dtype))
-        write_document(target / "config.json", with_dtype(smaller.document, dtype))
+        document = without_lost_code(smaller.document, target)
+        write_document(target / "config.json", with_dtype(document, dtype))
     return removed_weights(opened, smaller)

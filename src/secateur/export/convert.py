@@ -24,7 +24,7 @@ __all__ = ["convert"]
 def _onnx(source: Source, out: Path) -> None:
     """A decoder with its cache, anything else as one forward pass."""
     model = load_with_head(source, torch.float32)
-    copy_companions(source.folder, out)
+    copy_companions(source.folder, out, code=source.trusted)
     kind = kind_of(model.config)
     if kind is not None and kind.causal:
         write_onnx(model, out)

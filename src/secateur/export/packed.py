@@ -14,6 +14,6 @@ def write_packed(source: Source, out: Path) -> None:
     """Write a pruned model's tensors packed. Raises InputError where no layer is 2:4, ModelError for other families."""
     opened = open_model(source)
     linear = {layer.name for layer in opened.structure.layers if not layer.transposed}
-    copy_companions(source.folder, out)
+    copy_companions(source.folder, out, code=source.trusted)
     names = opened.checkpoint.names()
     save_packed(out / PACKED, ((opened.model_name(name), opened.checkpoint.read(name)) for name in names), linear)

@@ -108,7 +108,7 @@ def _save(source: Path, structure: Structure, cut: Cut, folder: Path) -> None:
     with quiet():
         model.save_pretrained(folder)
     copy_companions(source, folder)  # the source's own config and tokenizer, word for word
-    config = read_document(source / "config.json") | {"architectures": [type(model).__name__]}
+    config = read_document(folder / "config.json") | {"architectures": [type(model).__name__]}
     write_document(folder / "config.json", structure.config(config))
     cut.save(folder / "cut.json")
 

@@ -66,6 +66,6 @@ def write_masked(
         return (pruned.T if layer in turned else pruned).contiguous()
 
     with storage_errors(target):
-        copy_companions(opened.source.folder, target)
+        copy_companions(opened.source.folder, target, code=opened.source.trusted)
         write_pruned(opened.checkpoint, target, Edits(tensor=changed))
         Masks(keep).save(target / "masks.safetensors")

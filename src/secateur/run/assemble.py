@@ -105,7 +105,7 @@ def assemble(plan: Plan, opened: OpenModel, folder: RunFolder, resumed: int = 0)
     finished = _Finished(folder, opened)
     target = folder.new_model()
     with storage_errors(target):
-        copy_companions(opened.source.folder, target)
+        copy_companions(opened.source.folder, target, code=opened.source.trusted)
         if plan.targets.sites:
             _write_shrunk(plan, opened, finished, target)
         else:

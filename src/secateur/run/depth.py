@@ -85,7 +85,7 @@ def write_kept_blocks(
 
     target = folder.new_model()
     with storage_errors(target):
-        copy_companions(opened.source.folder, target)
+        copy_companions(opened.source.folder, target, code=opened.source.trusted)
         write_pruned(opened.checkpoint, target, Edits(name=renamed, dtype=dtype))
         document = depth_config(read_document(target / "config.json"), read_config(opened.source), kept)
         write_document(target / "config.json", with_dtype(document, dtype))

@@ -135,7 +135,7 @@ def _write(opened: OpenModel, folder: RunFolder, trained: Mapping[str, Tensor], 
         return trained[layer].to(checkpoint.info(name)[0]) if leaf == "weight" and layer in trained else None
 
     with storage_errors(target):
-        copy_companions(opened.source.folder, target)
+        copy_companions(opened.source.folder, target, code=opened.source.trusted)
         for name in _KEPT:
             if (opened.source.folder / name).exists():
                 shutil.copyfile(opened.source.folder / name, target / name)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from secateur.core.errors import InputError, NumericalError
-from secateur.core.files import parse_json
+from secateur.core.files import parse_json, read_document, write_document
 from secateur.storage.shards import Checkpoint, TensorInfo, write_checkpoint
 
-__all__ = ["Edits", "copy_companions", "with_dtype", "write_pruned"]
+__all__ = ["Edits", "copy_companions", "with_dtype", "without_lost_code", "write_pruned"]
 
 _SHARD_BYTES = 5_000_000_000
-# What saved models and tokenizers are made of besides weights. Nothing else is copied: no code, no record of another
+# What saved models and tokenizers are made of besides weights. Nothing else is copied: no record of another
 # run (cut.json, heads.json, ...), no adapter. sentence-transformers lists modules, some in folders of their own.
 _COMPANIONS = (
     "config.json",
@@ -45,17 +45,39 @@ _LEFT = (".py", ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack
 _MODULES = "modules.json"
 
 
-def copy_companions(source: Path, target: Path) -> None:
+def copy_companions(source: Path, target: Path, *, code: bool = False) -> None:
     """Copy config, tokenizer, generation and processor files, and the modules of a sentence-transformers model.
 
-    Weights, code and records of other runs stay behind. Raises InputError on a list of modules that is damaged.
+    Weights and records of other runs stay behind; code too, save where the user trusts it (`code`), and then configs
+    name none. Raises InputError on a list of modules that is damaged.
     """
     for file in sorted(source.iterdir()):
         known = any(fnmatch(file.name, pattern) for pattern in _COMPANIONS)
         if known and file.is_file() and file.suffix not in _LEFT and not file.name.endswith(".index.json"):
             shutil.copyfile(file, target / file.name)
+        elif code and file.suffix == ".py" and file.is_file():
+            shutil.copyfile(file, target / file.name)
+    for config in sorted(target.glob("*config.json")):
+        if b'"auto_map"' in config.read_bytes():
+            write_document(config, without_lost_code(read_document(config), target))
     for folder in _modules(source / _MODULES):
         shutil.copytree(source / folder, target / folder, ignore=_pickled_or_code, dirs_exist_ok=True)
+
+
+def without_lost_code(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A config whose auto_map names code of other repositories, and files that are in the folder, alone."""
+    named = document.get("auto_map")
+    if not isinstance(named, dict):
+        return document
+    kept = {key: place for key, place in named.items() if _is_there(place, folder)}
+    rest = {key: value for key, value in document.items() if key != "auto_map"}
+    return rest | ({"auto_map": kept} if kept else {})
+
+
+def _is_there(place: Any, folder: Path) -> bool:
+    """Whether code can be found: `file.Class`, `owner/name--file.Class`, or a pair for slow and fast tokenizers."""
+    places = [one for one in (place if isinstance(place, list) else [place]) if one is not None]
+    return all("--" in str(one) or (folder / f"{str(one).partition('.')[0]}.py").is_file() for one in places)
 
 
 def _pickled_or_code(folder: str, names: list[str]) -> list[str]:

@@ -166,7 +166,7 @@ def skeleton(source: Source) -> Structure:
     config.use_cache = False
     try:
         with quiet(), init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=source.trusted)
         model.tie_weights()  # outside: inside, every parameter is made anew, and a tied head would count twice
     except Exception as error:  # a config's numbers may not fit each other in many ways
         raise ModelError(f"no model can be built from the config of {source}: {first_line(error)}") from error
