@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -29,6 +30,30 @@ def test_a_pruned_model_is_told_by_pairs_layers_heads_and_recipe(pruned):
     ]
     assert "method: slimgpt" in run["recipe"] and "budget" not in run["recipe"]
     assert run["versions"]["torch"] and {fact["label"] for fact in run["facts"]} >= {"time", "peak memory"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seconds": float("nan")}, "time is 'nan'"),
+        ({"seconds": -5}, "time is '-5'"),
+        ({"peak_memory_mb": "x"}, "peak memory is 'x'"),
+        ({"sparsity": 7}, "block weights removed is '700.0'"),
+        ({"parameters": [-1, -5]}, "parameters before is '-1.0'"),
+        ({"layers": "x"}, "is not what a run writes"),
+        ({"layers": [{"name": "a.b", "sparsity": "q"}]}, "sparsity of layer a.b is 'q'"),
+        ({"layers": [{"name": "a.b", "ratio": 1.5}]}, "ratio of layer a.b is '1.5'"),
+        ({"held_out": {"before": "x", "after": 2}}, "is not what a run writes"),
+        ({"candidates": {"a": "x"}}, "of a is 'x'"),
+        ({"recipe": 5}, "is not what a run writes"),
+    ],
+    ids=str,
+)
+def test_figures_that_no_run_comes_to_are_refused(changes, said, pruned):
+    path = pruned.out / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(InputError, match=re.escape(said)):
+        read_run(pruned.out)
 
 
 def test_every_kind_of_record_is_read(tmp_path):

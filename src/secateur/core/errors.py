@@ -71,8 +71,9 @@ class StorageError(SecateurError):
 
 
 def first_line(error: Exception) -> str:
-    """What an error of another library says first, or its kind where it says nothing."""
-    return _lines(error)[0][:_LONGEST]
+    """What an error of another library says first, with what a colon announces, or its kind where it says nothing."""
+    first, *rest = _lines(error)
+    return (f"{first} {rest[0].strip()}" if first.endswith(":") and rest else first)[:_LONGEST]
 
 
 def last_line(error: Exception) -> str:

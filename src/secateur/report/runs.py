@@ -1,7 +1,8 @@
 """What a run folder says of a run, whatever its kind, in the one form that pages and cards are made of."""
 
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ RECORDS: Mapping[str, str] = {
     "finetune.json": "fine-tuning",
     "result.json": "pruning",
 }
+_LAYER = {"ratio": 1.0, "sparsity": 1.0, "loss": math.inf, "weights": math.inf, "seconds": math.inf}
 _BLOCK = re.compile(r"^(.*?\.\d+)\.(.+)$")
 
 
@@ -52,11 +54,40 @@ def read_record(folder: Path) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError(f"{folder / name} is not what a run writes: {error!r}") from error
     for label, key, unit in (("time", "seconds", "s"), ("peak memory", "peak_memory_mb", "MB")):
-        if isinstance(record.get(key), int | float):
+        if record.get(key) is not None:
             run["facts"].append({"label": label, "value": record[key], "unit": unit})
+    for words, value in _wrong(run):
+        raise InputError(f"{folder / name} is not what a run writes: {words} is {str(value)[:40]!r}")
     run["versions"] = dict(record.get("versions") or {})
     run["recipe"] = run["recipe"] or _yaml(record.get("recipe"))
     return run
+
+
+def _wrong(run: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every figure that no run comes to, with its name."""
+    for pair in run["pairs"]:
+        yield from ((f"{pair['label']} {side}", pair[side]) for side in ("before", "after") if not _is(pair[side]))
+    for fact in run["facts"]:
+        if not _is(fact["value"], most=100.0 if fact["unit"] == "%" else math.inf):
+            yield fact["label"], fact["value"]
+    for layer in run["layers"]:
+        for key, most in _LAYER.items():
+            if layer[key] is not None and not _is(layer[key], most=most):
+                yield f"{key} of layer {layer['name']}", layer[key]
+    yield from _wrong_drawn(run)
+
+
+def _wrong_drawn(run: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for bar in run["bars"]:
+        yield from ((f"{bar['title']} of {row['name']}", row["value"]) for row in bar["rows"] if not _is(row["value"]))
+    for curve in run["curves"]:
+        points = [point for line in curve["lines"] for point in line["points"]]
+        yield from ((curve["title"], one) for point in points for one in point if not _is(one, least=-math.inf))
+
+
+def _is(value: Any, *, least: float = 0.0, most: float = math.inf) -> bool:
+    """Whether a figure is a finite number within bounds."""
+    return isinstance(value, int | float) and math.isfinite(value) and least <= value <= most
 
 
 def _yaml(settings: Any) -> str:
@@ -84,12 +115,12 @@ def _pruned(run: dict[str, Any], record: Mapping[str, Any], folder: Path) -> Non
     held = record.get("held_out") or {}
     _pair(run, "held-out perplexity", held.get("before"), held.get("after"), better="lower")
     if "sparsity" in record:
-        run["facts"].append({"label": "block weights removed", "value": 100 * record["sparsity"], "unit": "%"})
-    layers = [layer for layer in record.get("layers") or () if isinstance(layer, Mapping)]
+        run["facts"].append({"label": "block weights removed", "value": 100 * float(record["sparsity"]), "unit": "%"})
+    layers = list(record.get("layers") or ())
     for layer in layers:
         block, kind = _split(layer["name"])
-        row = {key: layer.get(key) for key in ("name", "ratio", "sparsity", "loss", "weights", "seconds")}
-        run["layers"].append({**row, "block": block, "kind": kind})
+        row = {key: layer.get(key) for key in _LAYER}
+        run["layers"].append({"name": layer["name"], **row, "block": block, "kind": kind})
     run["heads"] = _kept_heads(folder, layers)
     if candidates := record.get("candidates"):
         rows = [{"name": name, "value": value} for name, value in candidates.items()]
