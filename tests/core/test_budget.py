@@ -6,7 +6,14 @@ from secateur.core.errors import InputError
 
 @pytest.mark.parametrize(
     ("text", "limit", "unit"),
-    [("100M-params", 1e8, "params"), ("2.5G-macs", 2.5e9, "macs"), ("40-ms", 40.0, "ms"), ("7k-bytes", 7e3, "bytes")],
+    [
+        ("100M-params", 1e8, "params"),
+        ("2.5G-macs", 2.5e9, "macs"),
+        ("40-ms", 40.0, "ms"),
+        ("7k-bytes", 7e3, "bytes"),
+        ("7K-bytes", 7e3, "bytes"),
+        ("1B-params", 1e9, "params"),
+    ],
 )
 def test_written_budgets(text, limit, unit):
     assert parse_budget(text) == Budget(limit, unit)

@@ -9,7 +9,7 @@ from secateur.core.errors import InputError
 __all__ = ["Budget", "Unit", "parse_budget"]
 
 Unit = Literal["params", "macs", "bytes", "ms", "cost"]
-_SCALE = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_SCALE = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def parse_budget(text: str) -> Budget:
     Raises InputError on anything else.
     """
     units = "|".join(unit for unit in get_args(Unit) if unit != "cost")  # cost is a forest's, given as a number
-    match = re.fullmatch(rf"(\d+(?:\.\d+)?)([kMG]?)-({units})", text)  # M is 10^6; no 2^20 anywhere
+    match = re.fullmatch(rf"(\d+(?:\.\d+)?)([kKMGB]?)-({units})", text)  # M is 10^6; no 2^20 anywhere
     if not match:
         known = units.replace("|", ", ")
         raise InputError(

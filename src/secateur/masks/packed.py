@@ -87,6 +87,8 @@ class MaskFile:
     @classmethod
     def load(cls, path: Path) -> "MaskFile":
         """Read what `save` wrote; raises InputError on anything else."""
+        if not path.is_file():
+            raise InputError(f"{path} is not a packed mask file of secateur: it is no file")
         try:
             with safe_open(path, framework="pt") as opened:
                 file: Any = opened  # safetensors has no types

@@ -143,10 +143,11 @@ NETWORK_METHODS: Mapping[str, str] = {
     "deprune": "Depthwise taps and channels, to a measured time (Park et al. 2024).",
 }
 COMMANDS: Mapping[str, str] = {
-    "maskllm": "secateur train: N:M masks learned from text (Fang et al. 2024)",
-    "michel": "secateur heads: attention heads by importance (Michel et al. 2019)",
+    "maskllm": "secateur train --method maskllm: n:m masks (Fang et al. 2024)",
+    "s2h": "secateur train --method s2h: widths of a CNN (Lin et al. 2024)",
+    "michel": "secateur heads: attention heads (Michel et al. 2019)",
     "budgetprune": "secateur forest: forests under feature costs (Nan et al. 2016)",
-    "log-pruning": "secateur lottery: random networks pruned to a target (Orseau et al. 2020)",
+    "log-pruning": "secateur lottery: nets in random ones (Orseau et al. 2020)",
 }
 CHANNEL_ALLOCATORS: Mapping[str, str] = {
     "uniform": "the same share at every site",
