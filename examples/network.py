@@ -23,6 +23,7 @@ def accuracy(model: nn.Module, pixels: Tensor, classes: Tensor) -> float:
         return float((model.eval()(pixels).argmax(1) == classes).float().mean())
 
 
+torch.manual_seed(0)
 digits = load_digits()
 pixels = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
 classes = torch.tensor(digits.target)

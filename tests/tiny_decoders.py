@@ -4,9 +4,12 @@ import copy
 import re
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 
 BLOCKS, WIDTH, VOCAB = 3, 64, 256
 RULES = [  # the first pattern that a whole-number field's name fits gives its value
@@ -103,6 +106,9 @@ OWN = {  # what the rules cannot know, by model type
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"], "num_dense_layers": 1},
     "mamba2": {"num_heads": 8},
     **{name: {"head_dim": 16} for name in ("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral", "mixtral")},
+    **{name: {"pooler_hidden_size": WIDTH} for name in ("deberta", "deberta-v2")},
+    "esm": {"vocab_size": VOCAB, "pad_token_id": 0, "mask_token_id": 3},
+    **{name: {"rope_parameters": ROPE | {"mrope_section": [2, 3, 3]}} for name in ("qwen2_vl_text", "qwen2_5_vl_text")},
     "nemotron": {"head_dim": 16, "num_key_value_heads": 2},
     "qwen4_exp_text": {
         "indexer_n_heads": 2,
@@ -168,19 +174,29 @@ def _field(name, value, stored, blocks):
     return value
 
 
-def tiny_decoder(model_type):
+def tiny_decoder(model_type, auto=AutoModelForCausalLM):
     """A random model of that type in evaluation mode; raises where none can be built."""
     config = tiny_config(model_type)
     with torch.device("meta"):
-        size = sum(value.numel() for value in AutoModelForCausalLM.from_config(config).parameters())
+        size = sum(value.numel() for value in auto.from_config(config).parameters())
     assert size < 15e6, f"{model_type} stays at {size / 1e6:.0f}M parameters"
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model = auto.from_config(config, dtype=torch.float32).eval()
     for name, value in model.named_parameters():
         if value.is_floating_point() and not name.endswith(("A_log", ".D")) and "dt_bias" not in name:
             torch.nn.init.normal_(value, 1.0 if value.dim() < 2 and re.search("norm|ln_", name.lower()) else 0.0, 0.1)
     model.tie_weights()
     return model.requires_grad_(False)
+
+
+def classifier_types():
+    """Every model type that classifies sequences and has no causal language model."""
+    return [name for name in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES if name not in causal_types()]
+
+
+def tiny_classifier(model_type):
+    """A random classifier of sequences of that type."""
+    return tiny_decoder(model_type, AutoModelForSequenceClassification)
 
 
 def batch(samples=2, length=16, seed=0):

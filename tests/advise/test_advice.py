@@ -54,7 +54,10 @@ def test_a_target_becomes_a_ratio_and_what_is_out_of_reach_is_said(saved):
             advise(saved("llama"), target)
 
 
-@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "zaya", "gemma", "gpt_oss"])
+@pytest.mark.parametrize(
+    "name",
+    ["mixtral", *(pytest.param(name, marks=pytest.mark.slow) for name in ("deepseek_v3", "zaya", "gemma", "gpt_oss"))],
+)
 def test_what_is_advised_runs(name, tmp_path):
     tiny_decoder(name).save_pretrained(tmp_path / "dense")
     tiny_tokenizer().save_pretrained(tmp_path / "dense")

@@ -31,7 +31,7 @@ def secateur(*args, processes=0):
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(name, marks=[] if name in ("sparsegpt", "units") else pytest.mark.slow) for name in CASES]
+    "case", [pytest.param(name, marks=[] if name == "sparsegpt" else pytest.mark.slow) for name in CASES]
 )
 def test_two_processes_prune_as_one_does(case, saved, text, tmp_path):
     model, given = str(saved("llama")), [*CASES[case], "--calibration", str(text), *LENGTH]
@@ -62,6 +62,7 @@ def test_more_processes_than_samples_end_with_one_sentence(saved, text, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_resumes_as_two(saved, text, tmp_path):
     """A block that one process had finished and another had not is done again by both."""
     model = str(saved("llama", 3))

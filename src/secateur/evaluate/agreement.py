@@ -33,7 +33,8 @@ def verify_folders(dense: str | Path | Source, pruned: str | Path | Source, *, t
         raise InputError(
             f"{pruned} has no cut.json or blocks.json: only models that lost heads, channels or blocks can be verified"
         )
-    wide, small = (open_whole(source, torch.float32) for source in sources)
+    inferred = (sources[1].folder / "structure.json").exists()
+    wide, small = (open_whole(source, torch.float32, inferred=inferred) for source in sources)
     types = [structure.model.config.model_type for structure in (wide, small)]
     _round_(wide, Checkpoint(sources[1].folder))
     if types[0] != types[1]:
@@ -56,9 +57,10 @@ def _round_(dense: Structure, pruned: Checkpoint) -> None:
 
 
 def _ids(structure: Structure, tokens: int) -> TokenIds:
-    config = structure.model.config
-    length = min(tokens, max_length(config) or tokens)
-    return torch.randint(config.vocab_size, (1, length), generator=generator(0, "verify", tokens))
+    model: Any = structure.model
+    length = min(tokens, max_length(model.config) or tokens)
+    words = len(model.get_input_embeddings().weight)
+    return torch.randint(words, (1, length), generator=generator(0, "verify", tokens))
 
 
 @torch.no_grad()

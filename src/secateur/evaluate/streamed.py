@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import nn
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from secateur.adapt.block import Block, replaced
 from secateur.calibrate.stream import Stream, StreamSettings
@@ -19,12 +19,11 @@ __all__ = ["streamed_perplexity"]
 
 @torch.no_grad()
 def streamed_perplexity(opened: OpenModel, ids: TokenIds, settings: StreamSettings | None = None) -> float | None:
-    """exp of the mean loss of every next token of `[samples, length]` ids; None where the checkpoint has no head."""
+    """exp of the mean loss of every next token of `[samples, length]` ids; None where it has no such head."""
     structure = opened.structure
     model: Any = structure.model
-    head = cast(nn.Module, model.get_output_embeddings())
-    names = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight is head.weight]
-    if not getattr(model.config, "tie_word_embeddings", False) and not any(name in opened for name in names):
+    head = _head(opened)
+    if head is None:
         return None
     heads = [name for name in opened.outside_body() if name in opened]
     blocks = structure.blocks
@@ -51,6 +50,17 @@ def streamed_perplexity(opened: OpenModel, ids: TokenIds, settings: StreamSettin
                     blind.enter_context(replaced(block.module, answer))
                 losses.append(token_losses(model, batch.to(opened.device)).flatten())  # [samples * (length - 1)]
     return _perplexity(losses)
+
+
+def _head(opened: OpenModel) -> Any:
+    """The language-model head of a checkpoint that holds one, or ties it to its embeddings; else None."""
+    model: Any = opened.structure.model
+    head, config = model.get_output_embeddings(), model.config
+    if head is None or (type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not hasattr(config, "auto_map")):
+        return None
+    names = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight is head.weight]
+    tied = getattr(config, "tie_word_embeddings", False)
+    return head if tied or any(name in opened for name in names) else None
 
 
 def _perplexity(losses: Sequence[torch.Tensor]) -> float:

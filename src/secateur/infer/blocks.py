@@ -1,8 +1,9 @@
-"""Blocks of any decoder: the repeated modules of its body, in the order they run, checked to pass on hidden states."""
+"""Blocks of any model that reads token ids: the repeated modules of its body, as they run, checked one by one."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from secateur.adapt.block import Block, replaced
 from secateur.core.seed import generator
 from secateur.core.shapes import TokenIds
 
-__all__ = ["bare_blocks", "block_arguments", "probe_ids"]
+__all__ = ["bare_blocks", "block_arguments", "probe_ids", "run_body"]
 
 _SAMPLES, _TOKENS = 2, 12
 
@@ -41,6 +42,14 @@ def probe_ids(model: PreTrainedModel, samples: int = _SAMPLES) -> TokenIds:
     return torch.randint(special, vocab, (samples, _TOKENS), generator=generator(0, "probe", vocab))
 
 
+def run_body(model: PreTrainedModel, ids: TokenIds) -> None:
+    """Run a model without its head on token ids, and without a cache where it has one."""
+    body: Any = model.base_model
+    takes = signature(body.forward).parameters
+    cached = "use_cache" in takes or any(one.kind is one.VAR_KEYWORD for one in takes.values())
+    body(ids, **({"use_cache": False} if cached else {}))
+
+
 def bare_blocks(model: PreTrainedModel, ids: TokenIds) -> tuple[Block, ...]:
     """Blocks without stages, in forward order; the model's parameters must have values.
 
@@ -64,7 +73,7 @@ def _largest(model: PreTrainedModel, ids: TokenIds) -> list[_Found]:
         for place, listed in lists.items():
             for number, member in enumerate(listed):
                 stack.callback(_watch(f"{place}.{number}", member, ran).remove)
-        model.base_model(ids, use_cache=False)
+        run_body(model, ids)
     places = {name.rpartition(".")[0] for name in ran}
     outer = [place for place in places if not any(place.startswith(f"{other}.") for other in places)]
     if not outer:
@@ -133,7 +142,7 @@ def block_arguments(model: PreTrainedModel, ids: TokenIds, blocks: Sequence[Bloc
 
             stack.enter_context(replaced(block.module, passed))
         try:
-            model.base_model(ids, use_cache=False)
+            run_body(model, ids)
         except _Last:
             pass
     return taken

@@ -1,4 +1,4 @@
-"""describe_decoder(model): a language model's structure, by its table row or read off what it computes."""
+"""describe_decoder(model): the structure of a model that reads text, by its table row or read off what it computes."""
 
 from contextlib import suppress
 from typing import Any
@@ -25,17 +25,17 @@ def describe_decoder(model: PreTrainedModel) -> Structure:
 
 
 def describe_any(model: PreTrainedModel) -> Structure:
-    """The structure of a model of any kind: by a table, or of a language model that none has, by `infer`.
+    """The structure of a model of any kind: by a table, or by `infer` where none has its family.
 
-    Raises ModelError for other models.
+    Raises ModelError for models that do not read token ids alone.
     """
-    if type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+    if type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() or kind_of(model.config) is None:
         return describe_decoder(model)
     return describe(model)
 
 
 def infer(model: PreTrainedModel) -> Structure:
-    """Any language model's structure, from one run on a few tokens with light weights; the model's own are untouched.
+    """The structure of any model that reads token ids, from one run on a few tokens; its weights are untouched.
 
     Raises ModelError where the model cannot be run on token ids, or multiplies by no matrix.
     """
@@ -62,8 +62,8 @@ def _run_experts_one_by_one(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def _inferred_blocks(model: PreTrainedModel) -> tuple[Block, ...]:
-    ids = probe_ids(model)
     try:
+        ids = probe_ids(model)
         with light_weights(model):
             blocks = staged(model, bare_blocks(model, ids), ids)
     except Exception as error:  # a model of unknown kind may raise anything

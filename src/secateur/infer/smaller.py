@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from secateur.core.errors import ModelError
@@ -74,7 +74,7 @@ def rebuilt(document: dict[str, Any], model: PreTrainedModel) -> PreTrainedModel
             config: Any = type(model.config).from_pretrained(folder)
         config.use_cache = False
         with init_empty_weights(include_buffers=False):
-            built: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+            built: PreTrainedModel = type(model)._from_config(config)
         built.tie_weights()
     finally:
         logging.set_verbosity(level)

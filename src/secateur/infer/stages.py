@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from secateur.adapt.block import Block, Stage
 from secateur.adapt.layer import Layer
 from secateur.core.shapes import TokenIds
-from secateur.infer.blocks import probe_ids
+from secateur.infer.blocks import probe_ids, run_body
 from secateur.infer.products import Product, Products, Read
 
 __all__ = ["staged"]
@@ -74,7 +74,7 @@ class _Run:
             for block in blocks:
                 stack.callback(block.module.register_forward_pre_hook(self._enters(block.number)).remove)
             stack.enter_context(products)
-            model.base_model(ids, use_cache=False)
+            run_body(model, ids)
         self.odd = products.odd
 
     def read(self, parameter: str) -> bool:
@@ -168,6 +168,8 @@ def _completed(block: Block, groups: list[_Group], seen: dict[Product, _Seen]) -
         if not group.routed:
             continue
         for products in _siblings(group.products, parameters):
+            if any(its in seen for its in products):  # read by itself, if not together with what its siblings are
+                continue
             complete.setdefault(tuple(products), _Group(products, routed=True))
             for mine, its in zip(group.products, products, strict=True):
                 seen.setdefault(its, _Seen(seen[mine].turned, 0))

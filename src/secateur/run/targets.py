@@ -76,6 +76,12 @@ def choose_targets(structure: Structure, recipe: Recipe, bytes_each: int) -> Tar
         for site in every
         if kept[site.name] < site.count
     }
+    if not layers and any(shares.values()):
+        few = min(every, key=lambda site: site.count)
+        raise RatioError(
+            f"ratio {max(shares.values()):.3g} removes no unit, as whole ones go, such as of the {few.count} of "
+            f"{few.name}: ask for more"
+        )
     return Targets(layers, weights, every)
 
 

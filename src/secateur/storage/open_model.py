@@ -43,6 +43,12 @@ class OpenModel:
         self.structure = structure
         self.dtype = dtype
         self.device = device
+        for name, held in structure.model.named_buffers():
+            if held.is_meta:
+                raise ModelError(
+                    f"{type(structure.model).__name__} computes {name} from its weights, so it cannot be read a block "
+                    "at a time: it cannot be pruned here"
+                )
         for module in structure.model.modules():  # not model.to: parameters without values cannot be moved
             module._buffers.update(
                 {name: None if held is None else held.to(device) for name, held in module._buffers.items()}

@@ -24,7 +24,7 @@ from secateur.adapt.structure import Structure, kind_of
 from secateur.core.cache import package_file
 from secateur.core.errors import InputError, ModelError, first_line
 from secateur.core.files import read_document
-from secateur.infer.describe import describe_any, describe_decoder
+from secateur.infer.describe import describe_any, describe_decoder, infer
 from secateur.runtime.blocked import blocked
 from secateur.runtime.linear import use_runtime_
 from secateur.runtime.packed_file import PACKED, load_packed, use_packed_
@@ -157,33 +157,55 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase | None:
 
 
 def skeleton(source: Source) -> Structure:
-    """The language model with real buffers and no weights: every parameter is on the meta device.
+    """The model with real buffers and no weights: every parameter is on the meta device.
 
-    Raises ModelError for a model that is no decoder, and for quantised checkpoints.
+    It is a language model where its type has one, else what its config names, such as a classifier. Raises ModelError
+    for a model that does not read token ids alone, and for quantised checkpoints.
     """
     config = read_config(source)
-    _check_prunable(config)
+    stock = _prunable(config)
     config.use_cache = False
     try:
         with quiet(), init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=source.trusted)
+            if stock is None:
+                model = AutoModelForCausalLM.from_config(config, trust_remote_code=source.trusted)
+            else:
+                model = stock._from_config(config)
         model.tie_weights()  # outside: inside, every parameter is made anew, and a tied head would count twice
     except Exception as error:  # a config's numbers may not fit each other in many ways
         raise ModelError(f"no model can be built from the config of {source}: {first_line(error)}") from error
     return describe_decoder(model.eval().requires_grad_(False))
 
 
-def _check_prunable(config: PretrainedConfig) -> None:
+def _prunable(config: PretrainedConfig) -> Any:
+    """The class that is pruned; None for a language model. Raises ModelError where there is none."""
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(
             "the checkpoint is quantised, and pruning needs plain floating-point weights: "
             "start from the unquantised model"
         )
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not hasattr(config, "auto_map"):
+    stock = _stock_class(config)
+    both = config.is_encoder_decoder and stock is not None and not stock.__name__.endswith("ForCausalLM")
+    language: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    wraps = language is not None and stock is not None and language.config_class is not stock.config_class
+    if not both and not wraps and (language is not None or hasattr(config, "auto_map")):
+        return None
+    if both or stock is None:
         raise ModelError(
-            f"architecture {config.model_type!r} is no language model that reads from left to right, so its blocks "
-            "cannot be pruned; heads of encoders can be removed with secateur heads prune, see docs/heads.md"
+            f"architecture {config.model_type!r} is no model that reads token ids alone, so its blocks cannot be "
+            "pruned; heads of encoders and of translation models can be removed with secateur heads prune, see "
+            "docs/heads.md"
         )
+    return stock
+
+
+def _stock_class(config: PretrainedConfig) -> Any:
+    """The class of transformers that save_pretrained noted; None where it has none of that name."""
+    import transformers
+
+    stock = getattr(transformers, str((config.architectures or ["none"])[0]), None)
+    known = isinstance(stock, type) and issubclass(stock, PreTrainedModel) and stock is not PreTrainedModel
+    return stock if known else None
 
 
 def load(
@@ -227,16 +249,22 @@ def _load_network(
 
 
 def open_whole(
-    source: Source, dtype: torch.dtype | None = None, *, as_saved: bool = False, device: torch.device | None = None
+    source: Source,
+    dtype: torch.dtype | None = None,
+    *,
+    as_saved: bool = False,
+    device: torch.device | None = None,
+    inferred: bool = False,
 ) -> Structure:
     """A whole model in memory: by the class its config names, or (unless as_saved) a decoder as a language model.
 
-    device: where its weights go; None leaves them on the CPU.
+    device: where its weights go; None leaves them on the CPU. inferred: its structure is read off what it computes,
+    whatever table has its family.
 
     Raises ModelError when it cannot be loaded, or no table has its family.
     """
     model: Any = (load_as_saved if as_saved else load_with_head)(source, dtype)
-    return describe_any(model if device is None else model.to(device))
+    return (infer if inferred else describe_any)(model if device is None else model.to(device))
 
 
 def load_with_head(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:
@@ -250,17 +278,14 @@ def load_as_saved(source: Source, dtype: torch.dtype | None = None) -> PreTraine
 
     Raises ModelError when the config names none that transformers has, or it cannot be loaded.
     """
-    import transformers
-
     config = read_config(source)
-    name = str((config.architectures or ["none"])[0])  # what save_pretrained notes
-    stock = getattr(transformers, name, None)
-    known = isinstance(stock, type) and issubclass(stock, PreTrainedModel) and stock is not PreTrainedModel
-    if not known and not source.trusted:
+    stock = _stock_class(config)
+    if stock is None and not source.trusted:
+        name = str((config.architectures or ["none"])[0])
         raise ModelError(
             f"{source} names class {name!r} in its config's architectures, which transformers does not have"
         )
-    return _loaded(shrinkable(stock) if isinstance(stock, type) and known else _own_class(config), source, dtype)
+    return _loaded(_own_class(config) if stock is None else shrinkable(stock), source, dtype)
 
 
 def _own_class(config: PretrainedConfig) -> Any:

@@ -106,10 +106,10 @@ def _trace(structure: Structure, ids: TokenIds) -> tuple[list[Tensor], Tensor]:
     seen: list[Tensor] = []
 
     def note(module: Any, args: Any, output: Any) -> None:
-        seen.append(output[0] if isinstance(output, tuple) else output)  # [samples, length, hidden]
+        seen.append(output if isinstance(output, Tensor) else output[0])  # [samples, length, hidden]
 
     with ExitStack() as stack:
         for block in structure.blocks:
             stack.callback(block.module.register_forward_hook(note).remove)
-        logits = structure.model(ids, use_cache=False).logits
+        logits = structure.model(ids, use_cache=False)[0]
     return seen, logits
