@@ -1,5 +1,7 @@
 """Classifiers, encoders and wrappers of text and pictures: pruned, written, loaded by plain transformers, as masked."""
 
+import math
+
 import pytest
 import torch
 import transformers
@@ -16,6 +18,7 @@ from secateur.calibrate.data import Calibration
 from secateur.core.errors import ModelError, RatioError
 from secateur.evaluate.agreement import verify_folders
 from secateur.infer.describe import infer
+from secateur.storage.source import Source, load_tokenizer
 from tiny_decoders import batch, tiny_decoder
 
 CLASSIFIERS = "albert bert deberta-v2 distilbert funnel modernbert mpnet roberta xlnet llama qwen3_moe".split()
@@ -114,13 +117,30 @@ def test_so_do_wrappers(name, tmp_path):
     check_units(name, tmp_path, AutoModelForImageTextToText)
 
 
-def test_a_classifier_is_pruned_from_text_and_has_no_perplexity(tmp_path):
-    tiny_decoder("mpnet", AutoModelForSequenceClassification).save_pretrained(tmp_path / "dense")
+@pytest.mark.parametrize(
+    ("name", "auto"),
+    [
+        ("mpnet", "AutoModelForSequenceClassification"),
+        ("bert", "AutoModelForMaskedLM"),
+        ("bert", "AutoModel"),
+        ("llava", "AutoModelForImageTextToText"),
+        ("qwen3_vl", "AutoModelForImageTextToText"),
+    ],
+)
+def test_what_has_a_language_model_head_has_a_perplexity(name, auto, tmp_path):
+    tiny_decoder(name, getattr(transformers, auto)).save_pretrained(tmp_path / "dense")
     tiny_tokenizer().save_pretrained(tmp_path / "dense")
     (tmp_path / "text.txt").write_text(words(200))
     calibration = Calibration(source=str(tmp_path / "text.txt"), samples=4, length=16)
     result = prune(tmp_path / "dense", Recipe(ratio=0.5, calibration=calibration), tmp_path / "out")
-    assert result.held_out is None and result.calibration_tokens == 64
+    assert result.calibration_tokens == 64 and (result.held_out is not None) == (auto == "AutoModelForImageTextToText")
+    if result.held_out:
+        _, kept = calibration.draw_held(load_tokenizer(Source(tmp_path / "dense")), 2)
+        model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()
+        with torch.no_grad():
+            told = model(kept[:, :-1]).logits
+        loss = torch.nn.functional.cross_entropy(told.mT, kept[:, 1:])
+        assert math.log(result.held_out["after"]) == pytest.approx(float(loss), rel=1e-4)
 
 
 def test_units_too_coarse_to_lose_one_are_refused(tmp_path):

@@ -12,7 +12,8 @@ import torch
 from secateur.advise.machine import describe_machine, probe_decoding
 from secateur.core.budget import parse_budget
 from secateur.core.errors import InputError, RatioError, SecateurError
-from secateur.experts.drop import mixtures
+from secateur.experts.drop import check_experts, mixtures
+from secateur.experts.dropping import DropExperts
 from secateur.images.names import is_network
 from secateur.run.plan import make_plan
 from secateur.run.recipe import Recipe
@@ -117,7 +118,7 @@ def _experts(opened: OpenModel, about: Mapping[str, Any], ratio: float, target: 
         inside = sum(parameter.numel() for layer in layers for parameter in layer.module.parameters())
         share, count = ratio * about["block_weights"] / inside, layers[0].count
         gone = -int(-share * count // 1)  # whole experts
-        make_plan(Recipe(method="reap", ratio=min(1.0, gone / count)), opened)
+        gone = count - check_experts(opened, DropExperts(), min(1.0, gone / count))[1]  # groups lose equally many
     except SecateurError:
         return []
     command = f"secateur prune {shlex.quote(about['name'])} --method reap --ratio {gone / count:.3g} --out small"

@@ -6,13 +6,13 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from secateur.adapt.block import Block, replaced
 from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.perplexity import token_losses
 from secateur.storage.open_model import OpenModel
+from secateur.storage.source import may_have_language_head
 
 __all__ = ["streamed_perplexity"]
 
@@ -53,14 +53,15 @@ def streamed_perplexity(opened: OpenModel, ids: TokenIds, settings: StreamSettin
 
 
 def _head(opened: OpenModel) -> Any:
-    """The language-model head of a checkpoint that holds one, or ties it to its embeddings; else None."""
+    """The language-model head of a checkpoint that holds all of it, save what is tied to its embeddings; else None."""
     model: Any = opened.structure.model
     head, config = model.get_output_embeddings(), model.config
-    if head is None or (type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not hasattr(config, "auto_map")):
+    if head is None or not may_have_language_head(config):
         return None
-    names = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight is head.weight]
-    tied = getattr(config, "tie_word_embeddings", False)
-    return head if tied or any(name in opened for name in names) else None
+    own = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight is head.weight]
+    tied = getattr(config, "tie_word_embeddings", False) or any(name in opened for name in own)
+    rest = [name for name in opened.outside_body() if name not in own]
+    return head if tied and all(name in opened for name in rest) else None
 
 
 def _perplexity(losses: Sequence[torch.Tensor]) -> float:

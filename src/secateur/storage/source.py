@@ -188,7 +188,7 @@ def _prunable(config: PretrainedConfig) -> Any:
     both = config.is_encoder_decoder and stock is not None and not stock.__name__.endswith("ForCausalLM")
     language: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     wraps = language is not None and stock is not None and language.config_class is not stock.config_class
-    if not both and not wraps and (language is not None or hasattr(config, "auto_map")):
+    if not both and not wraps and (language is not None or (stock is None and hasattr(config, "auto_map"))):
         return None
     if both or stock is None:
         raise ModelError(
@@ -302,10 +302,15 @@ def load_model(source: Source, dtype: torch.dtype | None = None) -> PreTrainedMo
     Raises ModelError when transformers cannot load it, or the checkpoint has no language-model head.
     """
     config = read_config(source)
-    named = str((config.architectures or [""])[0])
-    if "For" in named and not named.endswith(("ForCausalLM", "ForConditionalGeneration")):
-        raise ModelError(f"{source} is a {named}: {HEADLESS}")
+    if not may_have_language_head(config):
+        raise ModelError(f"{source} is a {(config.architectures or [''])[0]}: {HEADLESS}")
     return _loaded(AutoModelForCausalLM, source, dtype)
+
+
+def may_have_language_head(config: PretrainedConfig) -> bool:
+    """Whether the class that a config names is not one for another task, such as a classifier or a masked model."""
+    named = str((config.architectures or [""])[0])
+    return "For" not in named or named.endswith(("ForCausalLM", "ForConditionalGeneration"))
 
 
 def _load_packed(source: Source, dtype: torch.dtype | None) -> PreTrainedModel:
