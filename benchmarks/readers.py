@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "laws"))
 
 import torch
-from test_any_reader import SLOW, check, check_units, logits
+from test_any_reader import SLOW, check_masks, check_units, logits
 from transformers.utils import logging
 
 from secateur import SecateurError
@@ -25,8 +25,8 @@ from tiny_decoders import tiny_decoder
 
 TARGET = Path(__file__).parent / "results" / "readers.json"
 TRIALS = {
-    "unstructured": lambda name, folder, auto: check(name, folder, auto),
-    "n:m": lambda name, folder, auto: check(name, folder, auto, "sparsegpt", "2:4"),
+    "unstructured": lambda name, folder, auto: check_masks(name, folder, auto),
+    "n:m": lambda name, folder, auto: check_masks(name, folder, auto, "sparsegpt", "2:4"),
     "units": lambda name, folder, auto: check_units(name, folder, auto),
 }
 

@@ -37,7 +37,7 @@ def logits(model):
     return out[0] if out.__class__.__name__ == "BaseModelOutput" or "logits" not in out else out.logits
 
 
-def check(name, folder, auto, method="wanda", pattern="row"):
+def check_masks(name, folder, auto, method="wanda", pattern="row"):
     """A pruned model is the dense one with its masks, and whatever is not text stays as it was."""
     dense = tiny_decoder(name, auto)
     dense.save_pretrained(folder / "dense")
@@ -84,12 +84,12 @@ def check_units(name, folder, auto):
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_pruned_classifier_is_the_dense_one_with_its_masks(name, tmp_path):
-    check(name, tmp_path, AutoModelForSequenceClassification)
+    check_masks(name, tmp_path, AutoModelForSequenceClassification)
 
 
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_so_is_the_text_part_of_a_wrapper(name, tmp_path):
-    check(name, tmp_path, AutoModelForImageTextToText)
+    check_masks(name, tmp_path, AutoModelForImageTextToText)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_so_is_the_text_part_of_a_wrapper(name, tmp_path):
     ],
 )
 def test_so_are_encoders_with_other_heads_and_without(name, auto, tmp_path):
-    check(name, tmp_path, getattr(transformers, auto), "sparsegpt", "2:4")
+    check_masks(name, tmp_path, getattr(transformers, auto), "sparsegpt", "2:4")
 
 
 @pytest.mark.parametrize("name", ["albert", "bert", "mpnet", "modernbert", "deberta-v2"])
@@ -189,7 +189,7 @@ def test_every_type_that_can_be_built_is_pruned_or_refused_in_a_sentence(name, a
     except Exception as error:
         pytest.skip(f"{name} cannot be built, or run on token ids: {error}")
     try:
-        check(name, tmp_path, auto)
+        check_masks(name, tmp_path, auto)
         check_units(name, tmp_path / "units", auto)
     except (ModelError, RatioError) as error:
         assert any(word in str(error) for word in SAID)

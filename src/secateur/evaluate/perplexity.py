@@ -18,7 +18,7 @@ from secateur.core.errors import InputError
 __all__ = ["Perplexity", "token_losses"]
 
 _LENGTH = 1024
-_LOGIT_ROWS = 256  # positions whose vocabulary logits are held at a time
+_LOGIT_ROWS = 64  # positions whose vocabulary logits are held at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,8 @@ def token_losses(model: PreTrainedModel, ids: Tensor) -> Tensor:
     inputs, targets = ids[:, :-1], ids[:, 1:]
     losses = torch.empty(targets.shape, device=ids.device)
     for part, logits in _logits(model, inputs):
-        losses[:, part] = nn.functional.cross_entropy(logits.float().mT, targets[:, part], reduction="none")
+        flat, asked = logits.flatten(0, 1).float(), targets[:, part]  # [batch * positions, vocabulary]
+        losses[:, part] = nn.functional.cross_entropy(flat, asked.flatten(), reduction="none").view(asked.shape)
     return losses
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "load_with_head",
+    "may_have_language_head",
     "open_whole",
     "read_config",
     "resolve",
