@@ -10,6 +10,7 @@ parameters that are gone are counted (tests/laws/test_any_reader.py).
 import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from tiny_decoders import tiny_decoder
 
 TARGET = Path(__file__).parent / "results" / "readers.json"
 TRIALS = {
-    "unstructured": lambda name, folder, auto: check_masks(name, folder, auto),
-    "n:m": lambda name, folder, auto: check_masks(name, folder, auto, "sparsegpt", "2:4"),
-    "units": lambda name, folder, auto: check_units(name, folder, auto),
+    "unstructured": check_masks,
+    "n:m": partial(check_masks, method="sparsegpt", pattern="2:4"),
+    "units": check_units,
 }
 
 

@@ -133,33 +133,25 @@ def decoders_page() -> str:
         "# Types of models\n",
         "What `benchmarks/decoders.py` measured on a tiny random model of every type that transformers has "
         "([how](../decoders.md)). A type that is not here may work too: nothing depends on its name.\n",
-        f"| type | {' | '.join(TRIED.values())} | where not |",
-        f"|---|{'---|' * (len(TRIED) + 1)}",
+        *tried(rows, list(TRIED)),
     ]
-    for name, row in rows.items():
-        told = {key: row.get(key, {"ok": None}) for key in TRIED}
-        words = (
-            cell(one.get("refused") or one.get("error") or "differs") for one in told.values() if one["ok"] is False
-        )
-        why = "; ".join(dict.fromkeys(words)) if row["built"] else f"not built: {cell(row['why'])}"
-        answers = ({True: "yes", False: "no", None: "-"}[one["ok"]] for one in told.values())
-        lines.append(f"| {name} | {' | '.join(answers)} | {why[:300]} |")
-    return MADE + "\n".join([*lines, "", *readers()])
-
-
-def readers() -> Iterator[str]:
-    """Tables of classifiers and wrappers that were tried."""
     heads = {"classifier": "Classifiers of sequences", "wrapper": "Text parts of wrappers of text and pictures"}
     for task, rows in json.loads((RESULTS / "readers.json").read_text())["types"].items():
-        yield f"## {heads[task]}\n"
-        yield "| type | single weights | 2:4 | heads and channels | where not |\n|---|---|---|---|---|"
-        for name, row in rows.items():
-            told = [row.get(key, {"ok": None}) for key in ("unstructured", "n:m", "units")]
-            words = (cell(one.get("refused") or one.get("error")) for one in told if one["ok"] is False)
-            why = "; ".join(dict.fromkeys(words)) if row["built"] else f"not built: {cell(row['why'])}"
-            answers = ({True: "yes", False: "no", None: "-"}[one["ok"]] for one in told)
-            yield f"| {name} | {' | '.join(answers)} | {why[:300]} |"
-        yield ""
+        lines += [f"## {heads[task]}\n", *tried(rows, ["unstructured", "n:m", "units"])]
+    return MADE + "\n".join(lines)
+
+
+def tried(rows: dict[str, Any], trials: list[str]) -> Iterator[str]:
+    """A table of types, and whether each trial of one passed."""
+    yield f"| type | {' | '.join(TRIED[trial] for trial in trials)} | where not |"
+    yield f"|---|{'---|' * (len(trials) + 1)}"
+    for name, row in rows.items():
+        told = [row.get(trial, {"ok": None}) for trial in trials]
+        words = (cell(one.get("refused") or one.get("error") or "differs") for one in told if one["ok"] is False)
+        why = "; ".join(dict.fromkeys(words)) if row["built"] else f"not built: {cell(row['why'])}"
+        answers = ({True: "yes", False: "no", None: "-"}[one["ok"]] for one in told)
+        yield f"| {name} | {' | '.join(answers)} | {why[:300]} |"
+    yield ""
 
 
 PAGES = {"cli.md": cli_page, "recipe.md": recipe_page, "api.md": api_page, "decoders.md": decoders_page}

@@ -4,12 +4,9 @@ import copy
 import re
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 BLOCKS, WIDTH, VOCAB = 3, 64, 256
 RULES = [  # the first pattern that a whole-number field's name fits gives its value
@@ -187,16 +184,6 @@ def tiny_decoder(model_type, auto=AutoModelForCausalLM):
             torch.nn.init.normal_(value, 1.0 if value.dim() < 2 and re.search("norm|ln_", name.lower()) else 0.0, 0.1)
     model.tie_weights()
     return model.requires_grad_(False)
-
-
-def classifier_types():
-    """Every model type that classifies sequences and has no causal language model."""
-    return [name for name in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES if name not in causal_types()]
-
-
-def tiny_classifier(model_type):
-    """A random classifier of sequences of that type."""
-    return tiny_decoder(model_type, AutoModelForSequenceClassification)
 
 
 def batch(samples=2, length=16, seed=0):

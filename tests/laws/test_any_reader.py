@@ -34,7 +34,7 @@ def wrapped():
 def logits(model):
     with torch.no_grad():
         out = model(batch())
-    return out[0] if out.__class__.__name__ == "BaseModelOutput" or "logits" not in out else out.logits
+    return out.logits if "logits" in out else out[0]
 
 
 def check_masks(name, folder, auto, method="wanda", pattern="row"):

@@ -106,7 +106,7 @@ def _choices(opened: OpenModel, about: Mapping[str, Any], ratio: float, target: 
         aim = f"--budget {target}" if absolute else f"--ratio {ratio:.2f}"
         command = f"secateur prune {shlex.quote(about['name'])} {options} {aim} --out small"
         size = kept / about["parameters"]
-        yield _choice(about, known[near], command, size, 1 / size) | {"ratio": ratio}
+        yield _choice(about, known[near], command, size, 1 / size, ratio)
 
 
 def _experts(opened: OpenModel, about: Mapping[str, Any], ratio: float, target: str | None) -> list[dict[str, Any]]:
@@ -135,19 +135,20 @@ def _sparse(about: Mapping[str, Any], probes: Mapping[str, float]) -> Iterator[d
             speed = probes.get("2:4" if row["kind"] == "2:4" else "bitmask")
             ratio = "" if row["kind"] == "2:4" else " --ratio 0.5"
             command = f"secateur prune {shlex.quote(about['name'])} {row['options']}{ratio} --out sparse"
-            yield _choice(about, row, command, 1.0, speed) | {"ratio": 0.5}
+            yield _choice(about, row, command, 1.0, speed, 0.5)
 
 
 def _choice(
-    about: Mapping[str, Any], row: Mapping[str, Any], command: str, size: float, speed: float | None
+    about: Mapping[str, Any], row: Mapping[str, Any], command: str, size: float, speed: float | None, ratio: float
 ) -> dict[str, Any]:
-    """A row of the advice without its ratio; seconds are scaled from the measured run by block weights."""
+    """A row of the advice; seconds are scaled from the measured run by block weights."""
     seconds = row["seconds"]
     return {
         "what": row["options"].removeprefix("--method ").replace("--pattern ", "").replace("--allocator ", ""),
         "kind": _KINDS[row["kind"]],
         "size": size,
         "speed": speed,
+        "ratio": ratio,
         "measured_at": row["ratio"],
         "times_perplexity": row["perplexity"] / row["dense"],
         "seconds": None if seconds is None else seconds * about["block_weights"] / measured()["block_weights"],

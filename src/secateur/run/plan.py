@@ -13,8 +13,6 @@ from secateur.calibrate.stream import StreamSettings
 from secateur.core.errors import ModelError, SecateurError
 from secateur.core.protocols import Solver
 from secateur.core.shapes import TokenIds
-from secateur.experts.drop import check_experts
-from secateur.experts.dropping import DropExperts
 from secateur.infer.cold import Cold
 from secateur.machine.device import pick_device
 from secateur.machine.ranks import place
@@ -82,8 +80,6 @@ def make_plan(recipe: Recipe, opened: OpenModel, ratios: dict[str, float] | None
         aimed = recipe
     if recipe.whole_blocks():
         ShortGPT().keep([0.0] * len(opened.structure.blocks), recipe.target())  # raises where none can go
-    if isinstance(solver, DropExperts):
-        check_experts(opened, solver, recipe.target())
     targets = choose_targets(opened.structure, aimed, opened.bytes_each())
     _check(targets, solver, opened)
     if opened.structure.kind.inferred:

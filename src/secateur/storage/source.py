@@ -186,25 +186,28 @@ def _prunable(config: PretrainedConfig) -> Any:
             "start from the unquantised model"
         )
     stock = _stock_class(config)
-    both = config.is_encoder_decoder and stock is not None and not stock.__name__.endswith("ForCausalLM")
     language: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    both = config.is_encoder_decoder and stock is not None and not stock.__name__.endswith("ForCausalLM")
     wraps = language is not None and stock is not None and language.config_class is not stock.config_class
-    if not both and not wraps and (language is not None or (stock is None and hasattr(config, "auto_map"))):
-        return None
-    if both or stock is None:
+    if both or (stock is None and language is None and not hasattr(config, "auto_map")):
         raise ModelError(
             f"architecture {config.model_type!r} is no model that reads token ids alone, so its blocks cannot be "
             "pruned; heads of encoders and of translation models can be removed with secateur heads prune, see "
             "docs/heads.md"
         )
-    return stock
+    return stock if language is None or wraps else None
+
+
+def _class_name(config: PretrainedConfig) -> str:
+    """The class that save_pretrained noted; none where there is no note."""
+    return str((config.architectures or ["none"])[0])
 
 
 def _stock_class(config: PretrainedConfig) -> Any:
-    """The class of transformers that save_pretrained noted; None where it has none of that name."""
+    """The class of transformers that a config names; None where it has none of that name."""
     import transformers
 
-    stock = getattr(transformers, str((config.architectures or ["none"])[0]), None)
+    stock = getattr(transformers, _class_name(config), None)
     known = isinstance(stock, type) and issubclass(stock, PreTrainedModel) and stock is not PreTrainedModel
     return stock if known else None
 
@@ -282,9 +285,9 @@ def load_as_saved(source: Source, dtype: torch.dtype | None = None) -> PreTraine
     config = read_config(source)
     stock = _stock_class(config)
     if stock is None and not source.trusted:
-        name = str((config.architectures or ["none"])[0])
         raise ModelError(
-            f"{source} names class {name!r} in its config's architectures, which transformers does not have"
+            f"{source} names class {_class_name(config)!r} in its config's architectures, "
+            "which transformers does not have"
         )
     return _loaded(_own_class(config) if stock is None else shrinkable(stock), source, dtype)
 
@@ -304,13 +307,13 @@ def load_model(source: Source, dtype: torch.dtype | None = None) -> PreTrainedMo
     """
     config = read_config(source)
     if not may_have_language_head(config):
-        raise ModelError(f"{source} is a {(config.architectures or [''])[0]}: {HEADLESS}")
+        raise ModelError(f"{source} is a {_class_name(config)}: {HEADLESS}")
     return _loaded(AutoModelForCausalLM, source, dtype)
 
 
 def may_have_language_head(config: PretrainedConfig) -> bool:
     """Whether the class that a config names is not one for another task, such as a classifier or a masked model."""
-    named = str((config.architectures or [""])[0])
+    named = _class_name(config)
     return "For" not in named or named.endswith(("ForCausalLM", "ForConditionalGeneration"))
 
 
