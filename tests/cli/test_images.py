@@ -162,3 +162,10 @@ def test_taps_and_channels_go_layers_are_timed_and_zeros_stay_in_finetuning(run,
     assert not torch.equal(before[kernels[0]], after[kernels[0]])
     norms = [key for key in before if key.endswith("running_mean")]
     assert all(torch.equal(before[key], after[key]) for key in norms)
+    code, said, told = run(
+        "train", out, "--factory", name, "--method", "reconstruct", "--teacher", name, "--samples", 8, "--batch", 4,
+        "--epochs", 2, "--images", pictures, "--out", str(tmp_path / "better"),
+    )  # fmt: skip
+    assert code == 0 and "relative error of" in said, told
+    parts = json.loads((tmp_path / "better" / "result.json").read_text())["parts"]
+    assert parts and all(after <= before for before, after in parts.values())

@@ -27,8 +27,8 @@ OPTIONS = {
     "recover": "--batch --json --length --out --rank --rate --resume --seed --steps --teacher --text "
     "--text-column --trust-remote-code model",
     "train": "--batch --classes --device --distill --epochs --factory --images --json --length --method --norms --out "
-    "--pattern --prior --rate --refit --resume --round-to --scope --seed --steps --target --teacher --teaching --test "
-    "--text --text-column --trust-remote-code --weights model",
+    "--pattern --prior --rate --refit --resume --round-to --samples --scope --seed --steps --target --teacher "
+    "--teaching --test --text --text-column --trust-remote-code --weights model",
     "verify": "--factory --json --trust-remote-code dense pruned",
     "bench": "--batch --engine --factory --json --layers --new-tokens --out --prompt --rounds --trust-remote-code "
     "dense pruned",

@@ -5,6 +5,7 @@ from torch.nn.functional import cross_entropy
 from deprune.networks import network, pixels
 from secateur.deprune.depthwise import describe_separable
 from secateur.deprune.losses import Curve, Curves, loss_curves
+from secateur.deprune.reading import reading_errors
 
 
 def test_a_curve_passes_through_its_points_and_never_falls():
@@ -32,7 +33,7 @@ def test_losses_leave_the_network_as_it_was(refit):
     assert all(torch.equal(value, before[name]) for name, value in own.model.state_dict().items())
 
 
-def test_channels_are_estimated_to_first_order():
+def test_channels_are_estimated_by_what_outputs_and_readers_lose():
     own = network()
     parts = describe_separable(own.model, own.example, "expanded")
     site = parts.sites[0]
@@ -48,8 +49,9 @@ def test_channels_are_estimated_to_first_order():
     for name, weight in zip(made, weights, strict=True):
         by_hand += (weight * weight.grad).flatten(1).sum(1)[site.rows[name]].sum(1).detach()
     expected = by_hand.abs().sort().values[: site.count // 2].sum()
-    assert found.at(0.5) == pytest.approx(float(expected), rel=1e-3)
-    assert found.at(1.0) == pytest.approx(float(by_hand.abs().sum()), rel=1e-3)
+    errors = reading_errors(parts.structure, [site], pixels(), (0.5, 1.0))[site.name]
+    assert found.at(0.5) == pytest.approx((float(expected) * errors[0]) ** 0.5, rel=1e-3)
+    assert found.at(1.0) == pytest.approx((float(by_hand.abs().sum()) * errors[1]) ** 0.5, rel=1e-3)
 
 
 def test_the_divergence_of_zeros_is_checked_by_hand():

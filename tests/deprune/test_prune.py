@@ -111,6 +111,21 @@ def test_a_budget_in_milliseconds_is_timed(images, tmp_path, monkeypatch):
     assert result["ms"][1] <= 0.9 * 2 * 1.02 and result["macs"][1] < result["macs"][0]
 
 
+@needs_compiler
+def test_one_bad_timing_leads_no_plan_astray(images, tmp_path, monkeypatch):
+    seen = []
+
+    def turns(networks, engine):
+        sizes = [len(make_program(own.model, own.example).data) for own in networks]
+        seen.append(sizes[1] / sizes[0])
+        return [2.0, 20.0 if len(seen) == 1 else 2.0 * seen[-1]]
+
+    monkeypatch.setattr(module, "time_in_turns", turns)
+    recipe = DepruneRecipe(budget="0.9-ms", samples=16, measured=8, taps="none")
+    result = prune_depthwise(network(), tmp_path / "out", recipe, images=images)
+    assert seen[1] >= 0.6 * seen[0] and result["ms"][1] == max(2 * own for own in seen[1:] if own <= 0.9 * 1.02)
+
+
 def test_a_budget_that_no_network_meets_is_refused_and_nothing_is_left(images, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "time_in_turns", lambda networks, engine: [2.0, 1.95])
     recipe = DepruneRecipe(budget="0.9-ms", samples=16, measured=8, engine="torch")

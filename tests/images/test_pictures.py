@@ -5,10 +5,12 @@ import numpy
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from secateur.core.errors import InputError
-from secateur.images.pictures import read_pictures
-from secateur.storage.network import Preprocessing
+from secateur.images.batches import Batches
+from secateur.images.pictures import pictures_for, read_pictures
+from secateur.storage.network import Network, Preprocessing
 
 PLAIN = Preprocessing(size=4, crop=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -70,3 +72,26 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path):
     (tmp_path / "half.zip").write_bytes(b"".join([picture(0)]))
     with pytest.raises(InputError, match=r"no readable \.zip"):
         read_pictures(tmp_path / "half.zip", PLAIN)
+
+
+class Viewing(nn.Module):
+    """A head that wants rows one after another in memory."""
+
+    def __init__(self, viewed):
+        super().__init__()
+        self.conv, self.viewed = nn.Conv2d(3, 2, 1), viewed
+
+    def forward(self, x):
+        x = self.conv(x)
+        return x.view(len(x), -1) if self.viewed else x.flatten(1)
+
+
+@pytest.mark.parametrize("viewed", [False, True])
+def test_channels_stand_last_in_memory_where_the_network_takes_them_so(viewed, tmp_path):
+    own = Network(Viewing(viewed), "viewing", preprocessing=PLAIN)
+    source = folder(tmp_path / "a", ["0/a.png", "1/b.png", "2/c.png"])
+    pictures, plain = pictures_for(own, source), read_pictures(source, PLAIN)
+    assert torch.equal(pictures.pixels, plain.pixels) and torch.equal(pictures.classes, plain.classes)
+    assert pictures.pixels.is_contiguous(memory_format=torch.channels_last) == (not viewed)
+    assert torch.allclose(own.model(pictures.pixels), own.model(plain.pixels), atol=1e-6)
+    assert Batches(pictures, 2, 1)[0][0].is_contiguous(memory_format=torch.channels_last) == (not viewed)

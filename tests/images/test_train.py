@@ -64,6 +64,44 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_bits(method, images, tmp_p
     assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
 
 
+def pruned():
+    """Both halves of the residual block have lost half of their weights."""
+    own = network()
+    with torch.no_grad():
+        for part in (own.model.first[0], own.model.second[0]):
+            part.weight[::2] = 0
+    return own
+
+
+def test_a_pruned_network_is_reconstructed_and_a_stopped_run_goes_on_with_the_same_bits(images, tmp_path):
+    training = NetworkTraining(method="reconstruct", epochs=4, batch=8, held=0.1, rate=0.005)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(done, steps):
+        if done == steps:
+            raise StoppedError
+
+    whole = train_network(pruned(), tmp_path / "whole", training, images=images, teacher=network())
+    assert all(after <= before for before, after in whole["parts"].values()) and whole["parts"]
+    with pytest.raises(StoppedError):
+        train_network(pruned(), tmp_path / "out", training, images=images, teacher=network(), progress=stop)
+    resumed = train_network(pruned(), tmp_path / "out", training, images=images, teacher=network(), resume=True)
+    assert resumed["parts"] == whole["parts"] and resumed["history"] == whole["history"]
+    one, two = (open_network(tmp_path / name, factory=NETWORKS["Residual"]).model for name in ("whole", "out"))
+    assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
+    assert not one.first[0].weight[::2].any() and not torch.equal(one.first[0].weight, pruned().model.first[0].weight)
+
+
+def test_reconstruction_needs_a_teacher_and_draws_few_pictures(images, tmp_path):
+    training = NetworkTraining(method="reconstruct", batch=8)
+    assert training.limit == 512 and training.peak == 0.001 and NetworkTraining().limit is None
+    with pytest.raises(InputError, match="give --teacher"):
+        train_network(pruned(), tmp_path / "out", training, images=images)
+    assert not list(tmp_path.iterdir())
+
+
 def test_finetuning_learns_from_classes_and_a_teacher(images, tmp_path):
     training = NetworkTraining(method="finetune", epochs=4, batch=8, rate=0.05, held=0.1)
     result = train_network(network("Plain"), tmp_path / "out", training, images=images, teacher=network("Plain"))
@@ -71,7 +109,8 @@ def test_finetuning_learns_from_classes_and_a_teacher(images, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"method": "wheel"}, {"epochs": 0}, {"batch": 0}, {"rate": 0.0}, {"held": 1.0}, {"teaching": 2.0}]
+    "fields",
+    [{"method": "wheel"}, {"epochs": 0}, {"batch": 0}, {"rate": 0.0}, {"held": 1.0}, {"teaching": 2.0}, {"samples": 1}],
 )
 def test_settings_outside_their_range_are_refused(fields):
     with pytest.raises(InputError):

@@ -31,7 +31,8 @@ def test_the_loss_is_the_one_measured_on_the_inputs(unit):
 def test_greedy_updates_end_at_the_least_squares_refit_and_errors_telescope(unit):
     weight, _, stats = case(columns=24)
     gram = damped(stats[Gram].value, 0.01).double()
-    kept, repaired, paid = EXACT._greedy(weight.double(), gram, Columns(unit=unit), 12 // unit)
+    kept, repaired, path = EXACT._greedy(weight.double(), gram, Columns(unit=unit), 12 // unit)
+    paid = path[-1][1]
     keep = kept.repeat_interleave(unit)
     assert torch.allclose(repaired, refit_columns(weight.double(), keep, gram), atol=1e-9)
     assert paid == pytest.approx(2 * layer_loss(weight.double(), repaired, gram), rel=1e-8)

@@ -193,7 +193,7 @@ def deprune_network(
         say(f"{kept / every:.0%} of the taps stay in {len(result['taps'])} depthwise convolutions")
     if "top1" in result:
         say("top-1 on {} pictures: {:.3f} before, {:.3f} after".format(result["tested"], *result["top1"]))
-    say(f"next: secateur train {shlex.quote(out)} --method finetune --teacher {shlex.quote(network.source)} ...")
+    say(f"next: secateur train {shlex.quote(out)} --method reconstruct --teacher {shlex.quote(network.source)} ...")
 
 
 def sparsify_network(
@@ -247,6 +247,9 @@ def _tell_training(result: dict[str, Any], out: str) -> None:
         say("held-out accuracy: soft network {soft:.3f}, hard network {hard:.3f}".format(**last))
     else:
         say(f"{out}: trained; held-out accuracy {last['hard']:.3f}")
+    if parts := result.get("parts"):
+        before, after = (sum(values) / len(parts) for values in zip(*parts.values(), strict=True))
+        say(f"relative error of {len(parts)} parts: {before:.3f} before, {after:.3f} after")
     if result["top1"] is not None:
         say(f"top-1 on {result['tested']:,} pictures: {result['top1']:.3f}")
 
@@ -261,13 +264,13 @@ def _share(target: str) -> float:
 
 def evaluate_network(model: str, images: str | None, *, weights: str, factory: str | None, as_json: bool) -> None:
     """Print the top-1 accuracy of a network."""
-    from secateur.images.pictures import read_pictures
+    from secateur.images.pictures import pictures_for
     from secateur.images.prune import top1
 
     if images is None:
         raise InputError("evaluating a network needs pictures with classes: give --images DIR or .zip")
     network = open_by(model, weights, factory)
-    pictures = read_pictures(images, network.preprocessing)
+    pictures = pictures_for(network, images)
     show({"top1": top1(network.model, pictures), "pictures": len(pictures.pixels)}, as_json=as_json)
 
 

@@ -37,6 +37,7 @@ _METHODS = {
     "maskllm": "masks of a language model",
     "s2h": "widths and weights of a network",
     "finetune": "weights of a network",
+    "reconstruct": "weights of a pruned network",
 }
 _Trained = Annotated[
     str,
@@ -47,7 +48,8 @@ _Trained = Annotated[
 _Method = Annotated[
     str | None,
     typer.Option(
-        help="maskllm learns n:m masks of a language model; s2h widths and weights of a network; finetune weights.",
+        help="maskllm learns n:m masks of a language model; s2h widths and weights of a network; finetune weights; "
+        "reconstruct those of pruned parts, each by what --teacher's puts out.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -72,15 +74,25 @@ _Epochs = Annotated[
     int | None,
     typer.Option(min=1, help="Rounds through the pictures; default is 20.", rich_help_panel=_TRAINING),
 ]
+_Samples = Annotated[
+    int | None,
+    typer.Option(
+        min=2, help="Pictures that are drawn; default is all, and 512 of reconstruct.", rich_help_panel=_TRAINING
+    ),
+]
 _Batch = Annotated[
     int | None,
     typer.Option(min=1, help="Pictures in a step (64), or windows of text (2).", rich_help_panel=_TRAINING),
 ]
 _Rate = Annotated[
-    float | None, typer.Option(help="Peak learning rate: 0.1, or 0.002 of masks.", rich_help_panel=_TRAINING)
+    float | None,
+    typer.Option(help="Peak learning rate: 0.1, 0.001 of reconstruct, or 0.002 of masks.", rich_help_panel=_TRAINING),
 ]
 _Teacher = Annotated[
-    str | None, typer.Option(help="Of finetune: a network to learn from too.", rich_help_panel=_TRAINING)
+    str | None,
+    typer.Option(
+        help="Of finetune: a network to learn from too. Of reconstruct: the dense one.", rich_help_panel=_TRAINING
+    ),
 ]
 _Teaching = Annotated[
     float | None,
@@ -160,6 +172,7 @@ def train(
     refit: _Refit = None,
     distill: _Distill = None,
     epochs: _Epochs = None,
+    samples: _Samples = None,
     batch: _Batch = None,
     rate: _Rate = None,
     teacher: _Teacher = None,
@@ -177,13 +190,15 @@ def train(
 ) -> None:
     """Learn what to prune: n:m masks of a language model (maskllm), or widths of a network (s2h).
 
-    finetune recovers a network that was pruned.
+    reconstruct and finetune recover a network that was pruned.
     """
     check_output(Path(out), may_be_empty=True)
     settings: dict[str, Any] = {"batch": batch, "rate": rate, "seed": seed}
     masks = {"pattern": pattern, "steps": steps, "length": length}
     task = {"prior": prior, "scope": scope, "refit": refit, "device": device, "text_column": text_column}
-    widths = dict[str, Any](epochs=epochs, target=target, round_to=round_to, distill=distill, teaching=teaching)
+    widths = dict[str, Any](
+        epochs=epochs, samples=samples, target=target, round_to=round_to, distill=distill, teaching=teaching
+    )
     if is_network(model):
         _refuse_method(model, method, "maskllm")
         refuse(model, {"text": text, "trust-remote-code": trust_remote_code} | masks | task, "is for language models")
@@ -192,7 +207,7 @@ def train(
         settings |= {"method": method or "s2h", "norms": norms} | widths
         train_network(network, out, settings, {"images": images, "test": test}, Run(guide, resume, as_json))
         return
-    _refuse_method(model, method, "s2h", "finetune")
+    _refuse_method(model, method, "s2h", "finetune", "reconstruct")
     own = {"images": images, "test": test, "teacher": teacher, "factory": factory, "classes": classes}
     refuse(model, own | widths | {"norms": norms is not None}, "is for networks that read pictures")
     _learn_masks((model, text, out), settings | masks, task, (resume, trust_remote_code, as_json))

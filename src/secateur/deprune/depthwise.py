@@ -17,6 +17,7 @@ __all__ = [
     "Separable",
     "depthwise_layers",
     "describe_separable",
+    "gain_of",
     "importance",
     "permute_",
     "tap_grams",
@@ -101,23 +102,33 @@ def importance(structure: ChannelStructure, own: Depthwise) -> Float[Tensor, " c
 
     Ones where no site says what follows.
     """
-    total = torch.ones(own.module.out_channels)
     if own.site is None:
-        return total
-    rows = list(own.site.rows)
+        return torch.ones(own.module.out_channels)
+    total = gain_of(structure, own.site, own.name)
     order = own.site.rows[own.name].flatten()
-    for name in rows[rows.index(own.name) + 1 :]:
-        module: Any = structure.layers[name].module
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None:
-            gain = (module.running_var + module.eps).rsqrt() * (1 if module.weight is None else module.weight)
-            total[order] *= gain.detach().abs()[own.site.rows[name].flatten()].float()
-            break
     read = sum(
         structure.layers[name].weight.float().square().sum(dim=0)[index].sum(dim=1)
         for name, index in own.site.columns.items()
     )
     total[order] *= torch.as_tensor(read).sqrt()
     return total
+
+
+@torch.no_grad()
+def gain_of(structure: ChannelStructure, site: Site, name: str) -> Float[Tensor, " out"]:
+    """By how much the batch norm after a layer multiplies what each of its rows makes; 1 where none follows.
+
+    site: whose rows the layer has.
+    """
+    gain = torch.ones(len(structure.layers[name].weight))
+    rows = list(site.rows)
+    for after in rows[rows.index(name) + 1 :]:
+        module: Any = structure.layers[after].module
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None:
+            own = (module.running_var + module.eps).rsqrt() * (1 if module.weight is None else module.weight)
+            gain[site.rows[name].flatten()] = own.abs()[site.rows[after].flatten()].float()
+            break
+    return gain
 
 
 @torch.no_grad()

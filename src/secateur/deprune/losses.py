@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from secateur.adapt.layer import Layer
 from secateur.convnet.trace import evaluating
 from secateur.deprune.depthwise import Depthwise, Separable, tap_grams
+from secateur.deprune.reading import reading_errors
 from secateur.images.pictures import Pictures
 from secateur.images.prune import gradients
 from secateur.score.filters import TaylorChannels
@@ -66,27 +67,38 @@ class Curves(NamedTuple):
 
 
 def loss_curves(parts: Separable, pixels: Tensor, *, refit: bool = True) -> Curves:
-    """Channels by a first-order estimate; kernels by what is lost without half and three quarters of each, one at a
-    time.
+    """Channels by what outputs and readers lose; kernels by what outputs lose without half and three quarters of each.
 
-    Formula: sum over the c that go of |sum over c's weights of w dL/dw| [Molchanov et al. 2019], lowest first;
-    KL(p || p') = mean over pictures of sum_y p ln(p / p'), p the whole network's and p' the pruned one's
+    Formula: sqrt(t e), t = sum over the c that go of |sum over c's weights of w dL/dw| [Molchanov et al. 2019], lowest
+    first, and e the relative error of what reads them; KL(p || p') = mean over pictures of sum_y p ln(p / p'), p the
+    whole network's and p' the pruned one's
 
-    L is the cross-entropy with the class that the network predicts. Losses of several are taken as their sum: their
-    level is wrong, so measure it and correct it by `levelled`. refit: solve the taps that are kept.
+    L is the cross-entropy with the class that the network predicts. Alone, t takes too much of early layers, whose
+    errors all others read, and e too much where the classes do not depend on it. Kernels are
+    pruned one at a time. Losses of several are taken as their sum: their level is wrong, so measure it and correct it
+    by `levelled`. refit: solve the taps that are kept.
     """
     found = gradients(parts.structure, Pictures(pixels, None))
     with torch.no_grad():
         score = TaylorChannels()
-        channels = {site.name: _summed(score(site, parts.structure.layers, found)) for site in parts.sites}
+        errors = reading_errors(parts.structure, parts.sites, pixels, _SHARES)
+        channels = {
+            site.name: _mean(_summed(score(site, parts.structure.layers, found)), errors[site.name])
+            for site in parts.sites
+        }
         trial = _Trial(parts, pixels, refit=refit)
         return Curves(channels, {own.name: trial.curve(own) for own in parts.kernels})
 
 
-def _summed(scores: Tensor) -> Curve:
+def _summed(scores: Tensor) -> list[float]:
     lowest = scores.double().sort().values.cumsum(0)
     gone = [round(share * len(scores)) for share in _SHARES]
-    return Curve(_SHARES, tuple(float(lowest[count - 1]) if count else 0.0 for count in gone))
+    return [float(lowest[count - 1]) if count else 0.0 for count in gone]
+
+
+def _mean(estimates: list[float], errors: list[float]) -> Curve:
+    """The geometric mean of both."""
+    return Curve(_SHARES, tuple((one * two) ** 0.5 for one, two in zip(estimates, errors, strict=True)))
 
 
 def divergence(whole: Tensor, pruned: Tensor) -> float:

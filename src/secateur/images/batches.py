@@ -35,6 +35,8 @@ class Batches(Sequence[tuple[Tensor, Tensor]]):
             )
         self.pictures, self.size, self.seed = pictures, size, seed
         self.rank, self.ranks = rank, ranks
+        last = pictures.pixels.is_contiguous(memory_format=torch.channels_last)
+        self.form = torch.channels_last if last else torch.contiguous_format
         self.epoch = len(pictures.pixels) // size
         self.steps = self.epoch * epochs
 
@@ -57,7 +59,8 @@ class Batches(Sequence[tuple[Tensor, Tensor]]):
         pixels = _augmented(self.pictures.pixels[chosen], stream)
         classes = self.pictures.classes
         assert classes is not None
-        return pixels[self.rank :: self.ranks], classes[chosen][self.rank :: self.ranks]
+        own = pixels[self.rank :: self.ranks].contiguous(memory_format=self.form)
+        return own, classes[chosen][self.rank :: self.ranks]
 
 
 def held_apart(pictures: Pictures, share: float, seed: int) -> tuple[Pictures, Pictures]:

@@ -40,14 +40,19 @@ def bench_networks(
             raise InputError(f"engine {engine!r} is unknown for networks; known are {', '.join(ENGINES)}")
         for batch in batches:
             pair = [_step(network, engine, batch) for network in (dense, pruned)]
-            one, two = _in_turns(pair, rounds)
+            one, two = (statistics.median(own) for own in _in_turns(pair, rounds))
             results[f"{engine} batch {batch}"] = {"dense_ms": one, "pruned_ms": two, "times_faster": one / two}
     return results
 
 
-def time_in_turns(networks: Sequence[Network], rounds: int = 15, engine: str = "torch") -> list[float]:
-    """Median milliseconds of one picture through each network in an engine; they take turns."""
-    return _in_turns([_step(network, engine, 1) for network in networks], rounds)
+def time_in_turns(networks: Sequence[Network], rounds: int = 40, engine: str = "torch") -> list[float]:
+    """Milliseconds of one picture through each network in an engine; they take turns.
+
+    The lower quartile: what else the machine does only adds.
+    """
+    return [
+        statistics.quantiles(own)[0] for own in _in_turns([_step(network, engine, 1) for network in networks], rounds)
+    ]
 
 
 def _step(network: Network, engine: str, batch: int) -> _Step:
@@ -74,7 +79,7 @@ def _openvino(path: Path, pixels: torch.Tensor) -> _Step:
     return lambda: compiled(pixels.numpy())
 
 
-def _in_turns(steps: Sequence[_Step], rounds: int) -> list[float]:
+def _in_turns(steps: Sequence[_Step], rounds: int) -> list[list[float]]:
     for step in steps:
         step()
     times: list[list[float]] = [[] for _ in steps]
@@ -83,4 +88,4 @@ def _in_turns(steps: Sequence[_Step], rounds: int) -> list[float]:
             started = time.perf_counter()
             step()
             own.append(1000 * (time.perf_counter() - started))
-    return [statistics.median(own) for own in times]
+    return times

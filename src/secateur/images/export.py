@@ -1,5 +1,6 @@
 """export_network(folder, out): ONNX, compared with torch in ONNX Runtime before it counts as written."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,10 @@ def export_network(
     pixels = torch.rand(2, *network.example.shape[1:], generator=generator(0, "export"))
     with new_file(path) as room:
         try:
-            program: Any = torch.onnx.export(
-                model, (pixels,), dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim("batch")},)
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch, about torch
+                batch = ({0: torch.export.Dim("batch")},)
+                program: Any = torch.onnx.export(model, (pixels,), dynamo=True, verbose=False, dynamic_shapes=batch)
         except Exception as error:  # the exporter raises what it likes
             why = str(error).splitlines()[0]
             raise InputError(f"{network.source} cannot be written as ONNX: {why}") from error

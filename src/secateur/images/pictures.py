@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from secateur.convnet.trace import evaluating
 from secateur.core.errors import InputError
 from secateur.core.seed import generator
-from secateur.storage.network import Preprocessing
+from secateur.storage.network import Network, Preprocessing
 
-__all__ = ["Pictures", "read_pictures"]
+__all__ = ["Pictures", "pictures_for", "read_pictures"]
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _NUMBER = re.compile(r"\d+")
@@ -54,6 +55,26 @@ def read_pictures(
         for place, number in enumerate(chosen):
             pixels[place] = _decoded(opened.read(names[number]), f"{path}: {names[number]}", preprocessing)
     return Pictures(pixels, None if classes is None else classes[torch.tensor(chosen)])
+
+
+def pictures_for(network: Network, source: str | Path, *, limit: int | None = None, seed: int = 0) -> Pictures:
+    """The pictures of a folder or a .zip as a network reads them, laid out as it is fastest.
+
+    Channels stand last in memory where the network takes them so: convolutions are faster by far.
+    """
+    pictures = read_pictures(source, network.preprocessing, limit=limit, seed=seed)
+    form = torch.channels_last if _takes_channels_last(network.model, pictures.pixels[:1]) else torch.contiguous_format
+    return pictures._replace(pixels=pictures.pixels.contiguous(memory_format=form))
+
+
+@torch.no_grad()
+def _takes_channels_last(model: nn.Module, pixels: Tensor) -> bool:
+    try:
+        with evaluating(model):
+            model(pixels.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:  # a view of rows that no longer lie one after another
+        return False
+    return True
 
 
 class _Opened(NamedTuple):

@@ -17,11 +17,12 @@ from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError, RatioError
 from secateur.core.files import new_folder, write_document
 from secateur.images.bench import time_in_turns
-from secateur.images.pictures import Pictures, read_pictures
+from secateur.images.pictures import Pictures, pictures_for
 from secateur.images.recipe import NetworkRecipe
 from secateur.images.repair import Repair, Repaired, repair_
 from secateur.images.sparse import sparsify_
 from secateur.images.widths import choose_widths, global_widths, knapsack_widths, uniform_widths
+from secateur.machine.memory import freed_memory_kept
 from secateur.report.card import write_card
 from secateur.run.recipe import Recipe
 from secateur.score.filters import ChannelScore
@@ -127,10 +128,9 @@ def prune_network(
     started = time.perf_counter()
     recipe = recipe or NetworkRecipe()
     network = name if isinstance(name, Network) else open_network(name)
-    with new_folder(Path(out)) as folder:
-        usual = network.preprocessing
-        drawn = None if images is None else read_pictures(images, usual, limit=recipe.samples, seed=recipe.seed)
-        tested = None if test is None else read_pictures(test, usual)
+    with freed_memory_kept(), new_folder(Path(out)) as folder:
+        drawn = None if images is None else pictures_for(network, images, limit=recipe.samples, seed=recipe.seed)
+        tested = None if test is None else pictures_for(network, test)
         recipe.repaired(pictures=drawn is not None)
         asked, times = recipe, dict[float, float]()
         if recipe.limit.unit == "ms":
@@ -215,14 +215,14 @@ def sparsify_network(
     many pictures are drawn. Raises a SecateurError with one sentence on anything that cannot be done.
     """
     started = time.perf_counter()
-    with new_folder(Path(out)) as folder:
-        usual, drawn = network.preprocessing, recipe.calibration
+    with freed_memory_kept(), new_folder(Path(out)) as folder:
+        drawn = recipe.calibration
         if images is None and recipe.solver().needs:
             raise InputError(f"method {recipe.method!r} needs pictures: give --images DIR or .zip")
         pixels = network.example
         if images is not None:
-            pixels = read_pictures(images, usual, limit=drawn.samples, seed=drawn.seed).pixels
-        tested = None if test is None else read_pictures(test, usual)
+            pixels = pictures_for(network, images, limit=drawn.samples, seed=drawn.seed).pixels
+        tested = None if test is None else pictures_for(network, test)
         accuracy = None if tested is None else top1(network.model, tested)
         done = sparsify_(network.model, recipe, pixels)
         save_network(network, folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from secateur.convnet.costs import costs
 from secateur.convnet.structure import ChannelStructure, describe_channels
@@ -16,17 +17,20 @@ from secateur.core.errors import DisagreementError, InputError
 from secateur.core.files import write_document
 from secateur.core.seed import generator
 from secateur.images.batches import Batches, held_apart
-from secateur.images.pictures import Pictures, read_pictures
+from secateur.images.pictures import Pictures, pictures_for
 from secateur.images.prune import top1
+from secateur.machine.memory import freed_memory_kept
 from secateur.machine.ranks import processes
 from secateur.report.card import write_card
 from secateur.run.result import versions
 from secateur.storage.network import Network, Removal, open_network, save_network
 from secateur.storage.run_folder import RunFolder
 from secateur.storage.sealed import tensor_digest
-from secateur.train.loop import Loop
+from secateur.train.local import Parts
+from secateur.train.loop import Log, Loop
 from secateur.train.objective import Classes
 from secateur.train.parametrizations import keep_zeros_
+from secateur.train.reconstruct import Reconstruction
 from secateur.train.s2h import SoftToHard, SoftToHardSettings, weight_descent
 
 __all__ = ["NetworkTraining", "train_network"]
@@ -34,6 +38,8 @@ __all__ = ["NetworkTraining", "train_network"]
 _BATCH = 250  # pictures of a forward pass that measures
 _EVERY = 200  # steps between saved states, and at the end of an epoch
 _TOLERANCE = 1e-4
+_RATES = {"s2h": 0.1, "finetune": 0.1, "reconstruct": 0.001}
+_DRAWN = 512  # pictures of reconstruct
 _SETTLING = 20  # batches that measure batch norms at the end
 
 
@@ -41,33 +47,49 @@ _SETTLING = 20  # batches that measure batch norms at the end
 class NetworkTraining:
     """How a network is trained.
 
-    method: s2h learns widths and weights together, finetune weights alone. epochs: of the pictures, in
-    batches of `batch`. rate: peak of a cosine schedule with a tenth of warm-up. decay: of weights of
-    matrices. held: share of the pictures that does not train and is measured after every epoch.
-    widths: settings of s2h. teaching: of finetune, the teacher's share of the loss; with 1, pictures need no classes.
+    method: s2h learns widths and weights together, finetune weights alone, and reconstruct those of pruned parts, each
+    by what a teacher's part puts out. epochs: of the pictures, in batches of `batch`. rate: peak of a cosine schedule
+    with a tenth of warm-up; 0.1, or 0.001 of reconstruct, where none is given. decay: of weights of matrices; not of
+    reconstruct. held: share of the pictures that does not train and is measured after every epoch.
+    samples: pictures that are drawn to train on; where nothing is said all, or 512 of reconstruct, which holds what a
+    part reads for all of them. widths: settings of s2h.
+    teaching: of finetune, the teacher's share of the loss; with 1, pictures need no classes.
     norms: of finetune, whether the statistics of batch norms follow the pictures; without, few pictures do no harm.
-    Zeros in the weights of convolutions and linear layers stay zeros in finetune.
+    Zeros in the weights of convolutions and linear layers stay zeros in finetune and reconstruct.
     """
 
     method: str = "s2h"
     epochs: int = 20
     batch: int = 64
-    rate: float = 0.1
+    rate: float | None = None
     decay: float = 5e-4
     held: float = 0.05
     seed: int = 0
+    samples: int | None = None
     teaching: float = 0.5
     norms: bool = True
     widths: SoftToHardSettings = field(default_factory=SoftToHardSettings)
 
     def __post_init__(self) -> None:
         """Refuse fields outside their range."""
-        if self.method not in ("s2h", "finetune"):
-            raise InputError(f"method {self.method!r} trains nothing: take s2h or finetune")
-        if min(self.epochs, self.batch) < 1 or not self.rate > 0 or not self.decay >= 0 or not 0 < self.held < 1:
+        if self.method not in _RATES:
+            raise InputError(f"method {self.method!r} trains nothing: take {', '.join(_RATES)}")
+        if min(self.epochs, self.batch) < 1 or not self.peak > 0 or not self.decay >= 0 or not 0 < self.held < 1:
             raise InputError("training needs epochs and batch of at least 1, a rate above 0 and held in 0..1")
+        if self.samples is not None and self.samples < 2:
+            raise InputError("training needs two pictures at least")
         if not 0 <= self.teaching <= 1:
             raise InputError("training needs teaching in 0..1")
+
+    @property
+    def peak(self) -> float:
+        """The highest rate."""
+        return _RATES[self.method] if self.rate is None else self.rate
+
+    @property
+    def limit(self) -> int | None:
+        """How many pictures are drawn, or None for all."""
+        return _DRAWN if self.samples is None and self.method == "reconstruct" else self.samples
 
 
 def train_network(
@@ -89,14 +111,16 @@ def train_network(
     """
     training = training or NetworkTraining()
     network = name if isinstance(name, Network) else open_network(name)
-    with processes() as (rank, ranks):
+    with freed_memory_kept(), processes() as (rank, ranks):
         folder = RunFolder(Path(out) if rank == 0 else Path(f"{out}.rank{rank}"))
         try:
-            pictures = _taught(read_pictures(images, network.preprocessing), training, teacher)
+            pictures = _taught(
+                pictures_for(network, images, limit=training.limit, seed=training.seed), training, teacher
+            )
             run = _Run(network, training, pictures, teacher, (rank, ranks))
             folder.open(run.plan(), resume=resume)
             run.go(folder, progress or (lambda done, steps: None))
-            tested = None if test is None else read_pictures(test, network.preprocessing)
+            tested = None if test is None else pictures_for(network, test)
             return run.finish(folder, tested, {"images": str(images), "out": str(out)})
         except BaseException:
             folder.give_up()
@@ -106,7 +130,8 @@ def train_network(
 @torch.no_grad()
 def _taught(pictures: Pictures, training: NetworkTraining, teacher: Network | None) -> Pictures:
     """Pictures with the teacher's classes, where it alone teaches and they have none."""
-    if pictures.classes is not None or teacher is None or training.method != "finetune" or training.teaching < 1:
+    alone = training.method == "reconstruct" or (training.method == "finetune" and training.teaching == 1)
+    if pictures.classes is not None or teacher is None or not alone:
         return pictures
     said = [teacher.model.eval()(part).argmax(dim=1) for part in pictures.pixels.split(_BATCH)]
     return pictures._replace(classes=torch.cat(said))
@@ -127,24 +152,36 @@ class _Run:
         self.first = place[0] == 0
         known, self.held = held_apart(pictures, training.held, training.seed)
         self.batches = Batches(
-            known, training.batch, training.epochs, seed=training.seed, rank=place[0], ranks=place[1]
+            known,
+            training.batch,
+            training.epochs,
+            seed=training.seed,
+            rank=place[0],
+            ranks=place[1],
         )
         self.digest = tensor_digest({"pixels": pictures.pixels})
         self.start = tensor_digest({name: value.contiguous() for name, value in network.model.state_dict().items()})
         self.history: list[list[float]] = []
         self.structure: ChannelStructure | None = None
         self.learner: SoftToHard | None = None
+        self.parts: Parts | None = None
+        self.told: dict[str, Any] = {}  # of result.json
         if training.method == "s2h":
             self.structure = describe_channels(network.model, network.example)
             self.before = costs(self.structure)
             self.learner = SoftToHard(self.structure, training.widths, len(self.batches), self.batches.epoch)
-            self.loop = self.learner.loop(training.rate, training.decay)
+            self.loop = self.learner.loop(training.peak, training.decay)
+        elif training.method == "reconstruct":
+            if teacher is None:
+                raise InputError("reconstruct needs the dense network: give --teacher")
+            own = known.pixels[: len(known.pixels) // place[1] * place[1]][place[0] :: place[1]]
+            self.parts = Parts(network.model, teacher.model, own, training.batch)
         else:
             guide = None if teacher is None else teacher.model
             objective = Classes(network.model, guide, training.teaching, norms=training.norms)
             parameters = list(network.model.parameters())
             keep_zeros_(network.model)
-            descent = weight_descent(parameters, training.rate, len(self.batches), training.decay)
+            descent = weight_descent(parameters, training.peak, len(self.batches), training.decay)
             self.loop = Loop(parameters, objective, [descent], others={"objective": objective}, clip=None)
 
     def plan(self) -> dict[str, Any]:
@@ -153,8 +190,11 @@ class _Run:
         return {"network": self.start, "source": self.network.source, "pictures": self.digest, **settings}
 
     def go(self, folder: RunFolder, progress: Callable[[int, int], None]) -> None:
-        """Every epoch that is not done; what is held apart is measured after each."""
+        """Everything that is not done; what is held apart is measured after each epoch, or part."""
         saved = folder.load_state()
+        if self.parts is not None:
+            self._train_parts(self.parts, folder, saved, progress)
+            return
         if saved is not None:
             tensors, log = saved
             self.history = tensors.pop("history:rows").tolist()
@@ -171,6 +211,28 @@ class _Run:
             self.history.append(self._measured())
             self._save(folder)
         progress(len(self.batches), len(self.batches))
+
+    def _train_parts(
+        self,
+        parts: Parts,
+        folder: RunFolder,
+        saved: tuple[dict[str, Tensor], Log] | None,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        tensors, log = saved or ({}, {"before": [], "after": []})
+        with torch.no_grad():
+            for name, own in parts.parameters(len(log["after"])).items():
+                own.copy_(tensors[name])
+        settings = Reconstruction(steps=len(self.batches), rate=self.training.peak)
+        for number in range(len(log["after"]), len(parts.names)):
+            progress(number, len(parts.names))
+            before, after = parts.train_(number, settings, self.training.seed)
+            log = {"before": [*log["before"], before], "after": [*log["after"], after]}
+            folder.save_state({name: own.detach() for name, own in parts.parameters(number + 1).items()}, log)
+        progress(len(parts.names), len(parts.names))
+        accuracy = top1(self.network.model, self.held)
+        self.history = [[sum(log["after"]) / len(parts.names), accuracy, accuracy, 1.0]]
+        self.told = {"parts": dict(zip(parts.names, zip(log["before"], log["after"], strict=True), strict=True))}
 
     def _save(self, folder: RunFolder) -> None:
         table = torch.tensor(self.history, dtype=torch.float64)
@@ -195,6 +257,7 @@ class _Run:
         names = ("loss", "soft", "hard", "macs")
         result: dict[str, Any] = {
             **told,
+            **self.told,
             "network": self.network.source,
             "training": asdict(self.training),
             "history": [dict(zip(names, row, strict=False)) for row in self.history],

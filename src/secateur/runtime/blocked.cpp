@@ -298,10 +298,12 @@ static void read(const Run& run, const float* x, int64_t channels, float* room, 
   int64_t y0, y1;
   part(b.h, who, of, y0, y1);
   for (int64_t y = y0; y < y1; y++)
-    for (int64_t c = 0; c < b.blocks * b.inner; c++) {
-      float* at = to.at + c / b.inner * to.block + y * to.row + c % b.inner;
-      const float* from = x + (c * b.h + y) * b.w;
-      for (int64_t k = 0; k < b.w; k++) at[k * b.inner] = c < channels ? from[k] : 0.f;
+    for (int64_t block = 0; block < b.blocks; block++) {
+      const int64_t first = block * b.inner, there = std::min(b.inner, channels - first);
+      float* at = to.at + block * to.block + y * to.row;
+      const float* from = x + (first * b.h + y) * b.w;
+      for (int64_t k = 0; k < b.w; k++, at += b.inner)  // pixel by pixel: writes stand one after another
+        for (int64_t c = 0; c < b.inner; c++) at[c] = c < there ? from[c * b.h * b.w + k] : 0.f;
     }
   border(run, 0, room, who, of);
 }

@@ -74,14 +74,26 @@ class SlimGPT:
         pruned = refit_columns(target, keep[0], matrix).to(weight.dtype)
         return Solution(pruned, keep, layer_loss(weight, pruned, gram))
 
+    def path(self, weight: Weight, stats: Stats, pattern: Columns) -> list[tuple[int, float]]:
+        """How many units are gone after every step of the greedy search, and the error by then, until none is left.
+
+        The error is the mean over tokens of ||(W - W') x||^2, and what the damping counts of W - W' besides.
+        """
+        gram = stats[Gram].value
+        matrix = damped(gram, self.damp).to(getattr(torch, self.precision))
+        target = weight.to(matrix.dtype) * (gram.diagonal() > 0)
+        path = self._greedy(target, matrix, pattern, weight.shape[1] // pattern.unit // pattern.groups)[2]
+        return [(gone, paid / 2) for gone, paid in path]  # the Gram holds a factor of 2
+
     def _greedy(
         self, weight: Weight, gram: GramMatrix, pattern: Columns, quota: int
-    ) -> tuple[Bool[Tensor, " units"], Weight, float]:
-        """Kept units, repaired weight, and the sum of the errors of all removals."""
+    ) -> tuple[Bool[Tensor, " units"], Weight, list[tuple[int, float]]]:
+        """Kept units, repaired weight, and after every step how many are gone and the sum of all errors."""
         weight = weight.clone()
         inverse = torch.cholesky_inverse(cholesky(gram, "the Gram matrix"))  # H^-1, updated below as units go
         kept = torch.ones(weight.shape[1] // pattern.unit, dtype=torch.bool, device=weight.device)
         runs = kept.view(pattern.groups, -1)  # a view: marking a unit in `kept` marks it here too
+        path: list[tuple[int, float]] = []
         paid = 0.0
         while left := int((quota - (~runs).sum(dim=1)).sum()):
             errors = self._errors(weight, inverse, pattern.unit).masked_fill(~kept, torch.inf)
@@ -92,7 +104,8 @@ class SlimGPT:
             units = errors.topk(self._batch(left, pattern), largest=False).indices.sort().values
             paid += _remove_(weight, inverse, units, pattern.unit)
             kept[units] = False
-        return kept, weight, paid
+            path.append((int((~kept).sum()), paid))
+        return kept, weight, path
 
     def _batch(self, left: int, pattern: Columns) -> int:
         if pattern.unit > 1 or pattern.groups > 1:

@@ -28,6 +28,7 @@ from secateur.infer.describe import describe_any, describe_decoder, infer
 from secateur.runtime.blocked import blocked
 from secateur.runtime.linear import use_runtime_
 from secateur.runtime.packed_file import PACKED, load_packed, use_packed_
+from secateur.runtime.taps import use_taps_
 from secateur.storage.gguf import convert_gguf
 from secateur.storage.loading import HEADLESS, check_report, check_sizes, quiet
 from secateur.storage.network import open_network
@@ -226,7 +227,8 @@ def load(
     is a language model. dtype None keeps the checkpoint's own. A folder of a pruned network that reads pictures
     gives that network; factory is what made it, where that is code of yours. runtime: 2:4 packs the weights of
     linear layers that are 2:4, which decodes faster on a CPU; a folder of packed weights always runs so. runtime:
-    blocked runs a network that reads pictures in compiled code, where taps that are zero cost nothing. Raises
+    blocked runs a network that reads pictures in compiled code, where taps that are zero cost nothing; runtime: taps
+    has a Triton kernel leave them out on a GPU. Raises
     ModelError when it cannot be loaded.
     """
     if not isinstance(model, Source) and (Path(model) / "network.json").is_file():
@@ -247,8 +249,14 @@ def _load_network(
     network = open_network(folder, factory=factory)
     if runtime is None:
         return network.model if dtype is None else network.model.to(dtype)
+    if runtime == "taps":
+        model = network.model if dtype is None else network.model.to(dtype)
+        use_taps_(model)
+        return model
     if runtime != "blocked" or dtype not in (None, torch.float32):
-        raise InputError(f"runtime {runtime!r} is not for networks that read pictures: take blocked, in float32")
+        raise InputError(
+            f"runtime {runtime!r} is not for networks that read pictures: take blocked, in float32, or taps on a GPU"
+        )
     return blocked(network.model, network.example)
 
 

@@ -15,7 +15,7 @@ from secateur.core.shapes import Hidden, Keep
 from secateur.machine.ranks import mean
 from secateur.train.loop import Batches, Cosine, Descent, Loop
 
-__all__ = ["Reconstruction", "block_error", "reconstruct_"]
+__all__ = ["Reconstruction", "block_error", "fit_", "reconstruct_"]
 
 _HELD = 0.1  # share of the batches that judge
 _LOOKS = 5
@@ -55,10 +55,25 @@ def reconstruct_(
     Formula: min over W of ||f(x; W * m) - y||^2 / ||y - x||^2 [local reconstruction; Roux et al. 2025]
 
     x is what the pruned blocks before put out, y what the dense block did, and m the masks.
-    call: the block as a function of hidden states. inputs, targets: batches of them. The error is that of the last
-    tenth of the batches, which are not trained on unless there is one only. The weights of the least error are kept,
-    those at the start among them.
+    call: the block as a function of hidden states. inputs, targets: batches of them, of which the last tenth judges.
     """
+    with _training(layers) as parameters:
+        return fit_(parameters, lambda x, y: block_error(call(x), x, y), (inputs, targets), settings, seed)
+
+
+def fit_(
+    parameters: list[nn.Parameter],
+    error: Callable[[Tensor, Tensor], Tensor],
+    batches: tuple[Batches, Batches],
+    settings: Reconstruction,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Train parameters until what they give for the first batches is the second ones; the error before and after.
+
+    error: of one batch of each. It is judged on the last tenth, which is not trained on unless there is one batch only.
+    The parameters of the least error are kept, those at the start among them.
+    """
+    inputs, targets = batches
     count = len(inputs)
     held = range(count - max(1, round(_HELD * count)), count)
     known = max(count - len(held), 1)
@@ -66,31 +81,26 @@ def reconstruct_(
     every = max(1, settings.steps // _LOOKS)
     rows: list[int] = []
 
-    def loss(batch: Any, step: int) -> Tensor:
-        hidden, wanted = batch
-        return block_error(call(hidden), hidden, wanted)
-
     @torch.no_grad()
-    def error() -> float:
-        found = [block_error(call(inputs[index]), inputs[index], targets[index]) for index in held]
+    def judged() -> float:
+        found = [error(inputs[index], targets[index]) for index in held]
         return mean(float(torch.stack(found).mean()))  # every process keeps the same weights
 
-    with _training(layers) as parameters:
-        optimizer = torch.optim.Adam(parameters, lr=settings.rate)
-        loop = Loop(parameters, loss, [Descent(optimizer, Cosine(settings.steps))], clip=None)
-        first = best = error()
-        chosen = [parameter.detach().clone() for parameter in parameters]
-        for number in range(settings.steps):
-            rows = rows or torch.randperm(known, generator=order).tolist()
-            index = rows.pop()
-            loop.step((inputs[index], targets[index]))
-            if (number + 1) % every == 0 or number + 1 == settings.steps:
-                now = error()
-                if now < best:
-                    best, chosen = now, [parameter.detach().clone() for parameter in parameters]
-        with torch.no_grad():
-            for parameter, value in zip(parameters, chosen, strict=True):
-                parameter.copy_(value)
+    optimizer = torch.optim.Adam(parameters, lr=settings.rate)
+    loop = Loop(parameters, lambda batch, step: error(*batch), [Descent(optimizer, Cosine(settings.steps))], clip=None)
+    first = best = judged()
+    chosen = [parameter.detach().clone() for parameter in parameters]
+    for number in range(settings.steps):
+        rows = rows or torch.randperm(known, generator=order).tolist()
+        index = rows.pop()
+        loop.step((inputs[index], targets[index]))
+        if (number + 1) % every == 0 or number + 1 == settings.steps:
+            now = judged()
+            if now < best:
+                best, chosen = now, [parameter.detach().clone() for parameter in parameters]
+    with torch.no_grad():
+        for parameter, value in zip(parameters, chosen, strict=True):
+            parameter.copy_(value)
     return first, best
 
 
