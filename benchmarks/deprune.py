@@ -4,8 +4,9 @@
     .venv/bin/python benchmarks/deprune.py time --folder rows
     .venv/bin/python benchmarks/deprune.py prune --network torchvision:mobilenet_v2 --weights FILE ...
 
-`prune` writes every row's network into a folder, budgets being times on one thread; `time`, on a quiet machine, has every engine time the dense network
-and each row's in turns. Results are written after every row, and rows that are there are not made again.
+`prune` writes every row's network into a folder; budgets are times on one thread. `time`, on a quiet machine, has
+every engine time the dense network and each row's in turns. Results are written after every row, and rows that are
+there are not made again.
 """
 
 import argparse

@@ -54,6 +54,7 @@ MANY = {  # verbs of the public face, whose every keyword a user meets: what, on
     ("run/prune.py", "prune"): 7,  # ids, resume, trust_remote_code and progress are transformers' and ours everywhere
     ("evaluate/measure.py", "measure"): 7,  # texts, tasks, and how and where it is computed
     ("run/recover.py", "recover"): 8,  # the same, and a text and a teacher
+    ("runtime/taps_kernel.py", "depthwise_taps"): 16,  # a kernel takes numbers and pointers alone
     ("heads/finetune.py", "finetune"): 7,  # the same, and texts to train and test on
     ("heads/prune.py", "prune_heads"): 8,  # files, a share, and how to read, choose and write
     ("images/train.py", "train_network"): 8,  # pictures to train and test on, and a teacher

@@ -188,36 +188,31 @@ def train(
     device: _Device = None,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Learn what to prune: n:m masks of a language model (maskllm), or widths of a network (s2h).
-
-    reconstruct and finetune recover a network that was pruned.
-    """
+    """Learn what to prune (n:m masks: maskllm; a network's widths: s2h), or recover a network (reconstruct, finetune)."""
     check_output(Path(out), may_be_empty=True)
+    _refuse_method(model, method)
     settings: dict[str, Any] = {"batch": batch, "rate": rate, "seed": seed}
     masks = {"pattern": pattern, "steps": steps, "length": length}
     task = {"prior": prior, "scope": scope, "refit": refit, "device": device, "text_column": text_column}
-    widths = dict[str, Any](
-        epochs=epochs, samples=samples, target=target, round_to=round_to, distill=distill, teaching=teaching
-    )
+    widths = dict[str, Any](epochs=epochs, samples=samples, target=target, round_to=round_to, distill=distill)
+    widths["teaching"] = teaching
     if is_network(model):
-        _refuse_method(model, method, "maskllm")
         refuse(model, {"text": text, "trust-remote-code": trust_remote_code} | masks | task, "is for language models")
-        network = open_by(model, weights, factory, classes)
         guide = None if teacher is None else open_by(teacher, "auto", factory, classes)
         settings |= {"method": method or "s2h", "norms": norms} | widths
+        network = open_by(model, weights, factory, classes)
         train_network(network, out, settings, {"images": images, "test": test}, Run(guide, resume, as_json))
         return
-    _refuse_method(model, method, "s2h", "finetune", "reconstruct")
     own = {"images": images, "test": test, "teacher": teacher, "factory": factory, "classes": classes}
     refuse(model, own | widths | {"norms": norms is not None}, "is for networks that read pictures")
     _learn_masks((model, text, out), settings | masks, task, (resume, trust_remote_code, as_json))
 
 
-def _refuse_method(model: str, method: str | None, *others: str) -> None:
+def _refuse_method(model: str, method: str | None) -> None:
     """Refuse an unknown method, and one that is for the other kind of model."""
     if method is not None:
         check_name("method", method, _METHODS)
-    if method in others:
+    if method is not None and is_network(model) == (method == "maskllm"):
         raise InputError(f"method {method!r} learns {_METHODS[str(method)]}, and {model} is none")
 
 

@@ -1,6 +1,7 @@
 """The Triton kernel of a depthwise convolution over kept taps; importing it needs Triton."""
 
-# ruff: noqa: ANN001 - Triton gives tensors and numbers to a kernel as it compiles it
+from typing import Any
+
 import triton
 import triton.language as tl
 
@@ -9,20 +10,20 @@ __all__ = ["depthwise_taps"]
 
 @triton.jit
 def depthwise_taps(
-    x,
-    weight,
-    bias,
-    spans,
-    tops,
-    lefts,
-    y,
-    channels,
-    high,
-    wide,
-    out_high,
-    out_wide,
-    down,
-    right,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    spans: Any,
+    tops: Any,
+    lefts: Any,
+    y: Any,
+    channels: Any,
+    high: Any,
+    wide: Any,
+    out_high: Any,
+    out_wide: Any,
+    down: Any,
+    right: Any,
     size: tl.constexpr,
     span: tl.constexpr,
 ) -> None:
