@@ -188,23 +188,25 @@ def train(
     device: _Device = None,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Learn what to prune (n:m masks: maskllm; a network's widths: s2h), or recover a network (reconstruct, finetune)."""
+    """Learn what to prune: n:m masks of a language model (maskllm), or widths of a network (s2h).
+
+    reconstruct and finetune recover a network that was pruned.
+    """
     check_output(Path(out), may_be_empty=True)
     _refuse_method(model, method)
     settings: dict[str, Any] = {"batch": batch, "rate": rate, "seed": seed}
     masks = {"pattern": pattern, "steps": steps, "length": length}
     task = {"prior": prior, "scope": scope, "refit": refit, "device": device, "text_column": text_column}
-    widths = dict[str, Any](epochs=epochs, samples=samples, target=target, round_to=round_to, distill=distill)
-    widths["teaching"] = teaching
+    more = dict[str, Any](epochs=epochs, samples=samples, target=target, round_to=round_to, distill=distill)
     if is_network(model):
         refuse(model, {"text": text, "trust-remote-code": trust_remote_code} | masks | task, "is for language models")
         guide = None if teacher is None else open_by(teacher, "auto", factory, classes)
-        settings |= {"method": method or "s2h", "norms": norms} | widths
+        settings |= {"method": method or "s2h", "norms": norms, "teaching": teaching} | more
         network = open_by(model, weights, factory, classes)
         train_network(network, out, settings, {"images": images, "test": test}, Run(guide, resume, as_json))
         return
     own = {"images": images, "test": test, "teacher": teacher, "factory": factory, "classes": classes}
-    refuse(model, own | widths | {"norms": norms is not None}, "is for networks that read pictures")
+    refuse(model, own | more | {"norms": norms is not None, "teaching": teaching}, "is for networks that read pictures")
     _learn_masks((model, text, out), settings | masks, task, (resume, trust_remote_code, as_json))
 
 
