@@ -87,6 +87,10 @@ def test_a_pruned_network_is_reconstructed_and_a_stopped_run_goes_on_with_the_sa
     assert all(after <= before for before, after in whole["parts"].values()) and whole["parts"]
     with pytest.raises(StoppedError):
         train_network(pruned(), tmp_path / "out", training, images=images, teacher=network(), progress=stop)
+    other = network()
+    other.model.head.bias.data += 1
+    with pytest.raises(InputError, match="teacher"):
+        train_network(pruned(), tmp_path / "out", training, images=images, teacher=other, resume=True)
     resumed = train_network(pruned(), tmp_path / "out", training, images=images, teacher=network(), resume=True)
     assert resumed["parts"] == whole["parts"] and resumed["history"] == whole["history"]
     one, two = (open_network(tmp_path / name, factory=NETWORKS["Residual"]).model for name in ("whole", "out"))

@@ -130,6 +130,8 @@ def train_network(
 @torch.no_grad()
 def _taught(pictures: Pictures, training: NetworkTraining, teacher: Network | None) -> Pictures:
     """Pictures with the teacher's classes, where it alone teaches and they have none."""
+    if training.method == "reconstruct" and teacher is None:
+        raise InputError("reconstruct needs the dense network: give --teacher")
     alone = training.method == "reconstruct" or (training.method == "finetune" and training.teaching == 1)
     if pictures.classes is not None or teacher is None or not alone:
         return pictures
@@ -160,7 +162,8 @@ class _Run:
             ranks=place[1],
         )
         self.digest = tensor_digest({"pixels": pictures.pixels})
-        self.start = tensor_digest({name: value.contiguous() for name, value in network.model.state_dict().items()})
+        self.start = _digest(network)
+        self.taught_by = None if teacher is None else _digest(teacher)
         self.history: list[list[float]] = []
         self.structure: ChannelStructure | None = None
         self.learner: SoftToHard | None = None
@@ -171,9 +174,7 @@ class _Run:
             self.before = costs(self.structure)
             self.learner = SoftToHard(self.structure, training.widths, len(self.batches), self.batches.epoch)
             self.loop = self.learner.loop(training.peak, training.decay)
-        elif training.method == "reconstruct":
-            if teacher is None:
-                raise InputError("reconstruct needs the dense network: give --teacher")
+        elif training.method == "reconstruct" and teacher is not None:
             own = known.pixels[: len(known.pixels) // place[1] * place[1]][place[0] :: place[1]]
             self.parts = Parts(network.model, teacher.model, own, training.batch)
         else:
@@ -187,7 +188,13 @@ class _Run:
     def plan(self) -> dict[str, Any]:
         """What must be the same for a resumed run to give the same bits."""
         settings = {**asdict(self.training), "threads": torch.get_num_threads(), "versions": versions()}
-        return {"network": self.start, "source": self.network.source, "pictures": self.digest, **settings}
+        return {
+            "network": self.start,
+            "source": self.network.source,
+            "teacher": self.taught_by,
+            "pictures": self.digest,
+            **settings,
+        }
 
     def go(self, folder: RunFolder, progress: Callable[[int, int], None]) -> None:
         """Everything that is not done; what is held apart is measured after each epoch, or part."""
@@ -303,6 +310,10 @@ class _Run:
             "widths": {name: [row[4 + place] for row in self.history] for place, name in enumerate(widths)},
         }
         return self.network.without(removal), cut
+
+
+def _digest(network: Network) -> str:
+    return tensor_digest({name: value.contiguous() for name, value in network.model.state_dict().items()})
 
 
 def _accuracy(learner: SoftToHard, pictures: Pictures, scales: Any, kind: str) -> float:
