@@ -114,9 +114,8 @@ def train_network(
     with freed_memory_kept(), processes() as (rank, ranks):
         folder = RunFolder(Path(out) if rank == 0 else Path(f"{out}.rank{rank}"))
         try:
-            pictures = _taught(
-                pictures_for(network, images, limit=training.limit, seed=training.seed), training, teacher
-            )
+            drawn = pictures_for(network, images, limit=training.limit, seed=training.seed)
+            pictures = _taught(drawn, training, teacher)
             run = _Run(network, training, pictures, teacher, (rank, ranks))
             folder.open(run.plan(), resume=resume)
             run.go(folder, progress or (lambda done, steps: None))
@@ -154,12 +153,7 @@ class _Run:
         self.first = place[0] == 0
         known, self.held = held_apart(pictures, training.held, training.seed)
         self.batches = Batches(
-            known,
-            training.batch,
-            training.epochs,
-            seed=training.seed,
-            rank=place[0],
-            ranks=place[1],
+            known, training.batch, training.epochs, seed=training.seed, rank=place[0], ranks=place[1]
         )
         self.digest = tensor_digest({"pixels": pictures.pixels})
         self.start = _digest(network)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError
+from secateur.runtime.blocked import BLOCK
 
 __all__ = ["KeptTaps", "use_taps_"]
 
-_RUN = 16  # channels that share their taps
 _TILE = 128  # pixels of a program
 _log = logging.getLogger(__name__)
 
@@ -36,18 +36,18 @@ class KeptTaps(nn.Module):
         super().__init__()
         self.dense = dense
         channels, kernel = dense.out_channels, dense.weight[0, 0].numel()
-        runs = -(-channels // _RUN)
-        weight = dense.weight.detach().new_zeros(runs * _RUN, kernel)
+        runs = -(-channels // BLOCK)
+        weight = dense.weight.detach().new_zeros(runs * BLOCK, kernel)
         weight[:channels] = dense.weight.detach().flatten(1)
-        kept = weight.view(runs, _RUN, kernel).any(dim=1)  # [runs, taps]
+        kept = weight.view(runs, BLOCK, kernel).any(dim=1)  # [runs, taps]
         run, tap = kept.nonzero(as_tuple=True)
         wide = dense.weight.shape[3]
         counts = kept.sum(dim=1).cumsum(0)
-        self.kept, self.all = int(kept.sum()) * _RUN, runs * _RUN * kernel
+        self.kept, self.all = int(kept.sum()) * BLOCK, runs * BLOCK * kernel
         self.register_buffer("spans", torch.cat([counts.new_zeros(1), counts]).int(), persistent=False)
         self.register_buffer("tops", (tap // wide * dense.dilation[0]).int(), persistent=False)
         self.register_buffer("lefts", (tap % wide * dense.dilation[1]).int(), persistent=False)
-        self.register_buffer("weights", weight.view(runs, _RUN, kernel)[run, :, tap].float(), persistent=False)
+        self.register_buffer("weights", weight.view(runs, BLOCK, kernel)[run, :, tap].float(), persistent=False)
         bias = weight.new_zeros(channels) if dense.bias is None else dense.bias.detach().clone()
         self.register_buffer("bias", bias.float(), persistent=False)
         self._known: dict[tuple[int, int], _Reads] = {}
@@ -67,7 +67,7 @@ class KeptTaps(nn.Module):
             return y
         depthwise_taps[grid](
             x, own.weights, own.bias, own.spans, own.tops - reads.top, own.lefts - reads.left, y, *x.shape[1:],
-            reads.high, reads.wide, *self.dense.stride, size=_RUN, span=_TILE,
+            reads.high, reads.wide, *self.dense.stride, size=BLOCK, span=_TILE,
         )  # fmt: skip
         return y
 

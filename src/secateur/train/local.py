@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.calibrate.stream import StopForward
 from secateur.convnet.trace import evaluating
 from secateur.core.errors import InputError
 from secateur.train.parametrizations import keep_zeros_
@@ -74,10 +75,6 @@ def _relative(made: Tensor, wanted: Tensor) -> Tensor:
     return (made - wanted).square().sum() / wanted.square().sum().clamp_min(1e-20)
 
 
-class _Reached(Exception):  # noqa: N818 - no error: the run is stopped there
-    """A module was called."""
-
-
 @torch.no_grad()
 def _read(model: nn.Module, name: str, pixels: Tensor) -> Tensor:
     """What a module is called with; the network runs no further."""
@@ -85,12 +82,12 @@ def _read(model: nn.Module, name: str, pixels: Tensor) -> Tensor:
 
     def stop(module: Any, args: tuple[Tensor, ...]) -> None:
         seen.append(args[0])
-        raise _Reached
+        raise StopForward
 
     handle = model.get_submodule(name).register_forward_pre_hook(stop)
     try:
         model(pixels)
-    except _Reached:
+    except StopForward:
         pass
     finally:
         handle.remove()
