@@ -1,12 +1,13 @@
 """DEPrune and its rivals at equal time: top-1 in one shot and after the same recovery, then milliseconds by engine.
 
     .venv/bin/python benchmarks/deprune.py prune --images train.zip --test DIR --folder rows
+    .venv/bin/python benchmarks/deprune.py recover --images train.zip --test DIR --folder rows
     .venv/bin/python benchmarks/deprune.py time --folder rows
     .venv/bin/python benchmarks/deprune.py prune --network torchvision:mobilenet_v2 --weights FILE ...
 
-`prune` writes every row's network into a folder; budgets are times on one thread. `time`, on a quiet machine, has
-every engine time the dense network and each row's in turns. Results are written after every row, and rows that are
-there are not made again.
+`prune` writes every row's network into a folder, on one thread: budgets are times on it. `recover` trains them. `time`,
+on a quiet machine, has every engine time the dense network and each row's in turns. Results are written after every
+row, and what is there is not made again.
 """
 
 import argparse
@@ -24,7 +25,6 @@ import torch
 from secateur.convnet.costs import costs
 from secateur.convnet.structure import describe_channels
 from secateur.core.errors import SecateurError
-from secateur.deprune import prune as planning
 from secateur.deprune.depthwise import describe_separable
 from secateur.deprune.prune import deprune_
 from secateur.deprune.recipe import DepruneRecipe
@@ -51,17 +51,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "published, without BWT, 0.8": {"taps": "channel", "limit": 0.8},
     "published, BWT and HSR, 0.8": {"taps": "balanced", "halves": True, "limit": 0.8},
 }
-CORES = torch.get_num_threads()
 RESULTS = Path("benchmarks/results/deprune.json")
-
-
-def alone(networks: list[Network], engine: str) -> list[float]:
-    """Milliseconds on one thread: two wait for each other wherever anything else runs."""
-    torch.set_num_threads(1)
-    try:
-        return time_in_turns(networks, engine=engine)
-    finally:
-        torch.set_num_threads(CORES)
 
 
 def own(dense: Network, fields: dict[str, Any], pictures: Pictures, table: CostTable) -> Network:
@@ -93,7 +83,7 @@ def rival(dense: Network, fields: dict[str, Any], pictures: Pictures) -> tuple[N
     for _ in range(5):
         share = (low + high) / 2
         try:
-            one, two = alone([dense, made(share, whole=False)], "blocked")
+            one, two = time_in_turns([dense, made(share, whole=False)], engine="blocked")
         except SecateurError:  # more than the sites have
             high = share
             continue
@@ -111,19 +101,17 @@ def recovered(row: Path, dense: Network, images: str, test: Pictures) -> float:
 
 def prune(chosen: Any) -> None:
     """Every row of a network that is not there yet."""
+    torch.set_num_threads(1)
     dense = open_network(chosen.network, weights=chosen.weights)
     pictures = pictures_for(dense, chosen.images, limit=chosen.samples)
     test = pictures_for(dense, chosen.test)
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     rows = results.setdefault(chosen.network, {"weights": Path(chosen.weights).name, "samples": chosen.samples})
-    rows["command"] = "benchmarks/deprune.py prune, then time; pictures of Imagenette, tested on 500 of ImageNet"
+    rows["command"] = "benchmarks/deprune.py prune, recover, time; pictures of Imagenette, tested on 500 of ImageNet"
     rows["dense"] = {"top1": top1(dense.model, test), "tested": len(test.pixels)}
     kept = chosen.folder / "table.json"
     if not kept.exists():
-        torch.set_num_threads(1)
         measure_table(describe_separable(dense.model, dense.example, "expanded"), dense.example).save(kept)
-        torch.set_num_threads(CORES)
-    planning.time_in_turns = alone  # budgets are of one thread
     for name, fields in ROWS.items():
         if name in rows or (chosen.rows and name not in chosen.rows):
             continue
@@ -140,9 +128,22 @@ def prune(chosen: Any) -> None:
         save_network(small, folder)
         rows[name] = {"share": share, "params": sum(value.numel() for value in small.model.parameters())}
         rows[name]["top1"] = top1(small.model, test)
-        rows[name]["recovered"] = recovered(folder, dense, chosen.images, test)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         print(name, rows[name], flush=True)
+
+
+def recover(chosen: Any) -> None:
+    """Train every row that was not, all in the same way."""
+    dense = open_network(chosen.network, weights=chosen.weights)
+    test = pictures_for(dense, chosen.test)
+    for name in ROWS:
+        results = json.loads(RESULTS.read_text())
+        row = results[chosen.network].get(name)
+        if row is None or "recovered" in row or (chosen.rows and name not in chosen.rows):
+            continue
+        row["recovered"] = recovered(chosen.folder / name, dense, chosen.images, test)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        print(name, row, flush=True)
 
 
 def time_rows(chosen: Any) -> None:
@@ -236,9 +237,9 @@ def openvino_layers(dense: Network, rounds: int = 30) -> list[float]:
 
 
 def main() -> None:
-    """One of the two commands."""
+    """One of the commands."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["prune", "time"])
+    parser.add_argument("command", choices=["prune", "recover", "time"])
     parser.add_argument("--network", default="bundled:efficientnet-lite0")
     parser.add_argument("--weights", default="auto")
     parser.add_argument("--images")
@@ -253,7 +254,7 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     with freed_memory_kept():
-        (prune if chosen.command == "prune" else time_rows)(chosen)
+        {"prune": prune, "recover": recover, "time": time_rows}[chosen.command](chosen)
 
 
 if __name__ == "__main__":

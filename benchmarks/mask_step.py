@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from secateur.machine.device import autocasting
+from secateur.machine.memory import peak_memory_mb
 from secateur.masks.maskllm import LearnedMasks, MaskedTokens, MaskSettings
-from secateur.storage.memory import peak_memory_mb
 from secateur.storage.source import open_whole, resolve
 from secateur.train.loop import Cosine, Descent, Loop
 from secateur.train.objective import mixed_loss, next_token_logits

@@ -1,10 +1,10 @@
-"""Which classifiers, and wrappers of text and pictures, can be pruned, of every type that transformers builds: a JSON.
+"""Which classifiers of text or pictures, and wrappers of both, can be pruned, of every type that transformers builds.
 
 .venv/bin/python benchmarks/readers.py [TYPE ...]
 
 Every type is built tiny and random, pruned, written, and loaded by the Auto class of its task. Where single weights
 are zero, outputs are compared with those of the dense model that was masked by hand; where units are gone, the
-parameters that are gone are counted (tests/laws/test_any_reader.py).
+parameters that are gone are counted (tests/laws/test_any_reader.py, test_any_picture.py).
 """
 
 import json
@@ -17,12 +17,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "laws"))
 
+import test_any_picture as pictures
 import torch
 from test_any_reader import SLOW, check_masks, check_units, logits
 from transformers.utils import logging
 
 from secateur import SecateurError
 from tiny_decoders import tiny_decoder
+from tiny_pictures import KINDS, tiny_pictures
 
 TARGET = Path(__file__).parent / "results" / "readers.json"
 TRIALS = {
@@ -30,17 +32,22 @@ TRIALS = {
     "n:m": partial(check_masks, method="sparsegpt", pattern="2:4"),
     "units": check_units,
 }
+OF_PICTURES = {
+    "unstructured": lambda name, place, _: pictures.check_masks(name, place),
+    "n:m": lambda name, place, _: pictures.check_masks(name, place, "sparsegpt", "2:4"),
+    "units": lambda name, place, _: pictures.check_units(name, place),
+}
 
 
 def covered(name: str, auto: Any) -> dict[str, Any]:
     """Every trial of one type."""
     try:
-        logits(tiny_decoder(name, auto))
+        _ = logits(tiny_decoder(name, auto)) if auto else pictures.logits(tiny_pictures(name))
     except Exception as error:
-        said = (str(error).splitlines() or [""])[0]
+        said = (str(error).strip().splitlines() or [""])[0]
         return {"built": False, "why": f"{type(error).__name__}: {said[:160]}"}
     row: dict[str, Any] = {"built": True}
-    for trial, run in TRIALS.items():
+    for trial, run in (TRIALS if auto else OF_PICTURES).items():
         with tempfile.TemporaryDirectory() as place:
             try:
                 run(name, Path(place), auto)
@@ -66,10 +73,10 @@ def main() -> None:
     logging.disable_progress_bar()
     torch.set_num_threads(1)
     known: dict[str, Any] = json.loads(TARGET.read_text())["types"] if TARGET.exists() else {}
-    for name, auto in SLOW:
+    for name, auto in [*SLOW, *((name, None) for name in KINDS)]:
         if sys.argv[1:] and name not in sys.argv[1:]:
             continue
-        task = "classifier" if "Classification" in auto.__name__ else "wrapper"
+        task = "classifier" if auto and "Classification" in auto.__name__ else "wrapper" if auto else "pictures"
         row = covered(name, auto)
         known.setdefault(task, {})[name] = row
         print(

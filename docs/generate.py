@@ -136,6 +136,7 @@ def decoders_page() -> str:
         *tried(rows, list(TRIED)),
     ]
     heads = {"classifier": "Classifiers of sequences", "wrapper": "Text parts of wrappers of text and pictures"}
+    heads["pictures"] = "Classifiers of pictures"
     for task, rows in json.loads((RESULTS / "readers.json").read_text())["types"].items():
         lines += [f"## {heads[task]}\n", *tried(rows, ["unstructured", "n:m", "units"])]
     return MADE + "\n".join(lines)

@@ -3,12 +3,14 @@ import zipfile
 
 import pytest
 import torch
+from transformers import ViTImageProcessorPil
 
 import secateur
 from conftest import run as in_process
 from convnet.networks import EXAMPLE, made
 from deprune.networks import mobile
 from images.test_pictures import picture
+from tiny_pictures import SIDE, tiny_pictures
 
 FACTORY = "cli.test_images:factory"
 
@@ -80,7 +82,8 @@ def test_a_recipe_prunes_a_network(run, pictures, tmp_path):
         (("prune", FACTORY, "--method", "l1", "--allocator", "owl", "--out", "x"), "allocator 'owl' is unknown"),
         (("prune", FACTORY, "--method", "l1", "--budget", "1k-macs", "--out", "x"), "out of reach"),
         (("prune", "no.such:thing", "--method", "l1", "--out", "x"), "not installed"),
-        (("prune", "bundled:smollm2", "--images", "x", "--out", "x"), "--images is for networks"),
+        (("prune", "bundled:smollm2", "--images", "x", "--ratio", 0.5, "--out", "x"), "should be a .txt"),
+        (("evaluate", "bundled:smollm2", "--images", "x"), "does not classify pictures"),
         (("evaluate", FACTORY), "give --images"),
         (("evaluate", FACTORY, "--perplexity", "bundled"), "--perplexity is for language models"),
         (("export", FACTORY, "--to", "gguf", "--out", "x"), "written as onnx"),
@@ -169,3 +172,15 @@ def test_taps_and_channels_go_layers_are_timed_and_zeros_stay_in_finetuning(run,
     assert code == 0 and "relative error of" in said, told
     parts = json.loads((tmp_path / "better" / "result.json").read_text())["parts"]
     assert parts and all(after <= before for before, after in parts.values())
+
+
+def test_a_transformer_of_pictures_is_pruned_and_measured(run, pictures, tmp_path):
+    tiny_pictures("vit").save_pretrained(tmp_path / "vit")
+    ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(tmp_path / "vit")
+    model, out = str(tmp_path / "vit"), str(tmp_path / "out")
+    code, said, err = run("prune", model, "--ratio", 0.5, "--images", pictures, "--samples", 4, "--out", out)
+    assert code == 0 and "50.00% of" in said and f"evaluate {out} --images DIR" in said, err
+    code, said, err = run("evaluate", out, "--images", pictures, "--json")
+    assert code == 0 and json.loads(said)["pictures"] == 10, err
+    code, _, err = run("evaluate", out, "--images", pictures, "--perplexity", "bundled")
+    assert code == 2 and "does not go with --images" in err

@@ -1,9 +1,12 @@
 import pytest
+from transformers import AutoModelForSequenceClassification
 
 from secateur.core.errors import InputError
 from secateur.evaluate.bench import Workload, bench
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
+from tiny_decoders import tiny_decoder
+from tiny_pictures import tiny_pictures
 
 
 def test_both_models_are_timed_and_ratios_are_theirs(saved, ids, tmp_path):
@@ -15,6 +18,17 @@ def test_both_models_are_timed_and_ratios_are_theirs(saved, ids, tmp_path):
     assert found["parameter_ratio"] > 1 and set(found["torch"]) == {"1", "2"}
     one = found["torch"]["1"]
     assert one["decode_speedup"] == pytest.approx(one["pruned"]["decode"] / one["dense"]["decode"])
+
+
+@pytest.mark.parametrize("made", [tiny_pictures("vit"), tiny_decoder("mpnet", AutoModelForSequenceClassification)])
+def test_models_that_write_no_text_are_timed_by_their_forward_passes(made, tmp_path):
+    made.save_pretrained(tmp_path / "dense")
+    pair = (str(tmp_path / "dense"),) * 2
+    found = bench(*pair, Workload(batches=(1, 3), prompt=8, new_tokens=2, rounds=1))["torch"]
+    assert list(found["3"]) == ["dense", "pruned", "forward_speedup"] and found["1"]["dense"]["forward"] > 0
+    assert found["3"]["forward_speedup"] == found["3"]["pruned"]["forward"] / found["3"]["dense"]["forward"]
+    with pytest.raises(InputError, match="writes no text"):
+        bench(*pair, engines=("onnxruntime",))
 
 
 def test_unknown_engines_are_refused(saved):

@@ -6,7 +6,7 @@ import transformers
 from conftest import task_batch, tiny_tokenizer
 from secateur import load
 from secateur.core.cut import Cut
-from secateur.core.errors import InputError, NumericalError, SecateurError
+from secateur.core.errors import InputError, ModelError, NumericalError, SecateurError
 from secateur.core.files import read_document
 from secateur.evaluate.classification import Classification
 from secateur.evaluate.task import score
@@ -103,7 +103,7 @@ def test_a_model_of_pictures_is_scored_and_cut_from_batches(saved_task, tmp_path
     found = save_without_heads(task_model, keep, tmp_path / "out", batch)
     again = load(tmp_path / "out")
     assert found["heads"] == 6 and torch.equal(again(**batch).logits, task_model.model(**batch).logits)
-    with pytest.raises(InputError, match="pictures are not read"):
+    with pytest.raises(ModelError, match=r"no preprocessor_config\.json"):
         task_model.read("pictures.tsv")
 
 

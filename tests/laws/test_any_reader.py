@@ -18,7 +18,9 @@ from secateur.calibrate.data import Calibration
 from secateur.core.errors import ModelError, RatioError
 from secateur.evaluate.agreement import verify_folders
 from secateur.infer.describe import infer
+from secateur.run.recover import recover
 from secateur.storage.source import Source, load_tokenizer
+from secateur.train.recover import Training
 from tiny_decoders import batch, tiny_decoder
 
 CLASSIFIERS = "albert bert deberta-v2 distilbert funnel modernbert mpnet roberta xlnet llama qwen3_moe".split()
@@ -156,13 +158,46 @@ def test_units_too_coarse_to_lose_one_are_refused(tmp_path):
         ("bart", "AutoModelForSequenceClassification", "no model that reads token ids alone"),
         ("ibert", "AutoModelForSequenceClassification", "from its weights"),
         ("blip-2", "AutoModelForImageTextToText", "cannot be run on token ids alone"),
-        ("vit", "AutoModelForImageClassification", "cannot be run on token ids alone"),
     ],
 )
 def test_what_does_not_read_token_ids_alone_is_refused_in_a_sentence(name, auto, said, tmp_path):
     tiny_decoder(name, getattr(transformers, auto)).save_pretrained(tmp_path / "dense")
     with pytest.raises(ModelError, match=said):
         prune(tmp_path / "dense", Recipe(method="magnitude", ratio=0.5), tmp_path / "out", ids=batch(4))
+
+
+@pytest.mark.parametrize("name", ["bert", "albert"])
+def test_methods_of_gradients_take_a_classifiers_own_answers(name, tmp_path):
+    tiny_decoder(name, AutoModelForSequenceClassification).save_pretrained(tmp_path / "dense")
+    recipe = Recipe(method="taylor", pattern="channels", ratio=0.2)
+    result = prune(tmp_path / "dense", recipe, tmp_path / "out", ids=batch(4))
+    assert result.removed_weights > 0
+    assert verify_folders(tmp_path / "dense", tmp_path / "out", tokens=16).logits < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (Recipe(allocator="auto", ratio=0.5), "judges by the loss of next tokens"),
+        (Recipe(pattern="channels", budget="0.7-ms"), "of tokens that it writes"),
+    ],
+)
+def test_what_needs_next_tokens_is_refused_for_a_classifier(recipe, said, tmp_path):
+    tiny_decoder("bert", AutoModelForSequenceClassification).save_pretrained(tmp_path / "dense")
+    with pytest.raises(ModelError, match=said):
+        prune(tmp_path / "dense", recipe, tmp_path / "out", ids=batch(8))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("auto", ["AutoModelForSequenceClassification", "AutoModelForMaskedLM"])
+def test_so_it_is_where_a_model_is_trained_on_text(auto, tmp_path):
+    tiny_decoder("bert", getattr(transformers, auto)).save_pretrained(tmp_path / "dense")
+    tiny_tokenizer().save_pretrained(tmp_path / "dense")
+    (tmp_path / "text.txt").write_text(words(2000))
+    training = Training(steps=2, batch=2, length=8)
+    with pytest.raises(ModelError, match="no language model"):
+        recover(tmp_path / "dense", str(tmp_path / "text.txt"), tmp_path / "out", training)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["albert", "funnel", "qwen3_vl"])

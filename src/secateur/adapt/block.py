@@ -58,7 +58,7 @@ class Block:
 
     returns_pair: the block hands on its output and something else. takes: the keyword under which it gets hidden
     states; None where they are its first argument. inferred: the stages were read off what the block computes, so
-    no module answers for them. whole: this one block is the whole body, and its input is token ids.
+    no module answers for them. whole: this one block is the whole body, and its input is token ids or pixels.
     """
 
     name: str

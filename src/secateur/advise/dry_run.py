@@ -8,11 +8,12 @@ import torch
 
 from secateur.experts.drop import check_experts, removed_weights
 from secateur.experts.dropping import DropExperts
+from secateur.infer.blocks import probe_samples, reads_pictures, tokens_each
+from secateur.machine.memory import resident_memory_mb
 from secateur.run.plan import Plan, compute_dtype, make_plan
 from secateur.run.recipe import Recipe
 from secateur.run.timing import timed
 from secateur.solve.shortgpt import ShortGPT
-from secateur.storage.memory import resident_memory_mb
 from secateur.storage.open_model import OpenModel, open_model
 from secateur.storage.source import Source, resolve
 
@@ -37,8 +38,7 @@ def plan_run(model: str | Path | Source, recipe: Recipe, *, trusted: bool = Fals
     size, bytes_before = opened.checkpoint.size()
     removed = _removed(plan, opened)
     gone = _gone(plan, opened, removed)
-    length = recipe.calibration.fitted(opened.structure.model.config).length or 0
-    tokens = recipe.calibration.samples * length if plan.reads_text else 0
+    tokens = recipe.calibration.samples * _length(plan, opened) if plan.reads_text else 0
     layers = [
         {
             "name": name,
@@ -61,6 +61,14 @@ def plan_run(model: str | Path | Source, recipe: Recipe, *, trusted: bool = Fals
         "seconds": _seconds(plan, tokens),
         "memory_mb": _memory(plan, opened, tokens),
     }
+
+
+def _length(plan: Plan, opened: OpenModel) -> int:
+    """Tokens of a calibration sample."""
+    model = opened.structure.model
+    if reads_pictures(model):
+        return tokens_each(probe_samples(model, 1))
+    return plan.recipe.calibration.fitted(model.config).length or 0
 
 
 def _removed(plan: Plan, opened: OpenModel) -> int:
@@ -112,7 +120,7 @@ def _memory(plan: Plan, opened: OpenModel, tokens: int) -> float:
     widest = max(layer.weight.shape[1] for block in opened.structure.blocks for layer in block.layers)
     config, batch = opened.structure.model.config, plan.recipe.batch_tokens if tokens else 0
     hidden, heads = (int(getattr(config, name, 0) or 0) for name in ("hidden_size", "num_attention_heads"))
-    length = plan.recipe.calibration.fitted(config).length or 0
+    length = _length(plan, opened)
     flying = batch * (6 * widest + heads * length)  # what a block computes of one batch, attention's scores included
     held = 4 * (3 * block + 6 * widest**2 + 2 * tokens * hidden + flying)  # float32; Grams, inverses, their products
     return resident_memory_mb() + held / 1e6

@@ -8,22 +8,25 @@ from typing import ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
 
 from secateur.adapt.layer import Layer
 from secateur.adapt.structure import Structure
+from secateur.core.errors import ModelError
 from secateur.core.protocols import Statistic
-from secateur.core.shapes import Activations, TokenIds
+from secateur.core.shapes import Activations, Samples
+from secateur.storage.source import is_language_model
 
-__all__ = ["BackwardSum", "gather_backward", "split_needs", "stored", "unstored"]
+__all__ = ["BackwardSum", "gather_backward", "sample_loss", "split_needs", "stored", "unstored"]
 
 B = TypeVar("B", bound="BackwardSum")
 Read = Callable[[], Mapping[str, Tensor]]
 
 
 class BackwardSum(Statistic):
-    """What backward passes of the language-model loss gave, summed over samples; no forward pass adds to it."""
+    """What backward passes of a loss gave, summed over samples; no forward pass adds to it."""
 
-    reduction: ClassVar[Literal["mean", "sum"]] = "mean"  # of the loss over a sample's tokens
+    reduction: ClassVar[Literal["mean", "sum"]] = "mean"  # of the loss over a sample's tokens, or its one answer
 
     def __init__(self, total: Tensor | None = None, samples: int = 0) -> None:
         """Take the sum over that many samples."""
@@ -45,7 +48,7 @@ class BackwardSum(Statistic):
         """Watch these layers in backward passes; the context reads what was summed, by layer name."""
 
     @staticmethod
-    def counted(ids: TokenIds) -> int:
+    def counted(ids: Samples) -> int:
         """What the sum over these samples is divided by for a mean."""
         return 1
 
@@ -62,11 +65,11 @@ def split_needs(
 
 def gather_backward(
     structure: Structure,
-    ids: TokenIds,
+    ids: Samples,
     kinds: Sequence[type[BackwardSum]],
     names: Collection[str] | None = None,
 ) -> dict[str, dict[type[BackwardSum], BackwardSum]]:
-    """Statistics of these kinds by layer name; ids `[samples, length]`, one sample at a time.
+    """Statistics of these kinds by layer name; ids `[samples, length]`, or pixels, one sample at a time.
 
     names: the layers wanted, None for all. The whole model is in memory, and so are the activations of one sample;
     each kind takes its own pass, as their losses differ.
@@ -78,11 +81,28 @@ def gather_backward(
         with kind.watch(structure, layers) as read:
             for sample in ids.split(1):  # one at a time: activations of the whole model are held
                 sample = sample.to(structure.model.device)
-                logits = structure.model(sample, use_cache=False).logits[0, :-1].float()  # [length - 1, vocab]
-                cross_entropy(logits, sample[0, 1:], reduction=kind.reduction).backward()
+                sample_loss(structure.model, sample, kind.reduction).backward()
             for name, total in read().items():
                 gathered[name][kind] = kind(total, kind.counted(ids))
     return gathered
+
+
+def sample_loss(model: PreTrainedModel, sample: Samples, reduction: str) -> Tensor:
+    """The loss of one sample: of every next token in a language model, else of the model's own likeliest answers.
+
+    A classifier needs no classes so. Raises ModelError for a model whose answers are not classes of two or more.
+    """
+    if is_language_model(model):
+        logits = model(sample, use_cache=False).logits[0, :-1].float()  # [length - 1, vocab]
+        return cross_entropy(logits, sample[0, 1:], reduction=reduction)
+    answers: Tensor | None = getattr(model(sample), "logits", None)
+    if answers is None or answers.shape[-1] < 2 or getattr(model.config, "problem_type", None) == "regression":
+        raise ModelError(
+            f"{type(model).__name__} puts out no classes, so its loss has no gradient: use a method or allocator that "
+            "takes none, such as wanda or sparsegpt"
+        )
+    logits = answers.flatten(0, -2).float()  # [answers, classes]
+    return cross_entropy(logits, logits.argmax(dim=-1), reduction=reduction)
 
 
 def stored(parts: Mapping[type[BackwardSum], BackwardSum]) -> tuple[dict[str, Tensor], dict[str, int]]:

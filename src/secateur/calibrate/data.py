@@ -1,4 +1,4 @@
-"""Calibration samples from text, jsonl, datasets, token ids or the bundled corpus."""
+"""Calibration samples from text, jsonl, datasets, token ids, pictures or the bundled corpus."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,16 +7,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from secateur.adapt.positions import check_length, default_length
 from secateur.calibrate.bundled import Split, bundled_text
 from secateur.calibrate.rows import ROW_FILES, TEXT_FILES, file_kind, read_plain, read_rows, row_text
 from secateur.core.errors import CalibrationError, InputError
 from secateur.core.seed import generator
-from secateur.core.shapes import TokenIds
+from secateur.core.shapes import Samples, TokenIds
+from secateur.infer.blocks import reads_pictures
+from secateur.storage.pictures import load_preparation, read_prepared
+from secateur.storage.source import Source, load_tokenizer
 
-__all__ = ["Calibration", "read_text", "text_ids", "windows_apart"]
+__all__ = ["Calibration", "draw_for", "read_text", "text_ids", "windows_apart"]
 
 DEFAULT_LENGTH = 1024  # tokens of a sample
 
@@ -26,8 +29,9 @@ class Calibration:
     """Where samples come from, and how many.
 
     source: "bundled", a .txt, .jsonl, .json, .csv or .parquet file (also .gz), a
-    .safetensors file with an `ids` tensor, or datasets:NAME[:SPLIT[:COLUMN]].
-    samples: windows of text that are drawn. seed: fixes which windows.
+    .safetensors file with an `ids` tensor, or datasets:NAME[:SPLIT[:COLUMN]]; for models that read
+    pictures a folder or .zip of them.
+    samples: windows of text, or pictures, that are drawn. seed: fixes which.
     length: tokens of a window; None is 1024, or as many as the model has positions.
     text_column: the field of rows that holds text; None is "text", or `messages`.
     """
@@ -89,6 +93,21 @@ class Calibration:
             text = read_text(self.source, "calibration", column=self.text_column, tokenizer=tokenizer)
             ids, prefix = text_ids(text, tokenizer)
         return ids, prefix
+
+
+def draw_for(
+    model: PreTrainedModel, source: Source, calibration: Calibration, held: int = 0
+) -> tuple[Samples, TokenIds | None]:
+    """What a model is calibrated on: windows of text, and up to `held` others, or pictures where it reads those.
+
+    Raises InputError or CalibrationError where the calibration's source cannot be read for this model.
+    """
+    if not reads_pictures(model):
+        return calibration.fitted(model.config).draw_held(load_tokenizer(source), held)
+    if calibration.source == "bundled":
+        raise InputError(f"{type(model).__name__} reads pictures: give --images DIR or .zip to calibrate on")
+    prepare = load_preparation(source)
+    return read_prepared(calibration.source, prepare, limit=calibration.samples, seed=calibration.seed).pixels, None
 
 
 def windows(ids: Tensor, prefix: list[int], plan: Calibration, held: int = 0) -> tuple[Tensor, Tensor | None]:

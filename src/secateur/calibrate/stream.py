@@ -21,8 +21,8 @@ from secateur.calibrate.statistic import Cross, Gathered, gather
 from secateur.calibrate.store import Store
 from secateur.core.errors import InputError, first_line
 from secateur.core.protocols import Statistic
-from secateur.core.shapes import TokenIds
-from secateur.infer.blocks import block_arguments
+from secateur.core.shapes import Samples
+from secateur.infer.blocks import block_arguments, tokens_each
 from secateur.infer.calls import Calls
 from secateur.infer.cold import Cold, warm_
 from secateur.infer.products import Products, Read
@@ -51,12 +51,12 @@ class StreamSettings(NamedTuple):
 class Stream:
     """Hidden states between blocks, and the arguments every block is called with."""
 
-    def __init__(self, structure: Structure, ids: TokenIds, settings: StreamSettings) -> None:
+    def __init__(self, structure: Structure, samples: Samples, settings: StreamSettings) -> None:
         """Split the samples into batches; nothing is computed yet."""
         self.structure = structure
         self.settings = settings
-        size = max(1, settings.batch_tokens // ids.shape[1])  # samples a batch
-        self.batches = ids.split(size)
+        size = max(1, settings.batch_tokens // tokens_each(samples))  # of a batch
+        self.batches = samples.split(size)
         self.hidden = self._store()
         self._calls = Calls()
 
@@ -77,9 +77,10 @@ class Stream:
             except (IndexError, RuntimeError) as error:
                 if not self.structure.kind.inferred:
                     raise
+                what = f"{batch.shape[1]} tokens" if batch.dim() == 2 else f"{[*batch.shape[1:]]} pixels"
                 raise InputError(
-                    f"{type(self.structure.model).__name__} cannot be run on samples of {batch.shape[1]} tokens "
-                    f"({first_line(error)[:200]}): use shorter samples"
+                    f"{type(self.structure.model).__name__} cannot be run on samples of {what} "
+                    f"({first_line(error)[:200]}){': use shorter samples' if batch.dim() == 2 else ''}"
                 ) from error
 
     @torch.no_grad()

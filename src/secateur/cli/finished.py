@@ -79,7 +79,7 @@ _Stride = Annotated[
 ]
 _Windows = Annotated[int | None, typer.Option(min=1, help="First perplexity windows only.", rich_help_panel=DATA)]
 _Pictures = Annotated[
-    str | None, typer.Option(help="Pictures with classes, for a network's top-1.", rich_help_panel=DATA)
+    str | None, typer.Option(help="Pictures with classes, for the top-1 of what reads them.", rich_help_panel=DATA)
 ]
 
 
@@ -139,21 +139,24 @@ def evaluate(
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure perplexity and zero-shot accuracy, or the top-1 accuracy of a network that reads pictures."""
+    """Measure perplexity and zero-shot accuracy, or the top-1 accuracy of what reads pictures."""
     if is_network(model):
         refuse(model, {"perplexity": perplexity, "tasks": tasks}, "is for language models")
         evaluate_network(model, images, weights=weights, factory=factory, as_json=as_json)
         return
-    refuse(model, {"images": images}, "is for networks that read pictures")
     check_names(model)
-    from secateur.evaluate.measure import measure
+    from secateur.evaluate.measure import measure, measure_pictures
     from secateur.evaluate.perplexity import Perplexity
     from secateur.storage.source import resolve
 
+    source = resolve(model, trusted=trust_remote_code)
+    if images is not None:
+        refuse(model, {"perplexity": perplexity, "tasks": tasks}, "does not go with --images")
+        show(measure_pictures(source, images, dtype=dtype, device=device), as_json=as_json)
+        return
     text = None
     if perplexity is not None:
         text = Perplexity(source=perplexity, length=length, stride=stride, limit=windows, column=text_column)
-    source = resolve(model, trusted=trust_remote_code)
     with progress("evaluating") as bar:
         results = measure(source, text, tasks or [], limit=limit, dtype=dtype, device=device, progress=bar)
     show(results, as_json=as_json)
@@ -262,7 +265,7 @@ def bench(
         return
     screen.print(_speeds(results))
     say(
-        f"tokens a second, medians of {rounds} turns; prompts of {prompt} tokens, {new_tokens} decoded; "
+        f"medians of {rounds} turns; prompts of {prompt} tokens, {new_tokens} decoded where a model writes; "
         f"{results['parameter_ratio']:.2f} times fewer parameters"
     )
 
@@ -281,14 +284,17 @@ def _time(sides: Mapping[str, str], engines: list[str], shape: Mapping[str, Any]
         return run_bench(one, other, Workload(**shape), engines=engines, progress=bar)
 
 
+_PHASES = {"prefill": "read the prompt, tokens", "decode": "write tokens", "forward": "read, samples"}
+
+
 def _speeds(results: dict[str, Any]) -> Table:
     """What `bench` measured, a row an engine, batch size and phase."""
-    table = Table("engine", "batch", "phase", "dense, tokens/s", "pruned, tokens/s", "times as fast")
+    table = Table("engine", "batch", "phase", "dense, a second", "pruned, a second", "times as fast")
     for engine, batches in results.items():
         if not isinstance(batches, dict):
             continue
         for batch, found in batches.items():
-            for phase, words in (("prefill", "read the prompt"), ("decode", "write tokens")):
+            for phase in found["dense"]:
                 pair = (f"{found[side][phase]:,.1f}" for side in ("dense", "pruned"))
-                table.add_row(engine, batch, words, *pair, f"{found[f'{phase}_speedup']:.2f}")
+                table.add_row(engine, batch, _PHASES[phase], *pair, f"{found[f'{phase}_speedup']:.2f}")
     return table

@@ -33,11 +33,13 @@ heads = typer.Typer(cls=Commands, no_args_is_help=True, help="Score, ablate and 
 Model = Annotated[str, typer.Argument(help="A folder or hub name, saved with its task head.")]
 Data = Annotated[
     list[str],
-    typer.Option(help="Texts to score on: .tsv, .csv, .jsonl or .txt. Two are correlated.", rich_help_panel=DATA),
+    typer.Option(help="Texts (.tsv, .csv, .jsonl, .txt) or pictures. Two are correlated.", rich_help_panel=DATA),
 ]
-One = Annotated[str, typer.Option(help="Texts to score heads on: .tsv, .csv, .jsonl or .txt.", rich_help_panel=DATA)]
+One = Annotated[
+    str, typer.Option(help="Texts (.tsv, .csv, .jsonl, .txt) or pictures to score on.", rich_help_panel=DATA)
+]
 Test = Annotated[
-    str | None, typer.Option(help="Texts to judge the model on; default is the scoring data.", rich_help_panel=DATA)
+    str | None, typer.Option(help="What the model is judged on; default is the scoring data.", rich_help_panel=DATA)
 ]
 Out = Annotated[Path, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)]
 Task = Annotated[

@@ -136,7 +136,7 @@ def prune(
     (_prune_network if is_network(model) else _prune_text)(given)
 
 
-_OF_NETWORKS = ("images", "test", "exempt", "taps", "pointwise", "table")
+_OF_NETWORKS = ("test", "exempt", "taps", "pointwise", "table")
 _OF_TEXT = ("refit", "reconstruct", "match")
 _OF_BOTH = ("pattern", "ratio", "budget", "allocator")
 
@@ -150,7 +150,7 @@ def _prune_network(given: Mapping[str, Any]) -> None:
     model, device = given["model"], given["device"]
     text = _some(given, *_OF_TEXT, "ratios", "length", "resume", "dry_run")
     refuse(model, text | {"device": None if device == "auto" else device}, "is for language models")
-    own = _some(given, *_OF_NETWORKS, *_OF_BOTH, "method", "round_to", "sites", "repair", "samples", "seed")
+    own = _some(given, *_OF_NETWORKS, *_OF_BOTH, "images", "method", "round_to", "sites", "repair", "samples", "seed")
     network = open_by(model, given["weights"], given["factory"])
     prune_pictures(network, model, given["out"], own, as_json=given["as_json"])
 
@@ -162,7 +162,7 @@ def _prune_text(given: Mapping[str, Any]) -> None:
     settings = _some(given, *_OF_TEXT, *_OF_BOTH, "device", "dtype", "save_dtype")
     settings |= {"method": given["method"] or "sparsegpt", "round_to": given["round_to"] or 8}
     settings["ratios"] = _ratios(given["ratios"])
-    drawn = {"source": given["calibration"], "samples": given["samples"] or 16}
+    drawn = {"source": given["images"] or given["calibration"], "samples": given["samples"] or 16}
     settings["calibration"] = drawn | _some(given, "length", "seed", "text_column")
     act = _plan_by if given["dry_run"] else prune_by
     recipe, trust = _parsed(model, None if given["dry_run"] else Path(out), settings), given["trust_remote_code"]
@@ -218,6 +218,8 @@ def _next(out: Path, model: str) -> str:
         return f"secateur verify {pair}"
     if any((out / name).exists() for name in _TOKENIZERS):
         return f"secateur evaluate {shlex.quote(str(out))} --perplexity bundled"
+    if (out / "preprocessor_config.json").exists():
+        return f"secateur evaluate {shlex.quote(str(out))} --images DIR"
     return f"secateur bench {pair}"
 
 

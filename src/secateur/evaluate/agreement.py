@@ -12,7 +12,8 @@ from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError
 from secateur.core.files import read_document
 from secateur.core.seed import generator
-from secateur.core.shapes import TokenIds
+from secateur.core.shapes import Samples
+from secateur.infer.blocks import probe_samples, reads_pictures
 from secateur.score.gates import gated
 from secateur.storage.shards import Checkpoint
 from secateur.storage.source import Source, open_whole, resolve
@@ -22,7 +23,7 @@ __all__ = ["verify_folders"]
 
 
 def verify_folders(dense: str | Path | Source, pruned: str | Path | Source, *, tokens: int = 64) -> Agreement:
-    """Compare two model folders on random token ids, in float32.
+    """Compare two model folders on random token ids or pictures, in float32.
 
     What was pruned is read from cut.json (heads, channels) or blocks.json (whole blocks) of `pruned`. Raises InputError
     when it has neither or another dense model's, DisagreementError naming the first block that differs.
@@ -45,7 +46,7 @@ def verify_folders(dense: str | Path | Source, pruned: str | Path | Source, *, t
     kept = Cut.load(cut)
     if not wide.kind.causal:
         return _verify_heads(wide, small, kept, tokens)
-    return verify(wide, small, wide.sites_of(list(kept.kept)), kept, _ids(wide, tokens))
+    return verify(wide, small, wide.sites_of(list(kept.kept)), kept, _samples(wide, tokens))
 
 
 def _round_(dense: Structure, pruned: Checkpoint) -> None:
@@ -56,8 +57,10 @@ def _round_(dense: Structure, pruned: Checkpoint) -> None:
             parameter.data = parameter.to(next(iter(dtypes))).to(parameter.dtype)
 
 
-def _ids(structure: Structure, tokens: int) -> TokenIds:
+def _samples(structure: Structure, tokens: int) -> Samples:
     model: Any = structure.model
+    if reads_pictures(model):
+        return probe_samples(model)
     length = min(tokens, max_length(model.config) or tokens)
     words = len(model.get_input_embeddings().weight)
     return torch.randint(words, (1, length), generator=generator(0, "verify", tokens))
@@ -73,11 +76,12 @@ def _verify_blocks(wide: Structure, small: Structure, kept: Any, tokens: int) ->
         raise InputError(f"blocks.json keeps {kept!r}, and the dense model has {len(blocks)} blocks: they are no pair")
     if len(small.blocks) != len(kept):
         raise InputError(f"blocks.json keeps {len(kept)} blocks, the model has {len(small.blocks)}")
-    ids = _ids(wide, tokens)
+    samples = _samples(wide, tokens)
     for number, block in enumerate(blocks):
         if number not in kept:
             block.module.forward = _skipped(tuples=block.returns_pair)  # an attribute of the instance hides the method
-    apart = difference(*(structure.model(ids, use_cache=False).logits for structure in (wide, small)))
+    cached = {} if reads_pictures(wide.model) else {"use_cache": False}
+    apart = difference(*(structure.model(samples, **cached)[0] for structure in (wide, small)))
     if not apart <= 1e-3:
         raise DisagreementError(
             f"logits differ from those of the dense model without its other blocks by {apart:.2g} of the largest, "

@@ -1,9 +1,9 @@
-"""bench(dense, pruned, ...) -> tokens a second of both, side by side, and their ratio."""
+"""bench(dense, pruned, ...) -> tokens or samples a second of both, side by side, and their ratio."""
 
 import importlib.util
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from secateur.core.errors import InputError
 from secateur.evaluate.choices import ENGINES
-from secateur.evaluate.latency import Speed, llama_cpp_speed, onnx_speed, torch_speed
+from secateur.evaluate.latency import Speed, forward_speed, llama_cpp_speed, onnx_speed, torch_speed
 from secateur.export.convert import convert
 from secateur.registry import check_name
 from secateur.storage.source import Source, load_with_head, open_whole, resolve
@@ -21,7 +21,7 @@ from secateur.storage.source import Source, load_with_head, open_whole, resolve
 __all__ = ["Workload", "bench"]
 
 _PACKAGES = {"onnxruntime": ("onnxruntime", "onnx"), "llama.cpp": ("llama_cpp", "llamacpp")}
-Run = Callable[[int], Speed]
+Run = Callable[[int], Mapping[str, float]]  # speeds by phase, of a batch size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,8 @@ def bench(
 ) -> dict[str, Any]:
     """Medians over rounds in which both models take turns; parameters inside blocks beside them.
 
-    llama.cpp runs one sequence. Raises InputError on an unknown engine or a missing package.
+    A model that generates text is timed in `prefill` and `decode`, tokens a second; any other in `forward`, samples a
+    second, in torch alone. llama.cpp runs one sequence. Raises InputError on an unknown engine or a missing package.
     """
     for engine in engines:
         check_name("engine", engine, ENGINES)
@@ -86,6 +87,21 @@ def _batches(engine: str, batches: Sequence[int]) -> Sequence[int]:
 
 
 def _runner(engine: str, source: Source, model: PreTrainedModel, place: Path, workload: Workload) -> Run:
+    if not model.can_generate():
+        if engine not in ("torch", "torch-bfloat16"):
+            raise InputError(
+                f"{type(model).__name__} writes no text, and such models are timed in torch: engine {engine!r} is not "
+                "for it"
+            )
+        own = load_with_head(source, torch.bfloat16) if engine == "torch-bfloat16" else model
+        return lambda batch: {"forward": forward_speed(own, batch, workload.prompt)}
+    speed = _speed(engine, source, model, place, workload)
+    return lambda batch: speed(batch)._asdict()
+
+
+def _speed(
+    engine: str, source: Source, model: PreTrainedModel, place: Path, workload: Workload
+) -> Callable[[int], Speed]:
     prompt, new_tokens = workload.prompt, workload.new_tokens
     if engine == "llama.cpp":
         path = convert(source, "gguf", place)
@@ -101,10 +117,6 @@ def _runner(engine: str, source: Source, model: PreTrainedModel, place: Path, wo
 
 def _compare(pair: Sequence[Run], batch: int, rounds: int) -> dict[str, Any]:
     turns = [[run(batch) for run in pair] for _ in range(rounds)]  # in turns: a slow moment of the machine hits both
-    sides = [Speed(*(statistics.median(turn[side][part] for turn in turns) for part in (0, 1))) for side in (0, 1)]
-    return {
-        "dense": sides[0]._asdict(),
-        "pruned": sides[1]._asdict(),
-        "prefill_speedup": sides[1].prefill / sides[0].prefill,
-        "decode_speedup": sides[1].decode / sides[0].decode,
-    }
+    phases = list(turns[0][0])
+    one, two = ({phase: statistics.median(turn[side][phase] for turn in turns) for phase in phases} for side in (0, 1))
+    return {"dense": one, "pruned": two, **{f"{phase}_speedup": two[phase] / one[phase] for phase in phases}}

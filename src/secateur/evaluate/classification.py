@@ -1,4 +1,4 @@
-"""Accuracy of a sequence classifier on labelled texts, and reading them from tsv, csv or jsonl."""
+"""Accuracy of a classifier on labelled texts, read from tsv, csv or jsonl, or on pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,18 @@ from secateur.calibrate.rows import ROW_FILES, Row, file_kind, read_lines, read_
 from secateur.core.errors import InputError, NumericalError
 from secateur.evaluate.task import pad_batches
 from secateur.score.gates import Batch
+from secateur.storage.pictures import load_preparation, read_prepared
+from secateur.storage.source import Source
 
-__all__ = ["Classification", "Example", "check_classes", "class_number", "classification_task", "read_examples"]
+__all__ = [
+    "Classification",
+    "Example",
+    "check_classes",
+    "class_number",
+    "classification_task",
+    "picture_task",
+    "read_examples",
+]
 
 _TEXT, _PAIR = ("text", "sentence", "question", "premise"), ("text_pair", "sentence2", "hypothesis")
 
@@ -118,6 +128,28 @@ def classification_task(
                 made["labels"] = model(**made).logits.argmax(-1)
         batches.append(made)
     return Classification(batches, "accuracy" if examples[0].label is not None else "agreement")
+
+
+def picture_task(
+    images: str | Path, model: Any, source: Source, *, limit: int | None = None, batch: int = 32
+) -> Classification:
+    """Batches of the pictures of a folder or .zip, as the image processor of the model's folder prepares them.
+
+    Where folders tell no class, the model's own answers stand for them, and the score is agreement with the model as
+    it is. Raises InputError on pictures that cannot be read, ModelError where the folder has no image processor.
+    """
+    check_classes(model.config)
+    pictures = read_prepared(images, load_preparation(source), limit=limit, known=model.config.label2id)
+    batches: list[dict[str, Tensor]] = []
+    for start in range(0, len(pictures.pixels), batch):
+        made = {"pixel_values": pictures.pixels[start : start + batch]}
+        if pictures.classes is not None:
+            made["labels"] = pictures.classes[start : start + batch]
+        else:
+            with torch.no_grad():
+                made["labels"] = model(**made).logits.argmax(-1)
+        batches.append(made)
+    return Classification(batches, "agreement" if pictures.classes is None else "accuracy")
 
 
 def class_number(label: str | None, config: Any) -> int:

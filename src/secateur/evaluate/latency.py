@@ -1,4 +1,4 @@
-"""Tokens a second in prefill and in decoding, in torch, ONNX Runtime or llama.cpp."""
+"""Tokens a second in prefill and in decoding, in torch, ONNX Runtime or llama.cpp; samples a second of classifiers."""
 
 import time
 from collections.abc import Callable
@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from secateur.adapt.positions import max_length
 from secateur.core.errors import InputError
 from secateur.core.seed import generator
+from secateur.infer.blocks import probe_samples, reads_pictures
 
-__all__ = ["Speed", "llama_cpp_speed", "onnx_speed", "torch_speed"]
+__all__ = ["Speed", "forward_speed", "llama_cpp_speed", "onnx_speed", "torch_speed"]
 
 
 class Speed(NamedTuple):
@@ -20,6 +22,19 @@ class Speed(NamedTuple):
 
     prefill: float
     decode: float
+
+
+def forward_speed(model: PreTrainedModel, batch: int, length: int) -> float:
+    """Samples a second of forward passes: random ids `[batch, length]`, or pictures where the model reads those."""
+    if reads_pictures(model):
+        samples = probe_samples(model, batch)
+    else:
+        longest = min(length, max_length(model.config) or length)
+        samples = torch.from_numpy(_ids(model.config.vocab_size, batch, longest))
+    with torch.inference_mode():
+        started = time.perf_counter()
+        model(samples)
+        return batch / (time.perf_counter() - started)
 
 
 def torch_speed(model: PreTrainedModel, batch: int, prompt: int, new_tokens: int) -> Speed:

@@ -1,4 +1,4 @@
-"""measure(model, ...) -> perplexity and accuracies under lm-eval's names."""
+"""measure(model, ...) -> perplexity and accuracies under lm-eval's names; or accuracy on pictures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,13 +10,14 @@ import torch
 from secateur.adapt.positions import check_length, default_length
 from secateur.core.errors import InputError
 from secateur.evaluate.choices import DTYPES
+from secateur.evaluate.classification import picture_task
 from secateur.evaluate.perplexity import Perplexity
 from secateur.evaluate.zeroshot import ZeroShot, read_questions
 from secateur.machine.device import pick_device
 from secateur.registry import check_name
-from secateur.storage.source import Source, load_model, load_tokenizer, read_config, resolve
+from secateur.storage.source import Source, load_as_saved, load_model, load_tokenizer, read_config, resolve
 
-__all__ = ["measure"]
+__all__ = ["measure", "measure_pictures"]
 
 
 def measure(
@@ -63,3 +64,25 @@ def measure(
     for path in tasks:
         results.setdefault("tasks", {})[path.stem] = ZeroShot(path=path, limit=limit).measure(loaded, tokenizer, tell)
     return results
+
+
+def measure_pictures(
+    model: str | Path | Source, images: str | Path, *, dtype: str = "auto", device: str = "auto"
+) -> dict[str, Any]:
+    """The top-1 accuracy of a classifier of transformers on the pictures of a folder or .zip, and how many there are.
+
+    Raises InputError where the model is no such classifier, or folders tell no classes.
+    """
+    check_name("dtype", dtype, DTYPES)
+    source = resolve(model)
+    loaded: Any = load_as_saved(source, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+    if not type(loaded).__name__.endswith("ForImageClassification"):
+        raise InputError(f"{source} is a {type(loaded).__name__}, which does not classify pictures")
+    task = picture_task(images, loaded, source)
+    if task.metric != "accuracy":
+        raise InputError("accuracy needs classes: put pictures into a folder for each class")
+    place = pick_device(device)
+    kinds = {"pixel_values": loaded.dtype, "labels": torch.int64}
+    moved = [{name: value.to(place, kinds[name]) for name, value in batch.items()} for batch in task.batches]
+    total = replace(task, batches=moved).parts(loaded.to(place)).sum(axis=0)
+    return {"top1": float(task.value(total)), "pictures": int(total[1])}

@@ -8,7 +8,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from secateur.core.errors import ModelError, first_line, last_line
-from secateur.infer.blocks import probe_ids, run_body
+from secateur.infer.blocks import probe_samples, run_body
 from secateur.infer.experts import is_experts
 from secateur.infer.light import light_weights
 from secateur.infer.smaller import Part, Place, changed, rebuilt, with_fields
@@ -77,7 +77,7 @@ def _check_runs(built: PreTrainedModel, kept: int) -> None:
     """Whether the class routes among so few experts. Raises ModelError where it does not."""
     try:
         with light_weights(built):
-            run_body(built, probe_ids(built))
+            run_body(built, probe_samples(built))
     except Exception as error:  # a router may ask for more experts than there are
         first = first_line(error)[:200]
         raise ModelError(f"{type(built).__name__} cannot route tokens among {kept} experts: {first}") from error

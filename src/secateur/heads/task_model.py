@@ -13,10 +13,11 @@ from secateur.adapt.attention import Attention
 from secateur.adapt.positions import check_ids, check_length, default_length
 from secateur.adapt.structure import Structure
 from secateur.core.errors import InputError
-from secateur.evaluate.classification import check_classes, classification_task, read_examples
+from secateur.evaluate.classification import check_classes, classification_task, picture_task, read_examples
 from secateur.evaluate.language import language_task
 from secateur.evaluate.task import Task
 from secateur.evaluate.translation import read_pairs, translation_task
+from secateur.infer.blocks import reads_pictures
 from secateur.score.heads import HeadLayout
 from secateur.storage.source import Source, load_tokenizer, open_whole, resolve
 
@@ -86,13 +87,13 @@ class TaskModel:
         return [not kinds or attention.kind in kinds for attention in self.attentions]
 
     def read(self, data: str, options: DataOptions | None = None) -> Task:
-        """The task on a file. Raises a SecateurError on one that cannot be used, and for models of pictures."""
+        """The task on a file, or on a folder or .zip of pictures. Raises a SecateurError on what cannot be used."""
         options = options or DataOptions()
-        if self.tokenizer is None:
-            raise InputError(
-                "pictures are not read from files: put batches of pixel_values and labels in a Classification"
-            )
         config = self.model.config
+        if reads_pictures(self.model):
+            source, size = Source(self.folder, self.trusted), options.batch or _BATCHES["classify"]
+            return picture_task(data, self.model, source, limit=options.samples, batch=size)
+        assert self.tokenizer is not None  # open_task_model has seen to it
         batch = options.batch or _BATCHES[self.task_name]
         length = options.length or default_length(config, _LENGTHS[self.task_name])
         if self.task_name == "lm":

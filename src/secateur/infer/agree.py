@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from secateur.adapt.block import Block
 from secateur.adapt.site import Site
-from secateur.infer.blocks import block_arguments, probe_ids
+from secateur.infer.blocks import block_arguments, probe_samples
 from secateur.infer.light import light_weights
 
 __all__ = ["agrees"]
@@ -33,18 +33,18 @@ def agrees(
 
     cut: what stays of a tensor. kept: units by site. One block of each kind is tried, with light weights.
     """
-    ids = probe_ids(model)
+    samples = probe_samples(model)
     tried: set[object] = set()
     own = {name: [site for block, site in sites if block == name] for name in {block for block, _ in sites}}
     twins = [replace(block, module=small.get_submodule(block.name), stages=()) for block in blocks]
     inside = {name for twin in twins for name in twin.tensors()}
     outside = [name for name, _ in small.named_parameters(remove_duplicate=False) if name not in inside]
     with light_weights(model), _filled(small, model, outside, cut):
-        calls = block_arguments(model, ids, blocks)
+        calls = block_arguments(model, samples, blocks)
         if blocks[0].whole:
             calls_of_small = calls
         else:
-            calls_of_small = block_arguments(small, ids, twins)
+            calls_of_small = block_arguments(small, samples, twins)
         hidden = calls[0][0]
         for block, twin, call, its in zip(blocks, twins, calls, calls_of_small, strict=True):
             kind = _kind(block)

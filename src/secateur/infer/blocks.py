@@ -1,4 +1,4 @@
-"""Blocks of any model that reads token ids: the repeated modules of its body, as they run, checked one by one."""
+"""Blocks of any model that reads token ids or pictures: repeated modules of its body, as they run, each checked."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,11 +12,13 @@ from transformers import PreTrainedModel
 
 from secateur.adapt.block import Block, replaced
 from secateur.core.seed import generator
-from secateur.core.shapes import TokenIds
+from secateur.core.shapes import Samples
 
-__all__ = ["bare_blocks", "block_arguments", "probe_ids", "run_body"]
+__all__ = ["bare_blocks", "block_arguments", "probe_samples", "reads_pictures", "run_body", "tokens_each"]
 
 _SAMPLES, _TOKENS = 2, 12
+_SIDE = 224  # pixels of a picture where a config names no size
+_PATCH = 16 * 16  # pixels that count as a token
 
 
 class _Call(NamedTuple):
@@ -34,38 +36,63 @@ class _Found:
     calls: list[_Call]
 
 
-def probe_ids(model: PreTrainedModel, samples: int = _SAMPLES) -> TokenIds:
-    """A few samples of token ids, the same for every model of one vocabulary."""
+def reads_pictures(model: PreTrainedModel) -> bool:
+    """Whether a model is called with pixels alone."""
+    body: Any = model.base_model
+    return bool(model.main_input_name == "pixel_values" and "input_ids" not in signature(body.forward).parameters)
+
+
+def probe_samples(model: PreTrainedModel, samples: int = _SAMPLES) -> Samples:
+    """A few samples of what a model is called with, the same for every model of one vocabulary or size of pictures."""
+    if reads_pictures(model):
+        shape = samples, *_picture(model.config)
+        return torch.rand(shape, generator=generator(0, "probe", *shape))
     table: Any = model.get_input_embeddings()
     vocab = int(table.weight.shape[0])
     special = min(8, vocab // 2)  # the first ids may pad, or stand for pictures
     return torch.randint(special, vocab, (samples, _TOKENS), generator=generator(0, "probe", vocab))
 
 
-def run_body(model: PreTrainedModel, ids: TokenIds) -> None:
-    """Run a model without its head on token ids, and without a cache where it has one."""
+def tokens_each(samples: Samples) -> int:
+    """Tokens of one sample: its length, or patches of 16 x 16 pixels."""
+    return samples.shape[1] if samples.dim() == 2 else max(1, samples[0, 0].numel() // _PATCH)
+
+
+def _picture(config: Any) -> tuple[int, int, int]:
+    """Channels, height and width of a picture, off the config or that of its vision part."""
+    own = getattr(config, "vision_config", None) or config
+    size = getattr(own, "image_size", None) or _SIDE
+    high, wide = (size, size) if isinstance(size, int) else size
+    return int(getattr(own, "num_channels", None) or getattr(own, "in_channels", None) or 3), int(high), int(wide)
+
+
+def run_body(model: PreTrainedModel, samples: Samples) -> None:
+    """Run a model without its head on token ids or pixels, and without a cache where it has one."""
     body: Any = model.base_model
+    if reads_pictures(model):
+        body(pixel_values=samples.to(body.dtype))
+        return
     takes = signature(body.forward).parameters
     cached = "use_cache" in takes or any(one.kind is one.VAR_KEYWORD for one in takes.values())
-    body(ids, **({"use_cache": False} if cached else {}))
+    body(samples, **({"use_cache": False} if cached else {}))
 
 
-def bare_blocks(model: PreTrainedModel, ids: TokenIds) -> tuple[Block, ...]:
+def bare_blocks(model: PreTrainedModel, samples: Samples) -> tuple[Block, ...]:
     """Blocks without stages, in forward order; the model's parameters must have values.
 
     They are the children of the largest outermost module list, where calling them one after another gives what the
     model computes. Else the body is the only block.
     """
-    found = _largest(model, ids)
+    found = _largest(model, samples)
     blocks = tuple(_block(number, each) for number, each in enumerate(found))
-    if blocks and _chains(model, ids, blocks, [each.calls[0] for each in found]):
+    if blocks and _chains(model, samples, blocks, [each.calls[0] for each in found]):
         return blocks
     body = model.base_model
     name = next(name for name, module in model.named_modules() if module is body)
     return (Block(name, 0, body, (), (), inferred=True, whole=True),)
 
 
-def _largest(model: PreTrainedModel, ids: TokenIds) -> list[_Found]:
+def _largest(model: PreTrainedModel, samples: Samples) -> list[_Found]:
     """Members of the largest module list that run, in the order they ran; none where one runs more than once."""
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     ran: dict[str, _Found] = {}
@@ -73,7 +100,7 @@ def _largest(model: PreTrainedModel, ids: TokenIds) -> list[_Found]:
         for place, listed in lists.items():
             for number, member in enumerate(listed):
                 stack.callback(_watch(f"{place}.{number}", member, ran).remove)
-        run_body(model, ids)
+        run_body(model, samples)
     places = {name.rpartition(".")[0] for name in ran}
     outer = [place for place in places if not any(place.startswith(f"{other}.") for other in places)]
     if not outer:
@@ -107,13 +134,13 @@ def _has_tensor(out: Any) -> bool:
     return isinstance(out, Tensor)
 
 
-def _chains(model: PreTrainedModel, ids: TokenIds, blocks: Sequence[Block], calls: Sequence[_Call]) -> bool:
+def _chains(model: PreTrainedModel, samples: Samples, blocks: Sequence[Block], calls: Sequence[_Call]) -> bool:
     """Whether the blocks give what the model computes when each gets the last one's hidden states.
 
     The other arguments are those of a run in which no block computes, as calibration takes them.
     """
     try:
-        taken = block_arguments(model, ids, blocks)
+        taken = block_arguments(model, samples, blocks)
         hidden = taken[0][0]
         for block, (_, args, kwargs), call in zip(blocks, taken, calls, strict=True):
             hidden = block.call(hidden, args, kwargs)
@@ -128,7 +155,7 @@ class _Last(Exception):  # noqa: N818 - no error: the last block was reached
     """Ends a run once every block was asked for."""
 
 
-def block_arguments(model: PreTrainedModel, ids: TokenIds, blocks: Sequence[Block]) -> list[Any]:
+def block_arguments(model: PreTrainedModel, samples: Samples, blocks: Sequence[Block]) -> list[Any]:
     """The first hidden states of every block's call, and its other arguments, from a run in which none computes."""
     taken: list[Any] = []
     with ExitStack() as stack:
@@ -142,7 +169,7 @@ def block_arguments(model: PreTrainedModel, ids: TokenIds, blocks: Sequence[Bloc
 
             stack.enter_context(replaced(block.module, passed))
         try:
-            run_body(model, ids)
+            run_body(model, samples)
         except _Last:
             pass
     return taken

@@ -1,4 +1,4 @@
-"""describe_decoder(model): the structure of a model that reads text, by its table row or read off what it computes."""
+"""describe_decoder(model): the structure of a model, by its table row, or read off what it computes."""
 
 from contextlib import suppress
 from typing import Any
@@ -10,7 +10,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from secateur.adapt.block import Block
 from secateur.adapt.structure import ModelKind, Structure, describe, kind_of
 from secateur.core.errors import ModelError, first_line
-from secateur.infer.blocks import bare_blocks, probe_ids
+from secateur.infer.blocks import bare_blocks, probe_samples, reads_pictures
 from secateur.infer.light import light_weights
 from secateur.infer.stages import staged
 from secateur.infer.units import unit_sites
@@ -27,7 +27,7 @@ def describe_decoder(model: PreTrainedModel) -> Structure:
 def describe_any(model: PreTrainedModel) -> Structure:
     """The structure of a model of any kind: by a table, or by `infer` where none has its family.
 
-    Raises ModelError for models that do not read token ids alone.
+    Raises ModelError for models that read neither token ids alone nor pictures alone.
     """
     if type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() or kind_of(model.config) is None:
         return describe_decoder(model)
@@ -35,9 +35,9 @@ def describe_any(model: PreTrainedModel) -> Structure:
 
 
 def infer(model: PreTrainedModel) -> Structure:
-    """The structure of any model that reads token ids, from one run on a few tokens; its weights are untouched.
+    """The structure of any model that reads token ids or pictures, from one run on a few; its weights are untouched.
 
-    Raises ModelError where the model cannot be run on token ids, or multiplies by no matrix.
+    Raises ModelError where the model cannot be run so, or multiplies by no matrix.
     """
     _run_experts_one_by_one(model)
     return Structure(model, _INFERRED, _inferred_blocks(model))
@@ -63,16 +63,16 @@ def _run_experts_one_by_one(model: PreTrainedModel) -> None:
 @torch.no_grad()
 def _inferred_blocks(model: PreTrainedModel) -> tuple[Block, ...]:
     try:
-        ids = probe_ids(model)
+        samples = probe_samples(model)
         with light_weights(model):
-            blocks = staged(model, bare_blocks(model, ids), ids)
+            blocks = staged(model, bare_blocks(model, samples), samples)
     except Exception as error:  # a model of unknown kind may raise anything
         name, said = type(model).__name__, first_line(error)
-        raise ModelError(f"{name} cannot be run on token ids alone, so its structure cannot be read: {said}") from error
+        what = "pictures" if reads_pictures(model) else "token ids"
+        raise ModelError(f"{name} cannot be run on {what} alone, so its structure cannot be read: {said}") from error
     if not any(block.stages for block in blocks):
-        raise ModelError(
-            f"{type(model).__name__} multiplies hidden states by no matrix of its blocks, so nothing can be pruned"
-        )
+        name, hint = type(model).__name__, "; docs/networks.md prunes convolutions" if reads_pictures(model) else ""
+        raise ModelError(f"{name} multiplies hidden states by no matrix of its blocks, so nothing can be pruned{hint}")
     return blocks
 
 

@@ -13,12 +13,13 @@ from transformers.pytorch_utils import Conv1D
 
 from secateur.adapt.block import Block, Stage
 from secateur.adapt.layer import Layer
-from secateur.core.shapes import TokenIds
-from secateur.infer.blocks import probe_ids, run_body
+from secateur.core.shapes import Samples
+from secateur.infer.blocks import probe_samples, reads_pictures, run_body
 from secateur.infer.products import Product, Products, Read
 
 __all__ = ["staged"]
 
+_NARROW = 4  # numbers, that fewer are read than: coordinates, which no layer is
 _MORE = 64  # samples where few did not reach every stack of experts
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -40,7 +41,7 @@ class _Group:
     routed: bool = False
 
 
-def staged(model: PreTrainedModel, blocks: Sequence[Block], ids: TokenIds) -> tuple[Block, ...]:
+def staged(model: PreTrainedModel, blocks: Sequence[Block], samples: Samples) -> tuple[Block, ...]:
     """The blocks with their stages; the model's parameters must have values.
 
     A matrix that several blocks share belongs to the first of them. Routers, which decide what reads a token, and
@@ -50,9 +51,9 @@ def staged(model: PreTrainedModel, blocks: Sequence[Block], ids: TokenIds) -> tu
     held: dict[str, nn.Parameter] = {}
     for block in blocks:
         held |= {name: value for name, value in _matrices(block).items() if id(value) not in tables}
-    seen = _Run(model, blocks, held, ids)
+    seen = _Run(model, blocks, held, samples)
     if any(_is_stack(model, name) and not seen.read(name) for name in held):  # a router sent all tokens elsewhere
-        seen = _Run(model, blocks, held, probe_ids(model, _MORE))
+        seen = _Run(model, blocks, held, probe_samples(model, _MORE))
     return tuple(
         replace(block, stages=_stages(model, block, reads, seen.odd, seen.tokens))
         for block, reads in zip(blocks, seen.reads, strict=True)
@@ -63,9 +64,9 @@ class _Run:
     """Every product of one run of a model, by the block in which it is first made."""
 
     def __init__(
-        self, model: PreTrainedModel, blocks: Sequence[Block], held: Mapping[str, nn.Parameter], ids: TokenIds
+        self, model: PreTrainedModel, blocks: Sequence[Block], held: Mapping[str, nn.Parameter], samples: Samples
     ) -> None:
-        self.tokens = ids.numel()
+        self.tokens = 0 if reads_pictures(model) else samples.numel()  # stages of pictures read fewer and fewer
         self.reads: list[list[Read]] = [[] for _ in blocks]
         self._owner: dict[Product, int] = {}
         self._now: int | None = None
@@ -74,7 +75,7 @@ class _Run:
             for block in blocks:
                 stack.callback(block.module.register_forward_pre_hook(self._enters(block.number)).remove)
             stack.enter_context(products)
-            run_body(model, ids)
+            run_body(model, samples)
         self.odd = products.odd
 
     def read(self, parameter: str) -> bool:
@@ -115,7 +116,7 @@ def _stages(model: PreTrainedModel, block: Block, run: Sequence[Read], odd: set[
     groups: dict[tuple[object, ...], _Group] = {}
     own = {id(value): name for name, value in _matrices(block).items()}  # shared ones have another name elsewhere
     for read in run:
-        if read.product.parameter in odd:
+        if read.product.parameter in odd or read.x.shape[-1] < _NARROW:
             continue
         product = read.product._replace(parameter=own[id(model.get_parameter(read.product.parameter))])
         if product in seen:

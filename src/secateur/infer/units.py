@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from secateur.adapt.block import Block
 from secateur.adapt.layer import Layer
@@ -17,6 +17,7 @@ from secateur.adapt.structure import Structure
 from secateur.core.errors import InputError, ModelError, SecateurError, last_line
 from secateur.core.seed import generator
 from secateur.infer.agree import agrees
+from secateur.infer.blocks import reads_pictures
 from secateur.infer.smaller import Part, Place, changed, rebuilt, with_fields
 
 __all__ = ["Unit", "find_units", "unit_sites", "units_of"]
@@ -60,10 +61,10 @@ def find_units(model: PreTrainedModel, blocks: Sequence[Block], unit: str) -> li
     if unit not in ("auto", "kv_groups", "heads", "none"):
         raise InputError(f"unit {unit!r} is unknown: use auto, kv_groups, heads or none")
     reasons: list[str] = []
-    found = [] if unit == "none" else _first(model, blocks, _heads(model.config, unit, reasons), reasons)
+    found = [] if unit == "none" else _first(model, blocks, _heads(model, unit, reasons), reasons)
     if unit in ("kv_groups", "heads") and not found:
         raise ModelError(f"{_name(model)} cannot lose heads: {_said(reasons)}; use --pattern channels")
-    for candidate in _channels(model.config):
+    for candidate in _channels(model):
         found += _first(model, blocks, candidate, reasons)
     if not found:
         raise ModelError(
@@ -105,9 +106,11 @@ class _Knob:
     fields: Mapping[Place, tuple[int, int]]
 
 
-def _text(config: PretrainedConfig) -> tuple[Place, Any]:
-    """Where the text part's fields stand."""
-    text = config.get_text_config(decoder=True)
+def _part(model: PreTrainedModel) -> tuple[Place, Any]:
+    """Where the fields of the part that is pruned stand, and that part's config."""
+    config = model.config
+    seen = reads_pictures(model) and "vision_config" in config.sub_configs
+    text = config.vision_config if seen else config.get_text_config(decoder=True)
     place = next((name for name in config.sub_configs if _value(config, name) is text), None)
     return () if text is config or place is None else (place,), text
 
@@ -120,8 +123,8 @@ def _value(config: Any, name: str) -> Any:
         return None
 
 
-def _heads(config: PretrainedConfig, unit: str, reasons: list[str]) -> list[_Knob]:
-    above, text = _text(config)
+def _heads(model: PreTrainedModel, unit: str, reasons: list[str]) -> list[_Knob]:
+    above, text = _part(model)
     heads = _value(text, "num_attention_heads")
     if type(heads) is not int or heads < 2:
         return []
@@ -148,9 +151,9 @@ def _heads(config: PretrainedConfig, unit: str, reasons: list[str]) -> list[_Kno
     return [_Knob(kind, count, 1, {**fields, (*above, text.attribute_map.get("head_dim", "head_dim")): (0, fixed)})]
 
 
-def _channels(config: PretrainedConfig) -> Iterator[list[_Knob]]:
+def _channels(model: PreTrainedModel) -> Iterator[list[_Knob]]:
     """Fields that may count channels, and where those of a gate and its partner are counted together."""
-    above, text = _text(config)
+    above, text = _part(model)
     for name, value in text.to_dict().items():
         if not _FFN.fullmatch(name) or name in text.attribute_map:
             continue

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from secateur.adapt.layer import Layer
 from secateur.adapt.structure import Structure
+from secateur.calibrate.backward import sample_loss
 from secateur.calibrate.gradient import Gradient
 from secateur.calibrate.sensitivity import Sensitivity
 from secateur.core.shapes import Weight
@@ -63,8 +63,7 @@ class MaskedModel:
             for layer in layers:
                 stack.enter_context(_watched(layer, squares[layer.name], partial(map, changes[layer.name], moves)))
             for sample in self.ids.split(1):
-                logits = model(sample, use_cache=False).logits[0, :-1].float()
-                cross_entropy(logits, sample[0, 1:], reduction="sum").backward()
+                sample_loss(model, sample, "sum").backward()
             slope, bend, tokens = slopes(), curvature(), self.ids.numel()
         looked = sum(-(-sample.numel() // _EVERY) for sample in self.ids.split(1))
         found: dict[str, list[float]] = {}

@@ -18,6 +18,7 @@ from secateur.core.files import storage_errors, write_document
 from secateur.core.mask import Masks
 from secateur.core.shapes import TokenIds
 from secateur.machine.device import half_pays, pick_device
+from secateur.machine.memory import peak_memory_mb
 from secateur.machine.ranks import processes
 from secateur.masks.blockwise import BlockTask, learn_blocks
 from secateur.masks.candidates import Candidates
@@ -29,11 +30,10 @@ from secateur.masks.write import refitted, write_masked
 from secateur.registry import check_name
 from secateur.report.card import write_card
 from secateur.run.result import versions
-from secateur.storage.memory import peak_memory_mb
 from secateur.storage.open_model import open_model
 from secateur.storage.run_folder import RunFolder
 from secateur.storage.shards import Checkpoint
-from secateur.storage.source import Source, load_tokenizer, open_whole, read_config, resolve
+from secateur.storage.source import Source, check_language, load_tokenizer, open_whole, read_config, resolve
 
 __all__ = ["MaskTask", "learn_masks"]
 
@@ -169,6 +169,7 @@ class _Run:
 
     def _whole(self, prior: dict[str, Tensor] | None) -> tuple[dict[str, Tensor], list[Look], list[float]]:
         structure = open_whole(self.source, torch.float32)
+        check_language(structure.model, "masks are learned on next tokens of text: use another method")
         cast(nn.Module, structure.model).to(self.device)
         masks = LearnedMasks(structure.layers, self.task.settings, prior)
 

@@ -12,12 +12,14 @@ from secateur.adapt.positions import check_ids
 from secateur.adapt.structure import Structure
 from secateur.allocate.problem import CalibratedAllocator, JudgedAllocator, Problem
 from secateur.calibrate.backward import gather_backward, split_needs
+from secateur.calibrate.data import draw_for
 from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.survey import BlockReader, survey
 from secateur.core.allocation import Allocation
-from secateur.core.errors import CalibrationError
-from secateur.core.shapes import TokenIds
+from secateur.core.errors import CalibrationError, InputError
+from secateur.core.shapes import Samples
 from secateur.events import stage
+from secateur.infer.blocks import reads_pictures
 from secateur.judged.masked import MaskedModel
 from secateur.machine.device import pick_device
 from secateur.run.plan import compute_dtype, stream_settings
@@ -25,7 +27,7 @@ from secateur.run.recipe import Recipe
 from secateur.run.targets import allocate, block_weights, ratio_for
 from secateur.run.timing import timed
 from secateur.storage.open_model import OpenModel, open_model
-from secateur.storage.source import Source, load_tokenizer, open_whole, resolve
+from secateur.storage.source import Source, check_language, resolve
 
 __all__ = ["Survey", "allocate_model", "open_stream", "read_blocks", "survey_model"]
 
@@ -50,25 +52,25 @@ class Survey:
 
 
 def allocate_model(
-    model: str | Path | Source, recipe: Recipe, *, ids: TokenIds | None = None, progress: Progress | None = None
+    model: str | Path | Source, recipe: Recipe, *, ids: Samples | None = None, progress: Progress | None = None
 ) -> Allocation:
     """The ratio of every layer that `prune` with this recipe would use. Raises a SecateurError on bad input."""
     return survey_model(model, recipe, ids=ids, progress=progress).ratios()
 
 
 def survey_model(
-    model: str | Path | Source, recipe: Recipe, *, ids: TokenIds | None = None, progress: Progress | None = None
+    model: str | Path | Source, recipe: Recipe, *, ids: Samples | None = None, progress: Progress | None = None
 ) -> Survey:
     """What the recipe's allocator reads of a model; ratios of several targets can follow from it."""
     source = resolve(model)
     recipe = timed(recipe, source)
     opened = open_model(source, compute_dtype(recipe), pick_device(recipe.device))
     if ids is None and isinstance(recipe.build_allocator(), CalibratedAllocator):
-        ids = recipe.calibration.fitted(opened.structure.model.config).draw(load_tokenizer(source))
+        ids, _ = draw_for(opened.structure.model, source, recipe.calibration)
     return read_blocks(opened, recipe, ids, progress or (lambda done, total: None))
 
 
-def read_blocks(opened: OpenModel, recipe: Recipe, ids: TokenIds | None, progress: Progress) -> Survey:
+def read_blocks(opened: OpenModel, recipe: Recipe, ids: Samples | None, progress: Progress) -> Survey:
     """The same for a model that is open; one streamed dense pass if the allocator reads blocks."""
     structure, allocator = opened.structure, recipe.build_allocator()
     problem = block_weights(structure, biases=recipe.unit() is not None)
@@ -83,14 +85,15 @@ def read_blocks(opened: OpenModel, recipe: Recipe, ids: TokenIds | None, progres
             given = None
             if backward:
                 stage("taking gradients for the allocator")
-                given = gather_backward(open_whole(opened.source, opened.dtype, device=opened.device), ids, backward)
+                given = gather_backward(opened.whole(), ids, backward)
             stage("reading dense blocks for the allocator")
             reader = BlockReader(forward, allocator.read, allocator.watch)
             summaries = survey(stream, opened, reader, progress, given)
         problem = problem._replace(summaries=summaries)
         if judged is not None and held is not None:
             stage("preparing to judge allocations on held-out text")
-            whole = open_whole(opened.source, torch.float32, device=opened.device)
+            check_language(structure.model, "this allocator judges by the loss of next tokens: use als, owl or another")
+            whole = opened.whole(torch.float32)
             problem = problem._replace(judge=MaskedModel(whole, judged.norms(problem), ids, held))
     return Survey(opened, problem, recipe)
 
@@ -110,9 +113,16 @@ def _apart(ids: Tensor) -> tuple[Tensor, Tensor]:
     return ids[alone] if alone else ids[: max(len(ids) - judging, 1)], held
 
 
-def open_stream(structure: Structure, settings: StreamSettings, ids: TokenIds) -> Stream:
-    """A stream of these ids. Raises CalibrationError when there are none, InputError outside the vocabulary."""
+def open_stream(structure: Structure, settings: StreamSettings, ids: Samples) -> Stream:
+    """A stream of these samples. Raises CalibrationError when there are none, InputError on what no model reads so."""
+    seen = reads_pictures(structure.model)
     if ids.numel() == 0:
         raise CalibrationError(f"calibration ids of shape {list(ids.shape)} are empty: need at least 1 x 2")
-    check_ids(ids, structure.model.config, "calibration")
+    if ids.dim() != (4 if seen else 2) or ids.is_floating_point() != seen:
+        wanted = "pixels [samples, channels, high, wide]" if seen else "token ids [samples, length]"
+        raise InputError(
+            f"{type(structure.model).__name__} is calibrated on {wanted}, got {ids.dtype} of shape {list(ids.shape)}"
+        )
+    if not seen:
+        check_ids(ids, structure.model.config, "calibration")
     return Stream(structure, ids, settings)

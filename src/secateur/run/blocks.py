@@ -18,18 +18,18 @@ from secateur.calibrate.stream import Needs, Stream
 from secateur.core.errors import CalibrationError, SecateurError
 from secateur.core.mask import pack, unpack
 from secateur.core.protocols import Solution
-from secateur.core.shapes import TokenIds
+from secateur.core.shapes import Samples
 from secateur.events import report, stage
+from secateur.infer.blocks import tokens_each
 from secateur.judged.masked import MaskedModel
+from secateur.machine.memory import give_back_freed, peak_memory_mb, resident_memory_mb
 from secateur.machine.ranks import agreed, merged, place, shared, tensors_from, wait
 from secateur.run.allocate import open_stream, read_blocks
 from secateur.run.plan import Plan, make_plan
 from secateur.run.result import LayerReport
 from secateur.solve.matched import matched
-from secateur.storage.memory import give_back_freed, peak_memory_mb, resident_memory_mb
 from secateur.storage.open_model import OpenModel
 from secateur.storage.run_folder import FinishedBlock, RunFolder
-from secateur.storage.source import open_whole
 from secateur.train.reconstruct import reconstruct_
 
 __all__ = ["solve_blocks"]
@@ -43,12 +43,12 @@ _log = logging.getLogger(__name__)
 
 
 def solve_blocks(
-    plan: Plan, opened: OpenModel, folder: RunFolder, ids: TokenIds | None, *, resume: bool, progress: Progress
+    plan: Plan, opened: OpenModel, folder: RunFolder, ids: Samples | None, *, resume: bool, progress: Progress
 ) -> tuple[Plan, int]:
     """Solve every block that is not finished into the run folder; return the plan with its last targets, and how many
     blocks were finished before.
 
-    ids: calibration `[samples, length]`; None where nothing is calibrated.
+    ids: what calibrates, `[samples, length]`, or pixels; None where nothing is calibrated.
     """
     forward, _ = split_needs(plan.solver.needs)
     beside = plan.recipe.looks_at_dense()
@@ -72,19 +72,25 @@ def solve_blocks(
                         stream.put_out(block, dense)
             if 0 < done < len(blocks):
                 _catch_up(opened, folder, stream, done)
+        tokens = 0 if stream is None or ids is None else len(ids) * tokens_each(ids)
         ceiling = 0.0
         stage("pruning blocks")
         for block in blocks[done:]:
             progress(block.number, len(blocks))
             begun = time.perf_counter()
             finished = _solve_block(plan, opened, folder, block, (stream, dense))
-            _tell(block, finished, 0 if stream is None or ids is None else ids.numel(), time.perf_counter() - begun)
+            _tell(
+                block,
+                finished,
+                tokens,
+                time.perf_counter() - begun,
+            )
             ceiling = _hold_memory(ceiling)
     progress(len(blocks), len(blocks))
     return plan, done
 
 
-def _own_part(ids: TokenIds | None) -> TokenIds | None:
+def _own_part(ids: Samples | None) -> Samples | None:
     """The samples that this process runs; every process has some."""
     rank, count = place()
     if ids is not None and len(ids) < count:
@@ -92,13 +98,13 @@ def _own_part(ids: TokenIds | None) -> TokenIds | None:
     return None if ids is None else ids[rank::count]
 
 
-def _gather_gradients(plan: Plan, opened: OpenModel, folder: RunFolder, ids: TokenIds | None) -> None:
+def _gather_gradients(plan: Plan, opened: OpenModel, folder: RunFolder, ids: Samples | None) -> None:
     """Write what backward passes give every layer, unless it was written before."""
     _, backward = split_needs(plan.solver.needs)
     if not backward or ids is None or agreed(folder.has_gradients()):
         return
     stage("taking gradients of the whole model")
-    whole = open_whole(opened.source, opened.dtype, device=opened.device)  # gradients need every block at once
+    whole = opened.whole()  # gradients need every block at once
     gathered = gather_backward(whole, ids, backward, plan.targets.layers.keys())
     every = {name: {kind: merged(part) for kind, part in parts.items()} for name, parts in gathered.items()}
     folder.save_gradients({name: stored(parts) for name, parts in every.items()})
@@ -134,7 +140,7 @@ def _remember_shared(opened: OpenModel, block: Block) -> None:
             opened.solved[name] = opened.structure.model.get_parameter(name).detach().clone()
 
 
-def _allocated(plan: Plan, opened: OpenModel, folder: RunFolder, ids: TokenIds | None, progress: Progress) -> Plan:
+def _allocated(plan: Plan, opened: OpenModel, folder: RunFolder, ids: Samples | None, progress: Progress) -> Plan:
     """The plan with every layer's ratio fixed where the allocator reads the dense model; a resumed run reads it."""
     if not plan.calibrated:
         return plan

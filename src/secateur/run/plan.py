@@ -12,7 +12,7 @@ from secateur.allocate.unit_knapsack import UnitKnapsack
 from secateur.calibrate.stream import StreamSettings
 from secateur.core.errors import ModelError, SecateurError
 from secateur.core.protocols import Solver
-from secateur.core.shapes import TokenIds
+from secateur.core.shapes import Samples
 from secateur.infer.cold import Cold
 from secateur.machine.device import pick_device
 from secateur.machine.ranks import place
@@ -52,7 +52,7 @@ class Plan:
         recipe = self.recipe
         return bool(self.solver.needs) or self.calibrated or recipe.drops_whole() or recipe.looks_at_dense()
 
-    def to_dict(self, opened: OpenModel, ids: TokenIds | None) -> dict[str, Any]:
+    def to_dict(self, opened: OpenModel, ids: Samples | None) -> dict[str, Any]:
         """What must be the same for a resumed run to give the same bits."""
         drawn = "" if ids is None else hashlib.sha256(ids.numpy().tobytes()).hexdigest()
         fields = {key: value for key, value in self.recipe.to_dict().items() if key not in ("out", "model")}

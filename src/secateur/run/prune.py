@@ -10,15 +10,18 @@ from typing import Any, NamedTuple, cast
 
 from transformers import PreTrainedModel
 
+from secateur.calibrate.data import draw_for
 from secateur.core.errors import CalibrationError, first_line
 from secateur.core.files import storage_errors, write_document
-from secateur.core.shapes import TokenIds
+from secateur.core.shapes import Samples, TokenIds
 from secateur.evaluate.streamed import streamed_perplexity
 from secateur.events import stage
 from secateur.experts.drop import DropTask, drop_experts
 from secateur.experts.dropping import DropExperts
+from secateur.infer.blocks import tokens_each
 from secateur.infer.describe import record
 from secateur.machine.device import pick_device
+from secateur.machine.memory import peak_memory_mb
 from secateur.machine.ranks import place, processes, shared
 from secateur.report.card import write_card
 from secateur.run.allocate import open_stream
@@ -29,11 +32,10 @@ from secateur.run.plan import Plan, compute_dtype, make_plan
 from secateur.run.recipe import Recipe
 from secateur.run.result import Made, Result
 from secateur.run.timing import timed
-from secateur.storage.memory import peak_memory_mb
 from secateur.storage.open_model import OpenModel, open_model
 from secateur.storage.run_folder import RunFolder
 from secateur.storage.shards import Checkpoint
-from secateur.storage.source import Source, load_tokenizer, resolve
+from secateur.storage.source import Source, resolve
 
 __all__ = ["Progress", "prune"]
 
@@ -42,9 +44,9 @@ _HELD = 2  # windows a finished run is looked at with
 
 
 class _Drawn(NamedTuple):
-    """Calibration ids, and others that calibrate nothing; None where there are none."""
+    """What calibrates, and windows of text that calibrate nothing; None where there are none."""
 
-    ids: TokenIds | None
+    samples: Samples | None
     held: TokenIds | None
 
 
@@ -53,7 +55,7 @@ def prune(
     recipe: Recipe,
     out: str | Path,
     *,
-    ids: TokenIds | None = None,
+    ids: Samples | None = None,
     resume: bool = False,
     trust_remote_code: bool = False,
     progress: Progress | None = None,
@@ -62,8 +64,9 @@ def prune(
 
     Weights are read, solved and written one block at a time; a finished block survives
     an interruption, and `resume` continues with the same bits. `ids` `[samples, length]`
-    replaces the recipe's calibration; a model in memory has no tokenizer, so methods that
-    calibrate need them. Raises a SecateurError with one sentence on anything that cannot
+    replaces the recipe's calibration (pixels `[samples, channels, high, wide]` where the
+    model reads pictures); a model in memory has no tokenizer, so methods that calibrate
+    need them. Raises a SecateurError with one sentence on anything that cannot
     be done; `out` then does not exist. Processes that torchrun started share the
     calibration samples and the layers; the first one writes.
     """
@@ -92,7 +95,7 @@ def _opened(model: str | Path | Source | PreTrainedModel, trusted: bool) -> Iter
 
 
 def _run(
-    source: Source, recipe: Recipe, folder: RunFolder, ids: TokenIds | None, *, resume: bool, progress: Progress
+    source: Source, recipe: Recipe, folder: RunFolder, ids: Samples | None, *, resume: bool, progress: Progress
 ) -> Result:
     started = time.perf_counter()
     # Timings differ from run to run, so a resumed one takes the ratio that the first found.
@@ -103,15 +106,15 @@ def _run(
     plan = make_plan(recipe, opened)
     drawn = _draw(plan, opened, ids)
     if not recipe.drops_whole():
-        plan, done = solve_blocks(plan, opened, folder, drawn.ids, resume=resume, progress=progress)
+        plan, done = solve_blocks(plan, opened, folder, drawn.samples, resume=resume, progress=progress)
     if place()[0] > 0:  # the first process writes
         result = Result.from_dict(shared(None))
         folder.discard()
         return result
     if recipe.whole_blocks():
-        made = drop_blocks(plan, opened, folder, drawn.ids, resume=resume, progress=progress)
+        made = drop_blocks(plan, opened, folder, drawn.samples, resume=resume, progress=progress)
     elif recipe.whole_experts():
-        made = _drop_experts(plan, opened, folder, drawn.ids, resume=resume, progress=progress)
+        made = _drop_experts(plan, opened, folder, drawn.samples, resume=resume, progress=progress)
     else:
         stage("writing the model")
         made = assemble(plan, opened, folder, done)
@@ -127,7 +130,7 @@ def _run(
         seconds=time.perf_counter() - started,
         peak_memory_mb=peak_memory_mb(),
         resumed_blocks=made.resumed,
-        calibration_tokens=0 if drawn.ids is None else drawn.ids.numel(),
+        calibration_tokens=0 if drawn.samples is None else len(drawn.samples) * tokens_each(drawn.samples),
         parameters=(sizes[0][0], sizes[1][0]),
         bytes=(sizes[0][1], sizes[1][1]),
         trust_remote_code=source.trusted,
@@ -156,14 +159,13 @@ def _drop_experts(
     return Made([], dropped.weights)
 
 
-def _draw(plan: Plan, opened: OpenModel, ids: TokenIds | None) -> _Drawn:
+def _draw(plan: Plan, opened: OpenModel, ids: Samples | None) -> _Drawn:
     """What calibrates: the ids that are given, else those the recipe names, where anything is calibrated."""
     if not plan.reads_text:
         return _Drawn(None, None)
     if ids is not None:
         return _Drawn(ids, None)
-    calibration = plan.recipe.calibration.fitted(opened.structure.model.config)
-    return _Drawn(*calibration.draw_held(load_tokenizer(opened.source), _HELD))
+    return _Drawn(*draw_for(opened.structure.model, opened.source, plan.recipe.calibration, _HELD))
 
 
 def _check_held_out(plan: Plan, source: Source, folder: RunFolder, held: TokenIds | None) -> dict[str, Any] | None:

@@ -16,15 +16,16 @@ from secateur.calibrate.data import Calibration
 from secateur.core.files import storage_errors, write_document
 from secateur.core.shapes import TokenIds
 from secateur.evaluate.perplexity import token_losses
+from secateur.machine.memory import peak_memory_mb
 from secateur.report.card import write_card
 from secateur.run.result import versions
 from secateur.storage.folder import Edits, copy_companions, write_pruned
-from secateur.storage.memory import peak_memory_mb
 from secateur.storage.open_model import OpenModel, open_model
 from secateur.storage.run_folder import RunFolder
 from secateur.storage.shards import Checkpoint
 from secateur.storage.source import (
     Source,
+    check_language,
     load_tokenizer,
     load_with_head,
     open_whole,
@@ -91,7 +92,9 @@ def _run(
         check_ids(ids, config, f"text {text!r}")
     # Loaded before the folder is opened: a run that cannot start leaves none.
     guide = None if teacher is None else load_with_head(teacher, torch.float32)
-    trainer = Trainer(open_whole(source, torch.float32), training, guide)
+    structure = open_whole(source, torch.float32)
+    check_language(structure.model, "it is trained on next tokens of text: fine-tune it on its own task elsewhere")
+    trainer = Trainer(structure, training, guide)
     folder.open(_plan(sources, drawn, training), resume=resume)
     before = _loss(trainer, held)
     trainer.loop.run(drawn.split(training.batch), store=folder, every=_EVERY, progress=progress)

@@ -15,7 +15,7 @@ from secateur.evaluate.latency import torch_speed
 from secateur.machine.ranks import place, shared
 from secateur.run.recipe import Recipe
 from secateur.run.targets import choose_targets
-from secateur.storage.source import Source, open_whole
+from secateur.storage.source import Source, check_language, open_whole
 from secateur.surgery.shrink import shrink_
 
 __all__ = ["ratio_within", "time_sizes", "timed"]
@@ -45,6 +45,7 @@ def time_sizes(source: Source, recipe: Recipe) -> dict[float, float]:
     models: dict[float, PreTrainedModel] = {}
     for ratio in _RATIOS:
         structure = open_whole(source, torch.float32)
+        check_language(structure.model, "a budget in ms is of tokens that it writes: give a ratio or params")
         models[_shrunk(structure, recipe, ratio) if ratio else 0.0] = structure.model
     positions = getattr(next(iter(models.values())).config, "max_position_embeddings", None) or 2 * _PROMPT
     prompt = min(_PROMPT, positions // 2)

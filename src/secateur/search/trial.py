@@ -23,7 +23,7 @@ from secateur.run.targets import block_weights
 from secateur.score.wanda import row_ranks, wanda_score
 from secateur.storage.open_model import open_model
 from secateur.storage.sealed import load_sealed, save_sealed
-from secateur.storage.source import Source, open_whole
+from secateur.storage.source import Source, check_language
 
 __all__ = ["Trials", "prepare"]
 
@@ -60,7 +60,8 @@ class Trials:
     def __init__(self, source: Source, folder: Path, ids: TokenIds, batch: int) -> None:
         """Load the model; `ids` `[samples, length]` are the fitness tokens, `batch` samples to a forward pass."""
         self._dense = open_model(source)
-        structure = open_whole(source, torch.float32)
+        structure = self._dense.whole()
+        check_language(structure.model, "trials are judged by the loss of next tokens")
         self._model, self._blocks = structure.model, structure.blocks
         self._folder = folder
         self._batches = ids.split(batch)

@@ -11,7 +11,7 @@ from secateur.adapt.structure import Structure
 from secateur.core.errors import ModelError, NumericalError
 from secateur.infer.names import Group, StoredNames
 from secateur.storage.shards import Checkpoint
-from secateur.storage.source import Source, skeleton
+from secateur.storage.source import Source, open_whole, skeleton
 
 __all__ = ["OpenModel", "open_model"]
 
@@ -68,6 +68,11 @@ class OpenModel:
                     raise ModelError(
                         f"{name} is {list(stored)} in the checkpoint, but the config asks for {list(tensor.shape)}"
                     )
+
+    def whole(self, dtype: torch.dtype | None = None) -> Structure:
+        """The whole model in memory, on the same device, its structure found as this one's was."""
+        inferred = self.structure.kind.inferred
+        return open_whole(self.source, dtype or self.dtype, device=self.device, inferred=inferred)
 
     def stored_name(self, name: str) -> str:
         """A parameter's name in the checkpoint. Raises ModelError when it has none."""

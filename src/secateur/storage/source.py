@@ -36,6 +36,8 @@ from secateur.storage.resize import shrinkable
 
 __all__ = [
     "Source",
+    "check_language",
+    "is_language_model",
     "load",
     "load_as_saved",
     "load_model",
@@ -323,6 +325,17 @@ def may_have_language_head(config: PretrainedConfig) -> bool:
     """Whether the class that a config names is not one for another task, such as a classifier or a masked model."""
     named = _class_name(config)
     return "For" not in named or named.endswith(("ForCausalLM", "ForConditionalGeneration"))
+
+
+def is_language_model(model: PreTrainedModel) -> bool:
+    """Whether a model guesses next tokens."""
+    return may_have_language_head(model.config) and model.get_output_embeddings() is not None
+
+
+def check_language(model: PreTrainedModel, what: str) -> None:
+    """Raise ModelError where a model guesses no next tokens; `what` says what needs them."""
+    if not is_language_model(model):
+        raise ModelError(f"{type(model).__name__} is no language model, and {what}")
 
 
 def _load_packed(source: Source, dtype: torch.dtype | None) -> PreTrainedModel:

@@ -11,7 +11,7 @@ from secateur.adapt.site import Site, Slice
 from secateur.adapt.structure import Structure
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError
-from secateur.core.shapes import TokenIds
+from secateur.core.shapes import Samples
 from secateur.surgery.shrink import cut_slices
 
 __all__ = ["Agreement", "difference", "mask_", "verify"]
@@ -52,18 +52,18 @@ def verify(
     small: Structure,
     sites: Sequence[Site],
     cut: Cut,
-    ids: TokenIds,
+    samples: Samples,
     *,
     tolerance: float = 1e-3,
 ) -> Agreement:
-    """Compare a shrunk model with its masked dense one on token ids; `dense` is overwritten.
+    """Compare a shrunk model with its masked dense one on token ids or pixels; `dense` is overwritten.
 
     Raises DisagreementError naming the first block, or the logits, that differ by more than `tolerance`
     of the largest value, and InputError where the cut does not lead from one model's shapes to the other's.
     """
     _check_shapes(dense, small, sites, cut)
     mask_(dense, small, sites, cut)
-    (wide, wide_logits), (narrow, narrow_logits) = _trace(dense, ids), _trace(small, ids)
+    (wide, wide_logits), (narrow, narrow_logits) = _trace(dense, samples), _trace(small, samples)
     names = [block.name for block in dense.blocks]
     found: list[float] = []
     for name, expected, got in zip(names, wide, narrow, strict=True):
@@ -102,7 +102,7 @@ def difference(expected: Tensor, got: Tensor) -> float:
     return float((expected.float() - got.float()).abs().max() / expected.float().abs().max().clamp_min(1e-12))
 
 
-def _trace(structure: Structure, ids: TokenIds) -> tuple[list[Tensor], Tensor]:
+def _trace(structure: Structure, samples: Samples) -> tuple[list[Tensor], Tensor]:
     seen: list[Tensor] = []
 
     def note(module: Any, args: Any, output: Any) -> None:
@@ -111,5 +111,5 @@ def _trace(structure: Structure, ids: TokenIds) -> tuple[list[Tensor], Tensor]:
     with ExitStack() as stack:
         for block in structure.blocks:
             stack.callback(block.module.register_forward_hook(note).remove)
-        logits = structure.model(ids, use_cache=False)[0]
+        logits = structure.model(samples, **({"use_cache": False} if samples.dim() == 2 else {}))[0]
     return seen, logits
