@@ -42,10 +42,12 @@ def test_a_removed_head_is_a_gate_at_zero_and_the_model_loads_again(name, tmp_pa
     before = model.num_parameters()
     cut_heads_(describe(model), sites, cut)
     assert (model(**batch).logits - expected).abs().max() < 1e-4
-    assert [one.heads for one in describe(model).attentions] == [len(KEPT[number % 4]) for number in range(len(found))]
+    # Where a class computes no attention without heads, one that nobody reads stays.
+    left = [max(len(KEPT[number % 4]), one.needs_a_head) for number, one in enumerate(found)]
+    assert [one.heads for one in describe(model).attentions] == left
     extra = sum(p.numel() for n, p in model.named_parameters() if "relative_attention_bias" in n)
     biased = 4 * 32 * 8 + (0 if "T5" in name else 3 * 8)
-    gone = sum(4 - len(KEPT[number % 4]) for number in range(len(found)))
+    gone = sum(4 - count for count in left)
     shared = 2 * 32 * 4 if "T5" in name else 0  # the tables of the first blocks, before they were sliced
     assert before - model.num_parameters() == gone * biased + shared - extra
     saved_without_heads(model, tmp_path)

@@ -1,6 +1,7 @@
 """Encoders and encoder-decoders by their table: attentions, and heads of their own in every one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -12,7 +13,7 @@ from secateur.adapt.encoder_table import ENCODERS, Stack
 from secateur.adapt.layer import Layer
 from secateur.core.errors import ModelError
 
-__all__ = ["encoder_blocks", "heads_config", "lists_heads", "resize_heads_", "settle_heads_"]
+__all__ = ["encoder_blocks", "head_numbers", "heads_config", "lists_heads", "resize_heads_", "settle_heads_"]
 
 _STAGES: dict[Kind, str] = {"encoder": "attention", "decoder": "attention", "cross": "cross"}
 
@@ -40,7 +41,10 @@ def _block(name: str, number: int, module: nn.Module, rows: Sequence[Stack]) -> 
         own: Any = module.get_submodule(row.module)
         width = int(getattr(own, row.width_field))
         place = f"{name}.{row.module.removesuffix('.self')}"
-        attentions.append(Attention(place, row.kind, number, width, tuple(layers[:3]), layers[3], own))
+        apart = [name for name in row.apart if hasattr(own, name)]
+        why = f"{apart[0]} has their rows too" if apart else ""
+        attention = Attention(place, row.kind, number, width, tuple(layers[:3]), layers[3], own, no_heads=why)
+        attentions.append(replace(attention, needs_a_head=row.needs_a_head))
         stages.append(Stage(f"{_STAGES[row.kind]}_in", tuple(layers[:3])))
         stages.append(Stage(f"{_STAGES[row.kind]}_out", (layers[3],)))
     return Block(name, number, module, tuple(stages), tuple(attentions))
@@ -60,7 +64,8 @@ def _listed(config: PretrainedConfig) -> dict[Kind, list[int]]:
     if listed is not None:
         return {kind: [int(count) for count in counts] for kind, counts in listed.items()}
     (stack,) = ENCODERS[config.model_type]
-    return {stack.kind: [int(getattr(layer, stack.heads_field)) for layer in config.per_layer_config]}
+    counts = [int(getattr(layer, stack.heads_field)) for layer in config.per_layer_config]
+    return {stack.kind: counts[:1] if stack.shared else counts}
 
 
 def resize_heads_(blocks: Sequence[Block], config: PretrainedConfig) -> None:
@@ -90,6 +95,8 @@ def settle_heads_(blocks: Sequence[Block]) -> None:
     first: dict[Kind, nn.Embedding] = {}
     for attention in (attention for block in blocks for attention in block.attentions):
         module: Any = attention.module
+        for name, value in head_numbers(attention).items():
+            setattr(module, name, value)
         if not hasattr(module, "has_relative_attention_bias"):
             continue
         module.n_heads = attention.heads
@@ -101,6 +108,12 @@ def settle_heads_(blocks: Sequence[Block]) -> None:
             table = module.relative_attention_bias if module.has_relative_attention_bias else first[attention.kind]
             first.setdefault(attention.kind, table)  # only the first block of a stack has a table in the stock class
             _own_table_(module, table)
+
+
+def head_numbers(attention: Attention) -> dict[str, int]:
+    """What an attention's module keeps that follows from its heads, by attribute."""
+    counts = {"num_attention_heads": attention.heads, "all_head_size": attention.heads * attention.width}
+    return {name: value for name, value in counts.items() if hasattr(attention.module, name)}
 
 
 def _own_table_(module: Any, table: nn.Embedding) -> None:
@@ -126,7 +139,9 @@ def heads_config(document: dict[str, Any], config: PretrainedConfig, blocks: Seq
     rows = ENCODERS[config.model_type]
     attentions = [attention for block in blocks for attention in block.attentions]
     if len(rows) == 1:
-        layers = {str(attention.layer): {rows[0].heads_field: attention.heads} for attention in attentions}
+        if rows[0].shared:
+            attentions = attentions[:1] * int(config.num_hidden_layers)
+        layers = {str(number): {rows[0].heads_field: one.heads} for number, one in enumerate(attentions)}
         return document | {"per_layer_config": layers}
     counts = {row.kind: [attention.heads for attention in attentions if attention.kind == row.kind] for row in rows}
     return document | {"heads_per_layer": counts}

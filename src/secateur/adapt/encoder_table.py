@@ -14,6 +14,8 @@ class Stack:
 
     module: what keeps the counts; the layers count from it, output may stand beside it.
     width_field: its attribute for the width of one head. heads_field: what the config calls the count.
+    shared: every layer of the model is the one block there is. needs_a_head: the class cannot compute an attention
+    without heads. apart: other layers of the module whose rows are heads'; where it has one, heads stay.
     """
 
     kind: Kind
@@ -23,6 +25,9 @@ class Stack:
     output: str
     width_field: str = "head_dim"
     heads_field: str = "num_attention_heads"
+    shared: bool = False
+    needs_a_head: bool = False
+    apart: tuple[str, ...] = ()
 
 
 _BERT = Stack(
@@ -42,13 +47,30 @@ _DISTILBERT = Stack(
     width_field="attention_head_size",
     heads_field="n_heads",
 )
-_VIT = Stack(
+_ALBERT = Stack(
     kind="encoder",
-    blocks="layers",
+    blocks="encoder.albert_layer_groups.0.albert_layers",
     module="attention",
-    inputs=("attention.q_proj", "attention.k_proj", "attention.v_proj"),
-    output="attention.o_proj",
+    inputs=("attention.query", "attention.key", "attention.value"),
+    output="attention.dense",
+    width_field="attention_head_size",
+    shared=True,
 )
+_DEBERTA = Stack(
+    kind="encoder",
+    blocks="encoder.layer",
+    module="attention.self",
+    inputs=("attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"),
+    output="attention.output.dense",
+    width_field="attention_head_size",
+    needs_a_head=True,
+    apart=("pos_key_proj", "pos_query_proj"),
+)
+
+
+def _vit(blocks: str) -> Stack:
+    inputs = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
+    return Stack(kind="encoder", blocks=blocks, module="attention", inputs=inputs, output="attention.o_proj")
 
 
 def _bart(kind: Kind, side: str, module: str) -> Stack:
@@ -78,16 +100,16 @@ _T5 = (
     _t5("cross", "decoder", "layer.1.EncDecAttention"),
 )
 ENCODERS: Mapping[str, tuple[Stack, ...]] = {
-    "bert": (_BERT,),
-    "roberta": (_BERT,),
-    "xlm-roberta": (_BERT,),
-    "electra": (_BERT,),
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "electra", "camembert", "data2vec-text", "ernie"), (_BERT,)),
+    **dict.fromkeys(("esm", "layoutlm", "megatron-bert", "rembert", "roberta-prelayernorm"), (_BERT,)),
+    **dict.fromkeys(("xlm-roberta-xl", "xmod"), (_BERT,)),
+    "albert": (_ALBERT,),
+    "deberta-v2": (_DEBERTA,),
     "distilbert": (_DISTILBERT,),
-    "vit": (_VIT,),
-    "deit": (_VIT,),
-    "bart": _BART,
-    "mbart": _BART,
-    "marian": _BART,
+    **dict.fromkeys(("vit", "deit", "ijepa", "vit_msn"), (_vit("layers"),)),
+    **dict.fromkeys(("dinov2", "dinov2_with_registers"), (_vit("encoder.layer"),)),
+    **dict.fromkeys(("bart", "mbart", "marian", "blenderbot", "blenderbot-small", "m2m_100"), _BART),
+    **dict.fromkeys(("pegasus", "plbart"), _BART),
     "t5": _T5,
     "mt5": _T5,
 }

@@ -9,16 +9,23 @@ from secateur.core.shapes import TokenIds
 
 __all__ = ["check_ids", "check_length", "default_length", "max_length"]
 
-_TABLES = ("bart", "bert", "distilbert", "electra", "gpt2", "marian", "mbart", "opt", "roberta", "xlm-roberta")
-_AFTER_PADDING = ("roberta", "xlm-roberta")  # the first position is the one after pad_token_id
+_AFTER_PADDING = frozenset(  # the first position is the one after pad_token_id
+    "camembert data2vec-text esm roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl xmod".split()
+)
+_TABLES = _AFTER_PADDING | frozenset(
+    "albert bart bert blenderbot blenderbot-small deberta-v2 distilbert electra ernie gpt2 layoutlm marian mbart "
+    "megatron-bert opt pegasus plbart rembert".split()
+)
 
 
 def max_length(config: PretrainedConfig) -> int | None:
     """The most tokens one sample may have where positions are a table; None where any length can be computed."""
-    if config.model_type not in _TABLES:
-        return None
     settings: Any = config
-    # RoBERTa counts positions from behind the padding token.
+    computed = getattr(config, "position_embedding_type", "absolute") == "rotary"  # by ESM-2
+    if config.model_type not in _TABLES or computed:
+        return None
+    if not getattr(config, "position_biased_input", True):  # DeBERTa v3 adds none to its inputs
+        return None
     skipped = (settings.pad_token_id or 0) + 1 if config.model_type in _AFTER_PADDING else 0
     return int(settings.max_position_embeddings) - skipped
 

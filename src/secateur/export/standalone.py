@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from secateur.adapt.attention import Attention
 from secateur.adapt.decoder import settled_numbers
+from secateur.adapt.encoder import head_numbers
 from secateur.adapt.structure import kind_of
 from secateur.core.errors import InputError
 from secateur.core.files import read_document, write_document
@@ -99,9 +100,9 @@ def write_standalone(source: Source, out: Path) -> None:
     own = [attention for _, attention in owners if hasattr(attention.module, "computes_own_bias")]
     document |= {
         "shrunk_layers": {layer.name: list(layer.weight.shape) for layer in structure.layers},
-        "shrunk_attention": {names[id(one.module)]: settled_numbers(block) for block, one in owners}
-        if streamed
-        else {},
+        "shrunk_attention": {
+            names[id(one.module)]: settled_numbers(block) if streamed else head_numbers(one) for block, one in owners
+        },
         "shrunk_bias": {names[id(attention.module)]: _bias(attention) for attention in own},
     }
     _write_classes(model, document, out)
