@@ -15,7 +15,6 @@ import copy
 import json
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,7 +165,10 @@ def time_rows(chosen: Any) -> None:
         print(name, json.dumps(row["ms"]), flush=True)
     halved = chosen.folder / "half of the taps"
     if halved.exists():
-        results[chosen.network]["depthwise"] = depthwise(dense, open_network(halved), chosen.threads)
+        told = [f"{threads} threads, batch {batch}" for threads in chosen.threads for batch in chosen.batches]
+        results[chosen.network]["depthwise"] = {
+            one: depthwise(dense, open_network(halved), *map(int, one.replace(",", "").split()[::3])) for one in told
+        }
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
@@ -175,24 +177,20 @@ def macs(network: Network) -> float:
     return costs(describe_channels(network.model, network.example)).macs
 
 
-def depthwise(dense: Network, halved: Network, threads: list[int]) -> dict[str, Any]:
-    """Milliseconds of every depthwise layer as it runs within the network, in engines' own layouts, one picture."""
+def depthwise(dense: Network, halved: Network, threads: int, batch: int) -> dict[str, Any]:
+    """Milliseconds of every depthwise layer as it runs within the network, in engines' own layouts."""
+    torch.set_num_threads(threads)
+    example = dense.example.repeat(batch, 1, 1, 1)
     names = [kernel.name for kernel in describe_separable(dense.model, dense.example, "none").kernels]
-    found: dict[str, Any] = {}
-    for count in threads:
-        torch.set_num_threads(count)
-        engines: dict[str, Callable[[], list[float]]] = {
-            "onnxruntime": lambda: onnxruntime_layers(dense),
-            "openvino": lambda: openvino_layers(dense),
-            "torch": lambda: [layer_times(dense.model, dense.example, "torch")[name] for name in names],
-            "blocked": lambda: [layer_times(dense.model, dense.example, "blocked")[name] for name in names],
-            "blocked, half": lambda: [layer_times(halved.model, dense.example, "blocked")[name] for name in names],
-        }
-        found[f"{count} threads"] = {engine: made() for engine, made in engines.items()}
+    rows = {"torch": (dense, "torch"), "blocked": (dense, "blocked"), "blocked, half": (halved, "blocked")}
+    found = {"onnxruntime": onnxruntime_layers(dense, example), "openvino": openvino_layers(dense, example)}
+    for row, (network, engine) in rows.items():
+        times = layer_times(network.model, example, engine)
+        found[row] = [times[name] for name in names]
     return {"layers": names, **found}
 
 
-def onnxruntime_layers(dense: Network, rounds: int = 30) -> list[float]:
+def onnxruntime_layers(dense: Network, example: torch.Tensor, rounds: int = 30) -> list[float]:
     """Lower quartiles of ONNX Runtime's profile, of depthwise convolutions; its own layout, conversions apart."""
     import onnxruntime
 
@@ -202,7 +200,7 @@ def onnxruntime_layers(dense: Network, rounds: int = 30) -> list[float]:
         options.intra_op_num_threads = torch.get_num_threads()
         options.enable_profiling, options.profile_file_prefix = True, f"{room}/profile"
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        pixels = {session.get_inputs()[0].name: torch.rand(dense.example.shape).numpy()}
+        pixels = {session.get_inputs()[0].name: torch.rand(example.shape).numpy()}
         for _ in range(rounds):
             session.run(None, pixels)
         events = json.loads(Path(session.end_profiling()).read_text())
@@ -216,7 +214,7 @@ def onnxruntime_layers(dense: Network, rounds: int = 30) -> list[float]:
     return [float(torch.tensor(times[2:]).quantile(0.25)) for times in spent.values()]
 
 
-def openvino_layers(dense: Network, rounds: int = 30) -> list[float]:
+def openvino_layers(dense: Network, example: torch.Tensor, rounds: int = 30) -> list[float]:
     """Lower quartiles of OpenVINO's profile, of convolutions with groups."""
     import openvino
 
@@ -225,11 +223,11 @@ def openvino_layers(dense: Network, rounds: int = 30) -> list[float]:
         settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
         core = openvino.Core()
         model = core.read_model(path)
-        model.reshape(list(dense.example.shape))
+        model.reshape(list(example.shape))
         request = core.compile_model(model, "CPU", settings | {"PERF_COUNT": True}).create_infer_request()
         spent: dict[str, list[float]] = {}
         for _ in range(rounds):
-            request.infer([torch.rand(dense.example.shape).numpy()])
+            request.infer([torch.rand(example.shape).numpy()])
             for layer in request.get_profiling_info():
                 if layer.node_type == "GroupConvolution" or "dw" in layer.exec_type:
                     spent.setdefault(layer.node_name, []).append(layer.real_time.total_seconds() * 1000)

@@ -1,6 +1,6 @@
 """Heads of a fine-tuned encoder and of a decoder: curves, cost of importance, speed of the half-sized model.
 
-Writes benchmarks/results/heads.json. Give part names (train encoder cost speed decoder) to run those alone;
+Writes benchmarks/results/heads.json. Give part names (train encoder cost speed decoder embedding) to run those alone;
 finished parts are kept. The classifier is trained once, into out/heads-sst2.
 """
 
@@ -17,15 +17,19 @@ import numpy as np
 import torch
 
 from secateur.core.seed import generator
+from secateur.evaluate.answers import pooled
+from secateur.evaluate.classification import Example, text_batches
+from secateur.evaluate.task import score
 from secateur.export.onnx import write_forward_onnx
 from secateur.heads.ablation import ablate, keep_one
 from secateur.heads.curve import Curve, head_curve
 from secateur.heads.finetune import finetune
 from secateur.heads.prune import prune_heads
-from secateur.heads.removal import RemovalOptions
+from secateur.heads.removal import RemovalOptions, plan_removal
 from secateur.heads.scoring import Scoring, score_heads
 from secateur.heads.table import correlate
-from secateur.heads.task_model import DataOptions, open_task_model
+from secateur.heads.task_model import DataOptions, TaskModel, open_task_model
+from secateur.score.gates import gated
 from secateur.storage.source import Source, load_as_saved
 from secateur.train.classifier import Finetuning
 
@@ -181,7 +185,55 @@ def decoder() -> dict[str, Any]:
     return found
 
 
-PARTS = {"train": train, "encoder": encoder, "cost": cost, "speed": speed, "decoder": decoder}
+def pairs(path: str, limit: int) -> tuple[list[str], list[str]]:
+    """The first two sentences of paragraphs of five words or more each."""
+    found: list[tuple[str, str]] = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        one, *rest = line.strip().split(" . ")
+        if rest and not one.startswith("=") and min(len(one.split()), len(rest[0].split())) >= 5:
+            found.append((one, rest[0]))
+    one, two = zip(*found[:limit], strict=True)
+    return list(one), list(two)
+
+
+def embedding() -> dict[str, Any]:
+    """MiniLM as it embeds: cosine to the dense model, and second sentences of paragraphs found by their first."""
+    with tempfile.TemporaryDirectory() as folder:
+        calibration, others = Path(folder) / "valid.txt", Path(folder) / "test.txt"
+        calibration.write_text("\n".join(pairs(VALID, 500)[0]))
+        sentences = pairs(TEST, 1000)
+        others.write_text("\n".join(sentences[0] + sentences[1]))
+        task_model = open_task_model("bundled:minilm")
+        scored, judged = task_model.read(str(calibration)), task_model.read(str(others))
+        asked = [[Example(text, None, None) for text in side] for side in sentences]
+        results: dict[str, Any] = {"pairs": len(asked[0]), "calibration": 500}
+
+        def hits() -> float:
+            one, two = (_embedded(task_model, side) for side in asked)
+            return float(((one @ two.T).argmax(dim=1) == torch.arange(len(one))).double().mean())
+
+        results["dense"] = hits()
+        for name, plan in orders().items():
+            masks = plan_removal(task_model, scored, STEPS[:6], plan)
+            for ratio, keep in zip(STEPS, masks, strict=False):
+                with gated(task_model.attentions, [kept.float() for kept in keep]):
+                    found = {"cosine": score(judged, task_model.model), "found": hits()}
+                results.setdefault(name, {})[f"{ratio:.1f}"] = found
+                print(name, ratio, found, flush=True)
+    return results
+
+
+def _embedded(task_model: TaskModel, examples: list[Example]) -> torch.Tensor:
+    """Embeddings in the order of the examples."""
+    assert task_model.tokenizer is not None
+    rows = torch.empty(len(examples), task_model.model.config.hidden_size)
+    with torch.no_grad():
+        for chosen, made in text_batches(examples, task_model.model, task_model.tokenizer, batch=32, length=256):
+            rows[chosen] = pooled(task_model.model, made)
+    return rows
+
+
+PARTS = {"train": train, "encoder": encoder, "cost": cost, "speed": speed, "decoder": decoder, "embedding": embedding}
 
 
 def main() -> None:

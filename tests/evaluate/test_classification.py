@@ -61,7 +61,7 @@ def test_files_of_every_kind_are_read(tmp_path, name, content, expected):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", "w3", "should be a .tsv"),
+        ("a.xml", "w3", "should be a .tsv"),
         ("a.tsv", "", "are empty"),
         ("a.tsv", "a\tb\tc\td\n", "line 1 has 4 fields"),
         ("a.tsv", "a\t1\nb\n", "same fields"),

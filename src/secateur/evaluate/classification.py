@@ -1,6 +1,6 @@
 """Accuracy of a classifier on labelled texts, read from tsv, csv or jsonl, or on pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from secateur.adapt.positions import check_ids
-from secateur.calibrate.rows import ROW_FILES, Row, file_kind, read_lines, read_rows
+from secateur.calibrate.rows import ROW_FILES, TEXT_FILES, Row, file_kind, read_lines, read_rows
 from secateur.core.errors import InputError, NumericalError
 from secateur.evaluate.task import pad_batches
 from secateur.score.gates import Batch
@@ -27,6 +27,7 @@ __all__ = [
     "classification_task",
     "picture_task",
     "read_examples",
+    "text_batches",
 ]
 
 _TEXT, _PAIR = ("text", "sentence", "question", "premise"), ("text_pair", "sentence2", "hypothesis")
@@ -103,6 +104,21 @@ def classification_task(
     one text at a time.
     """
     check_classes(model.config)
+    batches: list[dict[str, Tensor]] = []
+    for chosen, made in text_batches(examples, model, tokenizer, batch=batch, length=length):
+        if examples[0].label is not None:
+            made["labels"] = torch.tensor([class_number(examples[row].label, model.config) for row in chosen])
+        else:
+            with torch.no_grad():
+                made["labels"] = model(**made).logits.argmax(-1)
+        batches.append(made)
+    return Classification(batches, "accuracy" if examples[0].label is not None else "agreement")
+
+
+def text_batches(
+    examples: Sequence[Example], model: Any, tokenizer: PreTrainedTokenizerBase, *, batch: int, length: int
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """Texts in batches of like length: which of them, and what the model reads. Raises InputError on ids it cannot."""
     if model.config.pad_token_id is None:  # a decoder with a class head finds the last token by its padding
         batch = 1
     rows = tokenizer(
@@ -112,7 +128,6 @@ def classification_task(
         max_length=min(length, tokenizer.model_max_length),
         verbose=False,
     )
-    batches: list[dict[str, Tensor]] = []
     for chosen, ids, mask in pad_batches(rows["input_ids"], batch, model.config.pad_token_id or 0):
         check_ids(ids, model.config, "labelled texts")
         made = {"input_ids": ids, "attention_mask": mask}
@@ -121,13 +136,7 @@ def classification_task(
             made["token_type_ids"][mask.bool()] = torch.tensor(
                 [t for row in chosen for t in rows["token_type_ids"][row]]
             )
-        if examples[0].label is not None:
-            made["labels"] = torch.tensor([class_number(examples[row].label, model.config) for row in chosen])
-        else:
-            with torch.no_grad():
-                made["labels"] = model(**made).logits.argmax(-1)
-        batches.append(made)
-    return Classification(batches, "accuracy" if examples[0].label is not None else "agreement")
+        yield chosen, made
 
 
 def picture_task(
@@ -168,17 +177,21 @@ def _whole(label: str) -> int | None:
 
 
 def read_examples(path: Path, limit: int | None = None) -> list[Example]:
-    """Texts and labels: .tsv lines of sentence TAB label, or .csv and .jsonl with text, text_pair and label.
+    """Texts and labels: .tsv of sentence TAB label, .csv and .jsonl with text, text_pair and label, or .txt lines.
+
+    A label that is a list is joined with `|` between.
 
     Raises InputError naming the line that cannot be used.
     """
     kind = file_kind(path)
     if kind == ".tsv":
         examples = [_plain(where, line.split("\t")) for where, line in read_lines(path)[:limit]]
+    elif kind in TEXT_FILES:
+        examples = [Example(line, None, None) for _, line in read_lines(path)[:limit]]
     elif kind in ROW_FILES:
         examples = [_named(row) for row in read_rows(path)[:limit]]
     else:
-        raise InputError(f"labelled texts {str(path)!r} should be a .tsv, {', '.join(ROW_FILES)} file")
+        raise InputError(f"labelled texts {str(path)!r} should be a .tsv, {', '.join((*ROW_FILES, *TEXT_FILES))} file")
     if not examples:
         raise InputError(f"labelled texts {str(path)!r} are empty")
     whole = {(example.pair is None, example.label is None) for example in examples}
@@ -203,6 +216,8 @@ def _named(row: Row) -> Example:
     if pair is not None and not isinstance(pair, str):
         raise InputError(f"{row.where}: the second text should be text, found a {type(pair).__name__}")
     label = fields.get("label")
+    if isinstance(label, list) and all(isinstance(one, str | int) for one in label):
+        label = "|".join(map(str, label))
     if isinstance(label, dict | list):
         raise InputError(f"{row.where}: the label should be one word or number, found a {type(label).__name__}")
     return Example(text, pair, None if label is None else str(label))

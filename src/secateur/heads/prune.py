@@ -116,4 +116,6 @@ def _save(source: Path, structure: Structure, cut: Cut, folder: Path) -> None:
 @torch.no_grad()
 def _logits(model: PreTrainedModel, batch: Batch) -> Tensor:
     read_by_decoder = bool(model.config.is_encoder_decoder)  # elsewhere labels only make a loss, which nobody asked for
-    return model(**{name: value for name, value in batch.items() if name != "labels" or read_by_decoder}).logits
+    inputs = {name: value for name, value in batch.items() if name != "targets"}
+    out = model(**{name: value for name, value in inputs.items() if name != "labels" or read_by_decoder})
+    return out.logits if "logits" in out else out[0]  # an encoder without a head gives hidden states

@@ -1,7 +1,8 @@
 """TaskModel: a model opened with its task head, its attentions, and what it is judged by."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,7 +14,9 @@ from secateur.adapt.attention import Attention
 from secateur.adapt.positions import check_ids, check_length, default_length
 from secateur.adapt.structure import Structure
 from secateur.core.errors import InputError
-from secateur.evaluate.classification import check_classes, classification_task, picture_task, read_examples
+from secateur.core.files import read_document
+from secateur.evaluate.answers import embedding_task, labels_task, regression_task, tags_task
+from secateur.evaluate.classification import classification_task, picture_task, read_examples
 from secateur.evaluate.language import language_task
 from secateur.evaluate.task import Task
 from secateur.evaluate.translation import read_pairs, translation_task
@@ -23,9 +26,9 @@ from secateur.storage.source import Source, load_tokenizer, open_whole, resolve
 
 __all__ = ["DataOptions", "TaskModel", "TaskName", "open_task_model"]
 
-TaskName = Literal["classify", "lm", "translate"]
-_LENGTHS = {"classify": 256, "lm": 512, "translate": 128}
-_BATCHES = {"classify": 32, "lm": 1, "translate": 16}
+TaskName = Literal["classify", "lm", "translate", "tag", "embed"]
+_LENGTHS = {"classify": 256, "lm": 512, "translate": 128, "tag": 256, "embed": 256}
+_BATCHES = {"classify": 32, "lm": 1, "translate": 16, "tag": 32, "embed": 32}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +109,20 @@ class TaskModel:
                 for ids in (part["input_ids"], part["labels"].clamp_min(0)):  # -100 fills up
                     check_ids(ids, config, f"sentence pairs {data!r}")
             return task
+        if self.task_name == "tag":
+            return tags_task(Path(data), self.model, self.tokenizer, limit=options.samples, batch=batch, length=length)
         examples = read_examples(Path(data), options.samples)
-        return classification_task(examples, self.model, self.tokenizer, batch=batch, length=length)
+        return self._of_texts()(examples, self.model, self.tokenizer, batch=batch, length=length)
+
+    def _of_texts(self) -> Callable[..., Task]:
+        """What makes a task of texts, by what the model answers."""
+        config = self.model.config
+        if self.task_name == "embed":
+            return partial(embedding_task, first=_first_token(self.folder))
+        kind = getattr(config, "problem_type", None)
+        if kind == "multi_label_classification":
+            return labels_task
+        return regression_task if kind == "regression" or config.num_labels == 1 else classification_task
 
     def read_both(self, data: tuple[str, str | None], options: DataOptions | None = None) -> tuple[Task, Task]:
         """What heads are scored on, and what the model is judged on: the same where no second file is given.
@@ -132,14 +147,12 @@ def open_task_model(model: str | Path | Source, task: str | None = None, *, unit
         raise InputError(f"task {task!r} is unknown: use {', '.join(get_args(TaskName))}")
     if own is None or (task is not None and task != own):
         raise InputError(
-            f"{type(loaded).__name__} has no head for task {task or 'classify, lm or translate'}: fine-tune it first "
+            f"{type(loaded).__name__} has no head for task {task or ', '.join(get_args(TaskName))}: fine-tune it first "
             "(secateur heads finetune), or name a model that was"
         )
     tokenizer = load_tokenizer(source)
     if tokenizer is None and loaded.main_input_name == "input_ids":
         raise InputError(f"{source} has no tokenizer, and texts cannot be read without one")
-    if own == "classify":
-        check_classes(loaded.config)
     for attention in structure.attentions:
         attention.unit(unit)  # refuse before any work
     return TaskModel(source.folder, loaded, tokenizer, structure.attentions, own, unit, source.trusted, structure)
@@ -150,4 +163,14 @@ def _task_of(name: str) -> TaskName | None:
         return "classify"
     if name.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM")):
         return "lm"
-    return "translate" if name.endswith(("ForConditionalGeneration", "MTModel")) else None
+    if name.endswith("ForTokenClassification"):
+        return "tag"
+    if name.endswith(("ForConditionalGeneration", "MTModel")):
+        return "translate"
+    return "embed" if name.endswith("Model") and "For" not in name else None
+
+
+def _first_token(folder: Path) -> bool:
+    """Whether a folder of sentence-transformers takes the first token for the text, and not the mean."""
+    path = folder / "1_Pooling" / "config.json"
+    return path.is_file() and bool(read_document(path).get("pooling_mode_cls_token"))
