@@ -9,7 +9,6 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import LLAMA, run, tiny_tokenizer
-from secateur.storage.resize import register
 
 PACKAGE = """
 from dataclasses import dataclass
@@ -97,7 +96,6 @@ def test_its_family_method_score_and_allocator_prune_a_model(package, monkeypatc
 
 
 def test_its_channels_can_be_removed(package, monkeypatch, capsys, stablelm, tmp_path):
-    register()  # which `import secateur` does where the package is there from the start
     args = ("--method", "magnitude", "--pattern", "channels", "--round-to", 1, "--ratio", 0.3)
     code, _, err = run(monkeypatch, capsys, "prune", stablelm, *args, "--out", tmp_path / "small")
     assert code == 0, err

@@ -1,4 +1,4 @@
-"""`import secateur` lets AutoModelForCausalLM load shrunk models, without importing torch itself."""
+"""`import secateur` lets transformers' Auto classes load shrunk models, without importing torch itself."""
 
 import logging
 import sys
@@ -11,11 +11,11 @@ from typing import Any
 
 __all__ = ["install"]
 
-_AUTO = "transformers.models.auto.modeling_auto"
+_AUTO = "transformers.models.auto.auto_factory"
 
 
 class _Then(Loader):
-    """Runs a module as its own loader would, then registers our classes."""
+    """Runs a module as its own loader would, then lets it find our classes."""
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
@@ -25,7 +25,7 @@ class _Then(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
-        _register()
+        _finds_ours(module)
 
 
 class _Waiting(MetaPathFinder):
@@ -43,10 +43,23 @@ class _Waiting(MetaPathFinder):
         return spec
 
 
-def _register() -> None:
-    from secateur.storage.resize import register
+def _finds_ours(factory: Any) -> None:
+    """Let every mapping from configs to classes give ours, each when it is asked for.
 
-    register()
+    Nothing is imported before: a family's own module may still be half imported.
+    """
+    mapping = factory._LazyAutoMapping
+    found = mapping.__getitem__
+    if getattr(found, "_secateur", False):
+        return
+
+    def getitem(self: Any, key: Any) -> Any:
+        from secateur.storage.resize import ours
+
+        return ours(key, found(self, key))
+
+    getitem._secateur = True  # type: ignore[attr-defined]
+    mapping.__getitem__ = getitem
 
 
 def _needed(record: logging.LogRecord) -> bool:
@@ -55,9 +68,9 @@ def _needed(record: logging.LogRecord) -> bool:
 
 
 def install() -> None:
-    """Register now if transformers' auto classes are there, else when they are first imported."""
+    """Let transformers' Auto classes find ours: now if they are there, else when they are first imported."""
     logging.getLogger("transformers.integrations.heterogeneity.configuration_utils").addFilter(_needed)
     if _AUTO in sys.modules:
-        _register()
+        _finds_ours(sys.modules[_AUTO])
     elif not any(isinstance(finder, _Waiting) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Waiting())

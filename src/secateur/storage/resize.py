@@ -1,14 +1,15 @@
-"""Models whose blocks differ in size: the classes that build them, and the Auto classes that find those."""
+"""Models whose blocks differ in size: the classes that build them, as Auto classes find them."""
 
 import copy
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
 from secateur.adapt.structure import describe, kind_of, known_kinds
 
-__all__ = ["register", "shrinkable"]
+__all__ = ["ours", "shrinkable"]
 
 
 def _resizing(config: PretrainedConfig) -> Callable[[PreTrainedModel], None] | None:
@@ -19,8 +20,11 @@ def _resizing(config: PretrainedConfig) -> Callable[[PreTrainedModel], None] | N
     return lambda model: describe(model).resize_(config)
 
 
+@cache
 def shrinkable(stock: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """The same class, whose blocks may have sizes of their own; without such sizes it is unchanged."""
+    if getattr(stock, "_secateur", False):
+        return stock
 
     def __init__(self: Any, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         resize = _resizing(config)
@@ -38,18 +42,11 @@ def shrinkable(stock: type[PreTrainedModel]) -> type[PreTrainedModel]:
     return type(stock.__name__, (stock,), {"__init__": __init__, "_secateur": True, **names})
 
 
-def register() -> None:
-    """Let transformers' Auto classes load models whose blocks differ in size, for every family of the tables."""
-    from transformers import CONFIG_MAPPING
-    from transformers.models.auto import modeling_auto
-
-    every = [auto for name, auto in vars(modeling_auto).items() if name.startswith("AutoModel")]
-    for name in (name for name in known_kinds() if name in CONFIG_MAPPING):  # a package may bring a class later
-        config_class = CONFIG_MAPPING[name]
-        for auto in every:
-            stock: Any = auto._model_mapping.get(config_class, None)
-            classes = stock if isinstance(stock, tuple) else (stock,)
-            fitting = all(getattr(one, "config_class", None) is config_class for one in classes)
-            if fitting and not any(getattr(one, "_secateur", False) for one in classes):
-                ours: Any = tuple(shrinkable(one) for one in classes)
-                auto.register(config_class, ours if isinstance(stock, tuple) else ours[0], exist_ok=True)
+def ours(config_class: Any, found: Any) -> Any:
+    """What an Auto class finds for a config: `shrinkable` classes where a table has its family."""
+    if getattr(config_class, "model_type", None) not in known_kinds():
+        return found
+    if isinstance(found, tuple):
+        return tuple(ours(config_class, one) for one in found)
+    model = isinstance(found, type) and issubclass(found, PreTrainedModel)  # a mapping may be of tokenizers
+    return shrinkable(found) if model and found.config_class is config_class else found
