@@ -2,16 +2,26 @@ import json
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSequenceClassification,
+)
 
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
 from secateur.adapt.structure import describe
 from secateur.core.errors import InputError, ModelError, RatioError, RecipeError
 from secateur.evaluate.agreement import verify_folders
+from secateur.run.depth import write_kept_blocks
 from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 from secateur.solve.shortgpt import ShortGPT
+from secateur.storage.open_model import open_model
+from secateur.storage.run_folder import RunFolder
 from secateur.storage.source import Source, load_model
+from tiny_decoders import tiny_decoder
+from tiny_pictures import tiny_pictures
 
 SHORT = Recipe(method="shortgpt", ratio=1 / 3)
 
@@ -129,3 +139,33 @@ def test_a_config_may_leave_the_number_of_blocks_to_its_class(family, ids, tmp_p
     path.write_text(json.dumps(kept))
     prune(tmp_path / "dense", Recipe(method="shortgpt", ratio=0.5), tmp_path / "out", ids=ids)
     assert load_model(Source(tmp_path / "out")).config.num_hidden_layers == config.num_hidden_layers // 2
+
+
+INFERRED = [("vit", None), ("clip", None), ("vit_msn", None)]
+INFERRED += [(name, AutoModelForSequenceClassification) for name in ("deberta-v2", "mpnet", "bert")]
+INFERRED += [(name, AutoModelForImageTextToText) for name in ("llava", "qwen3_vl", "paligemma")]
+INFERRED += [(name, AutoModelForCausalLM) for name in ("mixtral", "qwen3_moe", "gpt_oss", "deepseek_v2", "glm4_moe")]
+
+
+@pytest.mark.parametrize(("name", "auto"), INFERRED, ids=[name for name, _ in INFERRED])
+def test_blocks_are_renumbered_under_whatever_names_they_are_stored(name, auto, tmp_path):
+    dense = tiny_pictures(name) if auto is None else tiny_decoder(name, auto)
+    dense.save_pretrained(tmp_path / "dense")
+    opened = open_model(Source(tmp_path / "dense"))
+    places = {block.name: number for number, block in enumerate(opened.structure.blocks)}
+    folder = RunFolder(tmp_path / "out")
+    folder.open({}, resume=False)
+    write_kept_blocks(opened, folder, [0, 2], [1.0, 0.0, 1.0])
+    small, report = type(dense).from_pretrained(folder.model, output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "mismatched_keys", "unexpected_keys"))
+    wide, narrow = (dict(one.named_parameters()) for one in (type(dense).from_pretrained(tmp_path / "dense"), small))
+    list_name = next(iter(places)).rpartition(".")[0]
+    if not any(key.startswith(list_name) for key in narrow):
+        list_name = list_name.rpartition("model.")[2]
+    moved = 0
+    for key, value in narrow.items():
+        before, found, after = key.partition(f"{list_name}.1.")
+        moved += bool(found)
+        assert torch.equal(value, wide[f"{before}{list_name}.2.{after}" if found else key])
+    assert moved >= 4
+    folder.give_up()

@@ -20,7 +20,7 @@ from secateur.infer.agree import agrees
 from secateur.infer.blocks import reads_pictures
 from secateur.infer.smaller import Part, Place, changed, rebuilt, with_fields
 
-__all__ = ["Unit", "find_units", "unit_sites", "units_of"]
+__all__ = ["Unit", "find_units", "pruned_part", "unit_sites", "units_of"]
 
 _FFN = re.compile(r".*(intermediate|ffn|ff_dim|d_ff|dff|dim_ff|inner|feed_forward|mlp_hidden).*")
 _STEP = 8  # channels that go in a trial, at least: some classes want round widths
@@ -106,7 +106,7 @@ class _Knob:
     fields: Mapping[Place, tuple[int, int]]
 
 
-def _part(model: PreTrainedModel) -> tuple[Place, Any]:
+def pruned_part(model: PreTrainedModel) -> tuple[Place, Any]:
     """Where the fields of the part that is pruned stand, and that part's config."""
     config = model.config
     seen = reads_pictures(model) and "vision_config" in config.sub_configs
@@ -124,7 +124,7 @@ def _value(config: Any, name: str) -> Any:
 
 
 def _heads(model: PreTrainedModel, unit: str, reasons: list[str]) -> list[_Knob]:
-    above, text = _part(model)
+    above, text = pruned_part(model)
     heads = _value(text, "num_attention_heads")
     if type(heads) is not int or heads < 2:
         return []
@@ -153,7 +153,7 @@ def _heads(model: PreTrainedModel, unit: str, reasons: list[str]) -> list[_Knob]
 
 def _channels(model: PreTrainedModel) -> Iterator[list[_Knob]]:
     """Fields that may count channels, and where those of a gate and its partner are counted together."""
-    above, text = _part(model)
+    above, text = pruned_part(model)
     for name, value in text.to_dict().items():
         if not _FFN.fullmatch(name) or name in text.attribute_map:
             continue

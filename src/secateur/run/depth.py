@@ -1,6 +1,6 @@
 """Remove whole blocks: measure their influence, renumber the rest, check that each still computes what it did."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,6 +13,7 @@ from secateur.calibrate.survey import BlockReader, survey
 from secateur.core.errors import CalibrationError, ModelError
 from secateur.core.files import read_document, storage_errors, write_document
 from secateur.core.shapes import TokenIds
+from secateur.infer.units import pruned_part
 from secateur.run.allocate import open_stream
 from secateur.run.plan import Plan
 from secateur.run.result import Made
@@ -70,26 +71,55 @@ def write_kept_blocks(
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write the model without the other blocks; blocks.json tells which stayed and every influence."""
-    prefix = f"{opened.structure.blocks[0].name.rpartition('.')[0]}."
-    numbers = {str(old): str(new) for new, old in enumerate(kept)}
+    owner = _owners(opened)
+    place = _place_of_number(owner)
+    numbers = {old: new for new, old in enumerate(kept)}
 
     def renamed(stored: str) -> str | None:
-        name = opened.model_name(stored)
-        if not name.startswith(prefix):
+        if stored not in owner:
             return stored
-        number, _, rest = name.removeprefix(prefix).partition(".")
-        if number not in numbers:
+        if owner[stored] not in numbers:
             return None
-        new = f"{prefix}{numbers[number]}.{rest}"  # stored names may lack the body's prefix
-        return new if stored == name else new.removeprefix(opened.prefix)
+        parts = stored.split(".")
+        return ".".join([*parts[:place], str(numbers[owner[stored]]), *parts[place + 1 :]])
 
     target = folder.new_model()
     with storage_errors(target):
         copy_companions(opened.source.folder, target, code=opened.source.trusted)
         write_pruned(opened.checkpoint, target, Edits(name=renamed, dtype=dtype))
-        document = depth_config(read_document(target / "config.json"), read_config(opened.source), kept)
+        document: dict[str, Any] = read_document(target / "config.json")
+        config, (within, _) = read_config(opened.source), pruned_part(opened.structure.model)
+        if within:  # the part of a wrapper
+            document[within[0]] = depth_config(document[within[0]], getattr(config, within[0]), kept)
+        else:
+            document = depth_config(document, config, kept)
         write_document(target / "config.json", with_dtype(document, dtype))
         write_document(target / "blocks.json", {"kept": list(kept), "influence": list(influence)})
+
+
+def _owners(opened: OpenModel) -> dict[str, int]:
+    """The block that each stored tensor of one is a part of, buffers too."""
+    found: dict[str, int] = {}
+    blocks = {f"{block.name}.": block.number for block in opened.structure.blocks}
+    for stored in opened.checkpoint.names():
+        group = None if opened.names is None else opened.names.group_of(stored)
+        names = [opened.model_name(stored)] if group is None else list(group.targets)
+        inside = [number for name in names for block, number in blocks.items() if name.startswith(block)]
+        if inside:
+            found[stored] = inside[0]
+    return found
+
+
+def _place_of_number(owner: Mapping[str, int]) -> int:
+    """Where stored names of blocks, split at dots, have the block's number. Raises ModelError where they differ."""
+    places = [
+        {place for place, part in enumerate(stored.split(".")) if part == str(number)}
+        for stored, number in owner.items()
+    ]
+    common = set.intersection(*places) if places else set()
+    if not common:
+        raise ModelError("the checkpoint's names do not number its blocks, so whole blocks cannot be removed")
+    return min(common)
 
 
 @torch.no_grad()
@@ -110,10 +140,7 @@ def check_kept_blocks(opened: OpenModel, written: OpenModel, kept: Sequence[int]
             with ExitStack() as stack:
                 stack.enter_context(opened.loaded(before[old].tensors()))
                 stack.enter_context(written.loaded(after[new].tensors()))
-                for dense_value, value in zip(
-                    before[old].module.parameters(), after[new].module.parameters(), strict=True
-                ):
-                    dense_value.data = value.data  # what is compared is the computation, not how weights are stored
+                _take_stored_(written, before[old], after[new])
                 old_stream.hidden[0] = new_stream.hidden[0]
                 expected = old_stream.call(before[old], old_stream.hidden[0], 0)
                 found = new_stream.call(after[new], new_stream.hidden[0], 0)
@@ -123,6 +150,15 @@ def check_kept_blocks(opened: OpenModel, written: OpenModel, kept: Sequence[int]
                     f"largest output): {_WHY}"
                 )
             new_stream.hidden[0] = found
+
+
+def _take_stored_(written: OpenModel, before: Block, after: Block) -> None:
+    """Give a dense block its weights as they are stored. Raises ModelError where those are not its own, rounded."""
+    pairs = zip(before.module.parameters(), after.tensors().items(), strict=True)
+    for dense_value, (name, value) in pairs:
+        if not torch.equal(dense_value.to(written.dtype_of(name)).to(value.dtype), value):
+            raise ModelError(f"{name} is not what {before.name} holds in its place: please report it")
+        dense_value.data = value.data
 
 
 def _check_settings(before: Block, after: Block) -> None:
