@@ -1,5 +1,6 @@
 import pytest
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import CONFIGS, TASK_CONFIGS, task_model, tiny_model
@@ -66,6 +67,20 @@ def test_decoders_are_found_by_their_own_table(family):
     attentions = describe(tiny_model(family)).attentions
     assert [attention.layer for attention in attentions] == [0, 1]
     assert {attention.kind for attention in attentions} == {"decoder"}
+
+
+@pytest.mark.parametrize("groups", [{"num_hidden_groups": 2}, {"inner_group_num": 2}])
+def test_layers_shared_in_groups_are_refused(groups):
+    kind = transformers.AlbertForSequenceClassification
+    model = kind(kind.config_class(**TASK_CONFIGS["AlbertForSequenceClassification"] | groups))
+    with pytest.raises(ModelError, match="shares its layers in"):
+        describe(model)
+
+
+def test_rows_that_others_share_keep_their_heads():
+    kind = transformers.DebertaV2ForSequenceClassification
+    model = kind(kind.config_class(**TASK_CONFIGS["DebertaV2ForSequenceClassification"] | {"share_att_key": False}))
+    assert all("pos_" in attention.no_heads for attention in describe(model).attentions)
 
 
 def test_strangers_are_refused_with_a_way_out():

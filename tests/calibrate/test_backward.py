@@ -5,7 +5,7 @@ from transformers import AutoModelForSequenceClassification
 
 from conftest import tiny_model
 from secateur.adapt.structure import describe
-from secateur.calibrate.backward import gather_backward, split_needs, stored, unstored
+from secateur.calibrate.backward import gather_backward, sample_loss, split_needs, stored, unstored
 from secateur.calibrate.gradient import Gradient
 from secateur.calibrate.sensitivity import Sensitivity
 from secateur.calibrate.statistic import Gram, InputRMS
@@ -69,3 +69,22 @@ def test_neither_has_a_regression():
     model.classifier = torch.nn.Linear(model.config.hidden_size, 1)
     with pytest.raises(ModelError, match="puts out no classes"):
         gather_backward(infer(model), batch(2), [Gradient])
+
+
+def test_several_labels_have_an_answer_each():
+    model = tiny_decoder("bert", AutoModelForSequenceClassification)
+    model.config.problem_type = "multi_label_classification"
+    ids = batch(1)
+    logits = model(ids).logits[0]
+    expected = torch.nn.functional.softplus(-logits.abs()).sum()  # of every label, as it is answered
+    assert torch.allclose(sample_loss(model, ids, "sum"), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("AutoModelForMultipleChoice", "cannot be asked"), ("AutoModelForPreTraining", "puts out no classes")],
+)
+def test_answers_that_are_not_one_class_each_are_refused(kind, said):
+    name = "electra" if kind == "AutoModelForPreTraining" else "bert"
+    with pytest.raises(ModelError, match=said):
+        sample_loss(tiny_decoder(name, getattr(transformers, kind)), batch(1), "sum")

@@ -1,6 +1,7 @@
 """Classifiers of pictures: pruned, written, loaded by plain transformers, computing what the masked model computes."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from secateur.evaluate.agreement import verify_folders
 from secateur.evaluate.measure import measure_pictures
 from secateur.heads.prune import prune_heads
 from secateur.heads.task_model import open_task_model
+from secateur.infer.describe import infer
 from tiny_pictures import CLASSES, KINDS, SIDE, pixels, tiny_pictures
 
 SOME = "vit beit clip convnext cvt dinov2 hiera pvt_v2 segformer siglip swin swiftformer".split()
@@ -192,3 +194,33 @@ def test_every_type_that_can_be_built_is_pruned_or_refused_in_a_sentence(name, t
         check_units(name, tmp_path / "units")
     except (ModelError, RatioError) as error:
         assert any(word in str(error) for word in SAID)
+
+
+@pytest.mark.parametrize("name", ["pvt", "segformer", "cvt"])
+def test_stages_in_lists_of_their_own_are_all_pruned(name):
+    model = tiny_pictures(name)
+    held = {layer.tensor for block in infer(model).blocks for layer in block.layers}
+    linear = [f"{place}.weight" for place, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    assert set(linear) - held <= {key for key in linear if "classifier" in key}
+
+
+def test_folders_that_name_no_class_are_refused_where_accuracy_is_measured(drawn, tmp_path):
+    shutil.copytree(drawn / "images" / "name1", tmp_path / "images" / "stranger")
+    with pytest.raises(SecateurError, match="1 folders whose names are no classes"):
+        measure_pictures(drawn / "vit", tmp_path / "images")
+
+
+def test_a_processor_of_another_size_is_refused_in_a_sentence(drawn, tmp_path):
+    shutil.copytree(drawn / "vit", tmp_path / "vit")
+    transformers.ViTImageProcessorPil(size={"height": 48, "width": 48}).save_pretrained(tmp_path / "vit")
+    with pytest.raises(SecateurError, match=r"prepared to \[3, 48, 48\]"):
+        measure_pictures(tmp_path / "vit", drawn / "images")
+    recipe = Recipe(ratio=0.5, calibration=Calibration(source=str(drawn / "images"), samples=2))
+    with pytest.raises(SecateurError, match=r"\[3, 48, 48\] pixels"):
+        prune(tmp_path / "vit", recipe, tmp_path / "out")
+
+
+def test_heads_of_families_that_no_table_has_are_refused_by_name(drawn, tmp_path):
+    tiny_pictures("swin").save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="heads of SwinForImageClassification are not known"):
+        open_task_model(tmp_path)

@@ -1,6 +1,7 @@
 import io
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -55,4 +56,51 @@ def test_a_broken_processor_is_refused_in_a_sentence(text, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     (tmp_path / "preprocessor_config.json").write_text(text)
     with pytest.raises(ModelError, match="image processor"):
+        load_preparation(Source(tmp_path))
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_damaged_member_of_a_zip_is_named(kind, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", kind) as archive:
+        archive.writestr("0/a.png", bytes(range(256)) * 40)
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[50:80] = b"\xff" * 30
+    (tmp_path / "a.zip").write_bytes(bytes(data))
+    with pytest.raises(InputError, match=r"0/a\.png cannot be read"):
+        read_prepared(tmp_path / "a.zip", red)
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path):
+    values = torch.tensor([[0, 257, 20000], [32768, 65278, 65535]], dtype=torch.int32).numpy()
+    for number, mode in enumerate(("I;16", "I")):
+        Image.fromarray(values.astype("uint16" if mode == "I;16" else "int32")).save(tmp_path / f"{number}.tiff")
+        (tmp_path / f"{number}.tiff").rename(tmp_path / f"{number}.png")
+    found = read_prepared(tmp_path, lambda picture: torch.from_numpy(np.array(picture)).permute(2, 0, 1).float())
+    for one in found.pixels:
+        assert one[0].tolist() == [[0, 1, 78], [128, 254, 255]] and torch.equal(one[0], one[1])
+
+
+def test_values_that_are_no_greys_are_refused(tmp_path):
+    Image.fromarray(torch.tensor([[-1.0, 2.0]]).numpy()).save(tmp_path / "a.tiff")
+    (tmp_path / "a.tiff").rename(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png is no picture.*run from -1 to 2"):
+        read_prepared(tmp_path, red)
+
+
+@pytest.mark.parametrize("name", ["9" * 30, "\u00b2", "\u0663"])
+def test_what_is_no_number_of_a_class_is_a_name(name, tmp_path):
+    (tmp_path / name).mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / name / "a.png")
+    found = read_prepared(tmp_path, red)
+    assert found.classes.tolist() == [0] and found.guessed == 1
+
+
+def test_nan_and_sizes_beyond_reason_are_refused(tmp_path):
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="becomes NaN or inf"):
+        read_prepared(tmp_path, lambda picture: red(picture) / 0)
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    text = '{"image_processor_type": "ViTImageProcessor", "size": {"height": 1000000000, "width": 9}}'
+    (tmp_path / "preprocessor_config.json").write_text(text)
+    with pytest.raises(ModelError, match="at most 8192"):
         load_preparation(Source(tmp_path))

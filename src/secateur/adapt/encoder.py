@@ -26,6 +26,11 @@ def encoder_blocks(model: PreTrainedModel) -> tuple[Block, ...]:
     root = model.base_model
     prefix = "" if root is model else f"{model.base_model_prefix}."
     rows = ENCODERS[model.config.model_type]
+    if rows[0].shared and (model.config.num_hidden_groups, model.config.inner_group_num) != (1, 1):
+        raise ModelError(
+            f"{type(model).__name__} shares its layers in {model.config.num_hidden_groups} groups of "
+            f"{model.config.inner_group_num}: heads are removed where all layers are one"
+        )
     return tuple(
         _block(f"{prefix}{place}.{number}", number, module, [row for row in rows if row.blocks == place])
         for place in dict.fromkeys(row.blocks for row in rows)

@@ -19,7 +19,7 @@ from secateur.run.plan import make_plan
 from secateur.run.recipe import Recipe
 from secateur.run.targets import block_weights
 from secateur.storage.open_model import OpenModel, open_model
-from secateur.storage.source import resolve
+from secateur.storage.source import check_language, resolve
 
 __all__ = ["advise", "measured"]
 
@@ -44,6 +44,7 @@ def advise(model: str | Path, target: str | None = None, *, trusted: bool = Fals
     if is_network(str(model)):
         raise InputError(f"{model} is a network that reads images: try `secateur prune {model} --budget 0.8-macs`")
     opened = open_model(resolve(model, trusted=trusted), torch.float32)
+    check_language(opened.structure.model, "advice is known of those alone: see prune --dry-run, and bench afterwards")
     about, machine = _describe(opened, str(model)), describe_machine()
     ratio = _USUAL if target is None else _ratio(about, target)
     shape = max((tuple(layer.weight.shape) for layer in opened.structure.layers), key=lambda pair: pair[0] * pair[1])

@@ -7,12 +7,12 @@ from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import PreTrainedModel
 
 from secateur.adapt.layer import Layer
 from secateur.adapt.structure import Structure
-from secateur.core.errors import ModelError
+from secateur.core.errors import ModelError, first_line
 from secateur.core.protocols import Statistic
 from secateur.core.shapes import Activations, Samples
 from secateur.storage.source import is_language_model
@@ -90,19 +90,40 @@ def gather_backward(
 def sample_loss(model: PreTrainedModel, sample: Samples, reduction: str) -> Tensor:
     """The loss of one sample: of every next token in a language model, else of the model's own likeliest answers.
 
-    A classifier needs no classes so. Raises ModelError for a model whose answers are not classes of two or more.
+    A classifier needs no classes so; of several labels each has an answer of its own. Raises ModelError for a model
+    whose answers are not classes of two or more.
     """
     if is_language_model(model):
         logits = model(sample, use_cache=False).logits[0, :-1].float()  # [length - 1, vocab]
         return cross_entropy(logits, sample[0, 1:], reduction=reduction)
-    answers: Tensor | None = getattr(model(sample), "logits", None)
-    if answers is None or answers.shape[-1] < 2 or getattr(model.config, "problem_type", None) == "regression":
+    answers, kind = _answers(model, sample), getattr(model.config, "problem_type", None)
+    if answers is not None and kind == "multi_label_classification":
+        said = (answers > 0).to(answers)
+        return binary_cross_entropy_with_logits(answers, said, reduction=reduction)
+    if answers is None or answers.shape[-1] < 2 or kind == "regression":
         raise ModelError(
             f"{type(model).__name__} puts out no classes, so its loss has no gradient: use a method or allocator that "
             "takes none, such as wanda or sparsegpt"
         )
-    logits = answers.flatten(0, -2).float()  # [answers, classes]
+    logits = answers.flatten(0, -2)  # [answers, classes]
     return cross_entropy(logits, logits.argmax(dim=-1), reduction=reduction)
+
+
+def _answers(model: PreTrainedModel, sample: Samples) -> Tensor | None:
+    """A model's logits of a sample, over classes or words in the last dimension; None where it has no such."""
+    try:
+        answers = getattr(model(sample), "logits", None)
+    except Exception as error:  # a class of any kind may ask for more than one input
+        name = type(model).__name__
+        raise ModelError(f"{name} cannot be asked for its answers: {first_line(error)[:200]}") from error
+    words = getattr(model.config.get_text_config(), "vocab_size", None)
+    if (
+        not isinstance(answers, Tensor)
+        or answers.dim() < 2
+        or answers.shape[-1] not in (model.config.num_labels, words)
+    ):
+        return None
+    return answers.float()
 
 
 def stored(parts: Mapping[type[BackwardSum], BackwardSum]) -> tuple[dict[str, Tensor], dict[str, int]]:

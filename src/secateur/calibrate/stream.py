@@ -74,7 +74,7 @@ class Stream:
         for index, batch in enumerate(self.batches):
             try:
                 self._embed_batch(index, batch.to(self.settings.device))
-            except (IndexError, RuntimeError) as error:
+            except (IndexError, RuntimeError, ValueError) as error:
                 if not self.structure.kind.inferred:
                     raise
                 what = f"{batch.shape[1]} tokens" if batch.dim() == 2 else f"{[*batch.shape[1:]]} pixels"

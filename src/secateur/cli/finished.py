@@ -265,7 +265,7 @@ def bench(
         return
     screen.print(_speeds(results))
     say(
-        f"medians of {rounds} turns; prompts of {prompt} tokens, {new_tokens} decoded where a model writes; "
+        f"medians of {rounds} turns; texts of {prompt} tokens, {new_tokens} decoded where a model writes, or pictures; "
         f"{results['parameter_ratio']:.2f} times fewer parameters"
     )
 

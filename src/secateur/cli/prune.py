@@ -216,11 +216,18 @@ def _next(out: Path, model: str) -> str:
     pair = shlex.join(["--", model, str(out)] if str(out).startswith("-") else [model, str(out)])
     if (out / "cut.json").exists() or (out / "blocks.json").exists():
         return f"secateur verify {pair}"
-    if any((out / name).exists() for name in _TOKENIZERS):
+    if any((out / name).exists() for name in _TOKENIZERS) and _writes(out):
         return f"secateur evaluate {shlex.quote(str(out))} --perplexity bundled"
     if (out / "preprocessor_config.json").exists():
         return f"secateur evaluate {shlex.quote(str(out))} --images DIR"
     return f"secateur bench {pair}"
+
+
+def _writes(out: Path) -> bool:
+    """Whether the class that a folder's config names is a language model's."""
+    from secateur.storage.source import Source, may_have_language_head, read_config
+
+    return may_have_language_head(read_config(Source(out)))
 
 
 def _parsed(model: str, out: Path | None, settings: dict[str, Any]) -> Any:

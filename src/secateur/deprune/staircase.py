@@ -10,6 +10,7 @@ from secateur.core.errors import NumericalError, RatioError
 
 __all__ = ["Choice", "align_halves", "cheapest_loss"]
 
+_EXACT = {"mip_rel_gap": 0.0}
 _ROUNDING = 1e-9  # of the limit: the solver's own tolerance is wider, and is taken off before
 
 
@@ -25,9 +26,31 @@ def cheapest_loss(layers: Sequence[Sequence[Choice]], limit: float) -> list[int]
 
     Formula: min sum_l loss[l, x_l] subject to sum_l cost[l, x_l] <= limit [multiple-choice knapsack]
 
-    Exact (branch and bound by HiGHS), and never above the limit. Raises RatioError where even the cheapest choices
-    cost more.
+    Exact (branch and bound by HiGHS), and never above the limit. Choices that lose more than a known plan does are
+    left out, so that a huge loss does not hide small ones. Raises RatioError where even the cheapest choices cost more.
     """
+    known = _within(layers, limit)
+    while True:
+        lost = sum(own[place].loss for own, place in zip(layers, known, strict=True))
+        least = sum(min(choice.loss for choice in own) for own in layers)
+        worth = [  # with the least loss of all others, the choice may still do better than the known plan
+            [
+                number
+                for number, choice in enumerate(own)
+                if number == known[layer] or least - min(one.loss for one in own) + choice.loss <= lost
+            ]
+            for layer, own in enumerate(layers)
+        ]
+        fewer = [[own[number] for number in numbers] for own, numbers in zip(layers, worth, strict=True)]
+        found = _within(fewer, limit)
+        better = [numbers[place] for numbers, place in zip(worth, found, strict=True)]
+        if sum(own[place].loss for own, place in zip(layers, better, strict=True)) >= lost:
+            return known
+        known = better
+
+
+def _within(layers: Sequence[Sequence[Choice]], limit: float) -> list[int]:
+    """The same up to what is small beside the largest loss."""
     cheapest = sum(min(choice.cost for choice in choices) for choices in layers)
     if cheapest > limit * (1 + _ROUNDING):
         raise RatioError(f"a budget of {limit:.3f} ms is out of reach: the cheapest layers take {cheapest:.3f} ms")
@@ -37,11 +60,12 @@ def cheapest_loss(layers: Sequence[Sequence[Choice]], limit: float) -> list[int]
     losses = np.array([choice.loss for choices in layers for choice in choices])
     owner = np.repeat(np.arange(len(layers)), [len(choices) for choices in layers])
     once = (owner[None, :] == np.arange(len(layers))[:, None]).astype(float)
-    scale = max(float(np.abs(losses).max()), 1e-300)
+    losses = losses - np.array([min(choice.loss for choice in choices) for choices in layers])[owner]
+    scale = max(float(losses.max()), 1e-300)
     room = limit
     for _ in range(20):
         constraints = [LinearConstraint(once, 1, 1), LinearConstraint(costs[None, :], -np.inf, room)]
-        found = milp(losses / scale, constraints=constraints, integrality=1, bounds=Bounds(0, 1))
+        found = milp(losses / scale, constraints=constraints, integrality=1, bounds=Bounds(0, 1), options=_EXACT)
         if found.x is None:
             break
         chosen = np.round(found.x).astype(bool)
@@ -68,14 +92,20 @@ def align_halves(kept: Sequence[int], whole: Sequence[int], gains: Sequence[floa
     [HSR; Park et al. 2024]
 
     gains: milliseconds that rounding a layer down saves. whole: columns that a layer has, which it never exceeds.
-    Layers that are aligned stay. Of an odd number the middle one is rounded up.
+    Layers that are aligned stay, and every layer keeps a step. Of an odd number the middle one is rounded up. While
+    more stays than was kept in all, the next layer by beta is rounded down too, and then those that gain most lose
+    further steps.
     """
     over = [own % step for own in kept]
     loose = [layer for layer, rest in enumerate(over) if rest and kept[layer] < whole[layer]]
     ranked = sorted(loose, key=lambda layer: -gains[layer] / over[layer])
-    down = set(ranked[: len(ranked) // 2])
     aligned = list(kept)
     for layer in loose:
-        floor = kept[layer] - over[layer]
-        aligned[layer] = floor if layer in down else min(floor + step, whole[layer])
+        aligned[layer] = min(kept[layer] - over[layer] + step, whole[layer])
+    for number, layer in enumerate(ranked):
+        if kept[layer] >= step and (number < len(ranked) // 2 or sum(aligned) > sum(kept)):
+            aligned[layer] = kept[layer] - over[layer]
+    while sum(aligned) > sum(kept) and max(aligned) >= 2 * step:  # layers that kept less than a step were given one
+        widest = max(range(len(aligned)), key=lambda layer: (aligned[layer] >= 2 * step, gains[layer]))
+        aligned[widest] -= step
     return aligned

@@ -13,16 +13,17 @@ from transformers import PreTrainedTokenizerBase
 
 from secateur.adapt.positions import check_ids
 from secateur.calibrate.rows import ROW_FILES, TEXT_FILES, Row, file_kind, read_lines, read_rows
-from secateur.core.errors import InputError, NumericalError
+from secateur.core.errors import InputError, NumericalError, first_line
 from secateur.evaluate.task import pad_batches
 from secateur.score.gates import Batch
-from secateur.storage.pictures import load_preparation, read_prepared
+from secateur.storage.pictures import Pictures, load_preparation, read_prepared
 from secateur.storage.source import Source
 
 __all__ = [
     "Classification",
     "Example",
     "check_classes",
+    "check_guessed",
     "class_number",
     "classification_task",
     "picture_task",
@@ -148,7 +149,17 @@ def picture_task(
     it is. Raises InputError on pictures that cannot be read, ModelError where the folder has no image processor.
     """
     check_classes(model.config)
-    pictures = read_prepared(images, load_preparation(source), limit=limit, known=model.config.label2id)
+    known = {str(name): number for name, number in (model.config.label2id or {}).items() if type(number) is int}
+    pictures = read_prepared(images, load_preparation(source), limit=limit, known=known)
+    check_guessed(pictures, model.config.num_labels)
+    try:
+        with torch.no_grad():
+            model(pixel_values=pictures.pixels[:1].to(model.dtype))
+    except (ValueError, RuntimeError) as error:
+        shape = [*pictures.pixels.shape[1:]]
+        raise InputError(
+            f"pictures are prepared to {shape}, and the model fails on them: {first_line(error)}"
+        ) from error
     batches: list[dict[str, Tensor]] = []
     for start in range(0, len(pictures.pixels), batch):
         made = {"pixel_values": pictures.pixels[start : start + batch]}
@@ -159,6 +170,15 @@ def picture_task(
                 made["labels"] = model(**made).logits.argmax(-1)
         batches.append(made)
     return Classification(batches, "agreement" if pictures.classes is None else "accuracy")
+
+
+def check_guessed(pictures: Pictures, classes: int) -> None:
+    """Raise InputError where folders' names were put in order to tell classes, and there are not as many as classes."""
+    if pictures.guessed not in (0, classes):
+        raise InputError(
+            f"pictures lie in {pictures.guessed} folders whose names are no classes of the model, which has {classes}: "
+            "name folders by the numbers of their classes"
+        )
 
 
 def class_number(label: str | None, config: Any) -> int:

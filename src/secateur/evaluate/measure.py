@@ -39,7 +39,9 @@ def measure(
     """
     text = Perplexity(source=perplexity) if isinstance(perplexity, str) else perplexity
     if text is None and not tasks:
-        raise InputError("nothing to measure: give --perplexity TEXT, --tasks FILE.jsonl, or both")
+        raise InputError(
+            "nothing to measure: give --perplexity TEXT, --tasks FILE.jsonl, or --images DIR for a classifier"
+        )
     if text is not None and not text.source.strip():
         raise InputError(f"perplexity {text.source!r} names no text: give a file, datasets:NAME or bundled")
     check_name("dtype", dtype, DTYPES)

@@ -49,11 +49,15 @@ def plan_removal(
 
     Formula: remove floor(r H) heads, the lowest normalised S_h first [Michel et al. 2019, section 4]
 
-    Raises RatioError on ratios outside 0..1 or falling, InputError when `min_heads` forbids one.
+    Raises RatioError on ratios outside 0..1 or falling, InputError when `min_heads` forbids one, or no attention can
+    lose heads.
     """
     if not all(0 <= ratio <= 1 for ratio in ratios) or list(ratios) != sorted(ratios):
         raise RatioError(f"ratios {list(ratios)} should rise from 0 to 1")
     chosen = [place for place, wanted in enumerate(task_model.of_kinds(plan.kinds)) if wanted]
+    attentions = [task_model.attentions[place] for place in chosen]
+    if attentions and all(one.no_heads for one in attentions):
+        raise InputError(f"{attentions[0].name} cannot lose heads: {attentions[0].no_heads}")
     every = task_model.layouts
     layouts = [every[place] for place in chosen]
     total = sum(layout.heads for layout in layouts)
@@ -130,6 +134,8 @@ def removal_cut(task_model: TaskModel, keep: Sequence[Tensor]) -> Cut:
     units = {}
     for attention, layout, kept in zip(task_model.attentions, task_model.layouts, keep, strict=True):
         if not bool(kept.all()):
+            if attention.no_heads:
+                raise InputError(f"{attention.name} cannot lose heads: {attention.no_heads}")
             # [groups]: the heads of a KV group go together
             left = kept.reshape(-1, layout.shared)[:, 0] if layout.unit == "kv_groups" else kept
             units[f"{attention.name}.{layout.unit}"] = tuple(left.nonzero().flatten().tolist())

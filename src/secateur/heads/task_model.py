@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from secateur.adapt.attention import Attention
 from secateur.adapt.positions import check_ids, check_length, default_length
 from secateur.adapt.structure import Structure
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document
 from secateur.evaluate.answers import embedding_task, labels_task, regression_task, tags_task
 from secateur.evaluate.classification import classification_task, picture_task, read_examples
@@ -153,6 +153,11 @@ def open_task_model(model: str | Path | Source, task: str | None = None, *, unit
     tokenizer = load_tokenizer(source)
     if tokenizer is None and loaded.main_input_name == "input_ids":
         raise InputError(f"{source} has no tokenizer, and texts cannot be read without one")
+    if not structure.attentions:
+        raise ModelError(
+            f"the heads of {type(loaded).__name__} are not known: docs/heads.md lists the families, and "
+            "docs/adapt.md says how to add one"
+        )
     for attention in structure.attentions:
         attention.unit(unit)  # refuse before any work
     return TaskModel(source.folder, loaded, tokenizer, structure.attentions, own, unit, source.trusted, structure)

@@ -16,6 +16,7 @@ from secateur.convnet.structure import ChannelStructure, describe_channels
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError, RatioError
 from secateur.core.files import new_folder, write_document
+from secateur.evaluate.classification import check_guessed
 from secateur.images.bench import time_in_turns
 from secateur.images.pictures import Pictures, pictures_for
 from secateur.images.recipe import NetworkRecipe
@@ -246,6 +247,7 @@ def top1(model: nn.Module, pictures: Pictures) -> float:
     right = 0
     for pixels, classes in zip(pictures.pixels.split(_BATCH), pictures.classes.split(_BATCH), strict=True):
         out = model(pixels)
+        check_guessed(pictures, out.shape[1])
         if int(classes.max()) >= out.shape[1]:
             raise InputError(f"class {int(classes.max())} of the pictures is none of the network's {out.shape[1]}")
         right += int((out.argmax(dim=1) == classes).sum())

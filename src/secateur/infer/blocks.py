@@ -105,9 +105,15 @@ def _largest(model: PreTrainedModel, samples: Samples) -> list[_Found]:
     outer = [place for place in places if not any(place.startswith(f"{other}.") for other in places)]
     if not outer:
         return []
+    if reads_pictures(model) and sum(_has_matrix(lists[place]) for place in outer) > 1:
+        return []  # stages that are lists of their own: no one list has all matrices
     largest = max(outer, key=lambda place: sum(value.numel() for value in lists[place].parameters()))
     members = [each for name, each in ran.items() if name.rpartition(".")[0] == largest]
     return members if all(len(each.calls) == 1 for each in members) else []
+
+
+def _has_matrix(module: nn.Module) -> bool:
+    return any(isinstance(each, nn.Linear) for each in module.modules())
 
 
 def _watch(name: str, member: nn.Module, ran: dict[str, _Found]) -> Any:

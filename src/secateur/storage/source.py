@@ -323,13 +323,16 @@ def load_model(source: Source, dtype: torch.dtype | None = None) -> PreTrainedMo
 
 def may_have_language_head(config: PretrainedConfig) -> bool:
     """Whether the class that a config names is not one for another task, such as a classifier or a masked model."""
-    named = _class_name(config)
-    return "For" not in named or named.endswith(("ForCausalLM", "ForConditionalGeneration"))
+    return _guesses_next(_class_name(config))
+
+
+def _guesses_next(name: str) -> bool:
+    return "For" not in name or name.endswith(("ForCausalLM", "ForConditionalGeneration"))
 
 
 def is_language_model(model: PreTrainedModel) -> bool:
-    """Whether a model guesses next tokens."""
-    return may_have_language_head(model.config) and model.get_output_embeddings() is not None
+    """Whether a model guesses next tokens; its class says so, as a config may name another."""
+    return _guesses_next(type(model).__name__) and model.get_output_embeddings() is not None
 
 
 def check_language(model: PreTrainedModel, what: str) -> None:
