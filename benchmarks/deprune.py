@@ -185,7 +185,7 @@ def depthwise(dense: Network, halved: Network, threads: int, batch: int) -> dict
     rows = {"torch": (dense, "torch"), "blocked": (dense, "blocked"), "blocked, half": (halved, "blocked")}
     found = {"onnxruntime": onnxruntime_layers(dense, example), "openvino": openvino_layers(dense, example)}
     for row, (network, engine) in rows.items():
-        times = layer_times(network.model, example, engine)
+        times = layer_times(network.model, dense.example, engine, batch)
         found[row] = [times[name] for name in names]
     return {"layers": names, **found}
 

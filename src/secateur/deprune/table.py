@@ -119,9 +119,9 @@ def measure_table(parts: Separable, example: Tensor, *, engine: str = "blocked",
     return CostTable(engine=engine, threads=torch.get_num_threads(), other=other, layers=unique)
 
 
-def layer_times(model: nn.Module, example: Tensor, engine: str) -> dict[str, float]:
-    """Median milliseconds of one picture in every layer, and under '' in everything else."""
-    pixels = torch.rand(example.shape, generator=generator(0, "layer times"))
+def layer_times(model: nn.Module, example: Tensor, engine: str, batch: int = 1) -> dict[str, float]:
+    """Median milliseconds of a batch of pictures in every layer, and under '' in everything else."""
+    pixels = torch.rand((batch, *example.shape[1:]), generator=generator(0, "layer times"))
     if engine == "blocked":
         return BlockedNetwork(make_program(model, example)).profile(pixels, _ROUNDS)
     spent: dict[str, list[float]] = {}
