@@ -40,3 +40,27 @@ def test_parameters_of_four_dimensions_fit_into_the_memory_there_is():
         model = nn.Sequential(nn.Conv2d(40, 90, 5), nn.Linear(300, 300))
     with light_weights(model):
         assert torch.isfinite(model[0](torch.randn(1, 40, 8, 8))).all()
+
+
+class Caching(torch.nn.Module):
+    """Keeps what it makes of its weights, in three ways."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2))
+        self.made, self.listed, self.last = {}, [], None
+
+    def forward(self):
+        self.made.setdefault("twice", 2 * self.weight)
+        self.listed.append(self.weight)
+        self.last, self.extra = self.weight.sum(), self.weight.detach()
+        return self.made["twice"]
+
+
+def test_what_modules_keep_of_light_weights_goes_with_them():
+    model = Caching()
+    made, listed = model.made, model.listed
+    with torch.no_grad(), light_weights(model):
+        assert not torch.equal(model(), torch.full((2,), 2.0))
+    assert model.made is made == {} and model.listed is listed == [] and model.last is None
+    assert not hasattr(model, "extra") and torch.equal(model(), torch.full((2,), 2.0))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from secateur import Masks, Recipe, prune
 from secateur.calibrate.data import Calibration
+from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.core.cut import Cut
 from secateur.core.errors import ModelError, RatioError, SecateurError
 from secateur.evaluate.agreement import verify_folders
@@ -18,6 +19,8 @@ from secateur.evaluate.measure import measure_pictures
 from secateur.heads.prune import prune_heads
 from secateur.heads.task_model import open_task_model
 from secateur.infer.describe import infer
+from secateur.storage.open_model import open_model
+from secateur.storage.source import Source
 from tiny_pictures import CLASSES, KINDS, SIDE, pixels, tiny_pictures
 
 SOME = "vit beit clip convnext cvt dinov2 hiera pvt_v2 segformer siglip swin swiftformer".split()
@@ -224,3 +227,24 @@ def test_heads_of_families_that_no_table_has_are_refused_by_name(drawn, tmp_path
     tiny_pictures("swin").save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="heads of SwinForImageClassification are not known"):
         open_task_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["levit", "swin"])
+def test_calibration_computes_what_the_model_does(name, tmp_path):
+    tiny_pictures(name).save_pretrained(tmp_path / "dense")
+    dense = type(tiny_pictures(name)).from_pretrained(tmp_path / "dense").eval()
+    opened = open_model(Source(tmp_path / "dense"))  # reading its structure must leave nothing behind
+    drawn = pixels(dense, samples=3, seed=1)
+    with Stream(opened.structure, drawn, StreamSettings()) as stream, torch.no_grad():
+        with opened.loaded(opened.outside_blocks()):
+            stream.embed()
+        for block in opened.structure.blocks:
+            with opened.loaded(block.tensors()):
+                stream.put_out(block, stream.hidden)
+        seen = []
+        last = dense.get_submodule(opened.structure.blocks[-1].name)
+        last.register_forward_hook(lambda module, args, out: seen.append(out))
+        dense(drawn)
+        found = torch.cat(list(stream.hidden.all()))
+    out = seen[0] if isinstance(seen[0], torch.Tensor) else seen[0][0]
+    assert torch.allclose(found, out, atol=1e-5)

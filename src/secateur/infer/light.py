@@ -20,7 +20,7 @@ _PERIOD = 1_000_003  # a prime, so that rows of no usual width repeat
 
 @contextmanager
 def light_weights(model: nn.Module, small: int = _SMALL) -> Iterator[None]:
-    """Give every parameter random values for a while, and the old parameters back.
+    """Give every parameter random values for a while, and the old parameters back; what modules cache goes too.
 
     small: larger parameters share the memory of the largest matrix there is, each from another place on; so do the
     matrices of a stack. What a block computes from what shows all the same.
@@ -33,6 +33,7 @@ def light_weights(model: nn.Module, small: int = _SMALL) -> Iterator[None]:
     ]
     pool = _Pool([parameter for _, _, parameter in held], small)
     made: dict[int, nn.Parameter] = {}
+    caches = [(module, _attributes(module)) for module in model.modules()]
     try:
         for module, name, parameter in held:
             if id(parameter) not in made:  # tied parameters stay tied
@@ -42,6 +43,27 @@ def light_weights(model: nn.Module, small: int = _SMALL) -> Iterator[None]:
     finally:
         for module, name, parameter in held:
             module._parameters[name] = parameter
+        for module, before in caches:
+            _restore_(module, before)
+
+
+def _attributes(module: nn.Module) -> dict[str, tuple[Any, Any]]:
+    """A module's own attributes, and what its dicts and lists hold; torch's own bookkeeping is left out."""
+    own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    return {name: (value, value.copy() if type(value) in (dict, list) else None) for name, value in own.items()}
+
+
+def _restore_(module: nn.Module, before: dict[str, tuple[Any, Any]]) -> None:
+    """Attributes as they were: some classes keep what they made of their weights, as LeViT its attention biases."""
+    for name in [name for name in vars(module) if not name.startswith("_") and name not in before]:
+        del module.__dict__[name]
+    for name, (value, content) in before.items():
+        if type(value) is dict:
+            value.clear()
+            value.update(content)
+        elif type(value) is list:
+            value[:] = content
+        module.__dict__[name] = value
 
 
 class _Pool:
