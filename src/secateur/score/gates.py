@@ -65,12 +65,15 @@ def gate_gradients(
         for batch in batches:
             samples += len(next(iter(batch.values())))
             positions = query_positions(batch, {attention.kind for attention in attentions})
+            slopes: list[list[Tensor]] = [[] for _ in attentions]  # of every call: layers may share an attention
             with ExitStack() as stack:
-                for total, attention, gate in zip(sums, attentions, gates, strict=True):
-                    note = partial(_note, total, attention.width, positions.get(attention.kind), level)
+                for own, attention, gate in zip(slopes, attentions, gates, strict=True):
+                    note = partial(_note, own, (attention.heads, attention.width), positions.get(attention.kind))
                     hook = partial(_watch, note, gate.repeat_interleave(attention.width))
                     stack.callback(attention.output.module.register_forward_pre_hook(hook).remove)
                 loss(model, batch).backward()
+            for total, own in zip(sums, slopes, strict=True):
+                total += _sizes(own, level).to(total)
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)
@@ -89,14 +92,24 @@ def _watch(note: Callable[[Tensor, Tensor], None], wide: Tensor, module: nn.Modu
     return (out, *args[1:])
 
 
-def _note(total: Tensor, width: int, positions: Tensor | None, level: str, context: Tensor, gradient: Tensor) -> None:
-    derivative = (context * gradient).unflatten(-1, (len(total), width)).sum(-1)  # [batch, seq, heads]
+def _note(
+    slopes: list[Tensor], shape: tuple[int, int], positions: Tensor | None, context: Tensor, gradient: Tensor
+) -> None:
+    derivative = (context * gradient).unflatten(-1, shape).sum(-1)  # [batch, seq, heads]
     if positions is not None and positions.shape == derivative.shape[:2]:
         derivative = derivative * positions[..., None]  # [batch, seq, 1]: padding counts nothing
+    slopes.append(derivative)
+
+
+def _sizes(slopes: Sequence[Tensor], level: str) -> Tensor:
+    """Absolute values of what all calls of one attention gave, summed over samples, `[heads]`."""
+    if not slopes:
+        return torch.zeros(1)
+    derivative = torch.stack(list(slopes)).sum(dim=0)
     if level == "example":
         # Summed before the absolute value: at this level positions of one example may cancel.
         derivative = derivative.sum(1, keepdim=True)
-    total += derivative.abs().sum((0, 1)).to(total)
+    return derivative.abs().sum((0, 1))
 
 
 def query_positions(batch: Batch, kinds: set[Kind]) -> dict[Kind, Tensor]:

@@ -332,7 +332,8 @@ def _guesses_next(name: str) -> bool:
 
 def is_language_model(model: PreTrainedModel) -> bool:
     """Whether a model guesses next tokens; its class says so, as a config may name another."""
-    return _guesses_next(type(model).__name__) and model.get_output_embeddings() is not None
+    named = _guesses_next(type(model).__name__) and may_have_language_head(model.config)
+    return named and model.get_output_embeddings() is not None
 
 
 def check_language(model: PreTrainedModel, what: str) -> None:
