@@ -165,9 +165,11 @@ def time_rows(chosen: Any) -> None:
         print(name, json.dumps(row["ms"]), flush=True)
     halved = chosen.folder / "half of the taps"
     if halved.exists():
-        told = [f"{threads} threads, batch {batch}" for threads in chosen.threads for batch in chosen.batches]
+        small = open_network(halved)
         results[chosen.network]["depthwise"] = {
-            one: depthwise(dense, open_network(halved), *map(int, one.replace(",", "").split()[::3])) for one in told
+            f"{threads} threads, batch {batch}": depthwise(dense, small, threads, batch)
+            for threads in chosen.threads
+            for batch in chosen.batches
         }
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -1,7 +1,6 @@
 """Encoders and encoder-decoders by their table: attentions, and heads of their own in every one."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -48,8 +47,8 @@ def _block(name: str, number: int, module: nn.Module, rows: Sequence[Stack]) -> 
         place = f"{name}.{row.module.removesuffix('.self')}"
         apart = [name for name in row.apart if hasattr(own, name)]
         why = f"{apart[0]} has their rows too" if apart else ""
-        attention = Attention(place, row.kind, number, width, tuple(layers[:3]), layers[3], own, no_heads=why)
-        attentions.append(replace(attention, needs_a_head=row.needs_a_head))
+        limits: dict[str, Any] = {"no_heads": why, "needs_a_head": row.needs_a_head}
+        attentions.append(Attention(place, row.kind, number, width, tuple(layers[:3]), layers[3], own, **limits))
         stages.append(Stage(f"{_STAGES[row.kind]}_in", tuple(layers[:3])))
         stages.append(Stage(f"{_STAGES[row.kind]}_out", (layers[3],)))
     return Block(name, number, module, tuple(stages), tuple(attentions))

@@ -16,7 +16,7 @@ from secateur.calibrate.rows import Row, read_rows
 from secateur.core.errors import InputError, NumericalError
 from secateur.core.seed import generator
 from secateur.evaluate.classification import Example, class_number, text_batches
-from secateur.evaluate.task import pad_batches
+from secateur.evaluate.task import Share, pad_batches
 from secateur.score.gates import Batch
 
 __all__ = [
@@ -36,12 +36,10 @@ _WORDS, _TAGS = ("tokens", "words"), ("tags", "ner_tags", "labels")
 
 
 @dataclass(frozen=True, eq=False)
-class Regression:
+class Regression(Share):
     """Pearson's correlation of outputs with labels, one number a text."""
 
-    batches: Sequence[Batch]
     metric: str = "pearson"
-    higher: bool = True
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Squared error, summed over samples."""
@@ -68,12 +66,10 @@ class Regression:
 
 
 @dataclass(frozen=True, eq=False)
-class SeveralLabels:
+class SeveralLabels(Share):
     """F1 over all labels of all texts (micro), where a text may have any number of them."""
 
-    batches: Sequence[Batch]
     metric: str = "f1"
-    higher: bool = True
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Binary cross-entropy, summed over samples and labels."""
@@ -98,13 +94,8 @@ class SeveralLabels:
         return np.where(half > 0, found / np.where(half > 0, half, 1.0), 1.0)
 
 
-@dataclass(frozen=True, eq=False)
-class Tags:
+class Tags(Share):
     """Share of words whose most likely tag is the label's; the first token of a word stands for it."""
-
-    batches: Sequence[Batch]
-    metric: str = "accuracy"
-    higher: bool = True
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross-entropy, summed over words."""
@@ -121,19 +112,17 @@ class Tags:
             rows.append(torch.stack([right.sum(dim=1), (labels != _NONE).sum(dim=1)], dim=1).double())
         return torch.cat(rows).numpy()
 
-    def value(self, total: Float[np.ndarray, "*runs 2"]) -> Float[np.ndarray, "*runs"]:
-        """Accuracy."""
-        return np.asarray(total[..., 0] / total[..., 1])
-
 
 @dataclass(frozen=True, eq=False)
-class Embedding:
-    """Mean cosine of a text's embedding and the one that the model as it was gave it."""
+class Embedding(Share):
+    """Mean cosine of a text's embedding and the one that the model as it was gave it.
 
-    batches: Sequence[Batch]  # `targets` [batch, hidden] beside what the model reads
-    first: bool = False  # the first token's hidden state stands for a text, and not the mean
+    batches: `targets` [batch, hidden] beside what the model reads. first: the first token's hidden state stands for a
+    text, and not the mean.
+    """
+
     metric: str = "cosine"
-    higher: bool = True
+    first: bool = False
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """1 less the cosine, summed over samples; its derivative is that of the embedding along a random direction too.
@@ -155,10 +144,6 @@ class Embedding:
         cosines = [(pooled(model, batch, first=self.first) * batch["targets"]).sum(dim=1) for batch in self.batches]
         whole = torch.cat(cosines).double().numpy()
         return np.stack([whole, np.ones_like(whole)], axis=1)
-
-    def value(self, total: Float[np.ndarray, "*runs 2"]) -> Float[np.ndarray, "*runs"]:
-        """The mean cosine."""
-        return np.asarray(total[..., 0] / total[..., 1])
 
 
 def pooled(model: nn.Module, batch: Batch, *, first: bool = False) -> Float[Tensor, "batch hidden"]:
@@ -215,7 +200,7 @@ def embedding_task(
     """Batches of texts, each with the embedding that the model gives it now."""
     made = [one for _, one in text_batches(examples, model, tokenizer, batch=batch, length=length)]
     with torch.no_grad():
-        return Embedding([one | {"targets": pooled(model, one, first=first)} for one in made], first)
+        return Embedding([one | {"targets": pooled(model, one, first=first)} for one in made], first=first)
 
 
 def tags_task(

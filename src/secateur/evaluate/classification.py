@@ -1,7 +1,6 @@
 """Accuracy of a classifier on labelled texts, read from tsv, csv or jsonl, or on pictures."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from secateur.adapt.positions import check_ids
 from secateur.calibrate.rows import ROW_FILES, TEXT_FILES, Row, file_kind, read_lines, read_rows
 from secateur.core.errors import InputError, NumericalError, first_line
-from secateur.evaluate.task import pad_batches
+from secateur.evaluate.task import Share, pad_batches
 from secateur.score.gates import Batch
 from secateur.storage.pictures import Pictures, load_preparation, read_prepared
 from secateur.storage.source import Source
@@ -42,13 +41,8 @@ class Example(NamedTuple):
     label: str | None
 
 
-@dataclass(frozen=True, eq=False)
-class Classification:
+class Classification(Share):
     """Share of samples whose most likely class is the label's: one class of two or more a sample."""
-
-    batches: Sequence[Batch]
-    metric: str = "accuracy"
-    higher: bool = True
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross-entropy, summed over samples."""
@@ -60,10 +54,6 @@ class Classification:
         correct = [_logits(model, batch).argmax(-1) == batch["labels"] for batch in self.batches]
         right = torch.cat(correct).double().numpy()
         return np.stack([right, np.ones_like(right)], axis=1)  # [samples, 2]
-
-    def value(self, total: Float[np.ndarray, "*runs 2"]) -> Float[np.ndarray, "*runs"]:
-        """Accuracy."""
-        return np.asarray(total[..., 0] / total[..., 1])
 
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:

@@ -1,6 +1,7 @@
 """Task: labelled batches, their loss, and a score that is a function of sums over samples."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from secateur.core.seed import generator
 from secateur.score.gates import Batch
 
-__all__ = ["Interval", "Task", "count_samples", "pad_batches", "paired_bootstrap", "score"]
+__all__ = ["Interval", "Share", "Task", "count_samples", "pad_batches", "paired_bootstrap", "score"]
 
 Parts = Float[np.ndarray, "samples parts"]
 
@@ -46,6 +47,19 @@ class Task(Protocol):
     def value(self, total: Float[np.ndarray, "*runs parts"]) -> Float[np.ndarray, "*runs"]:
         """The score of parts summed over samples."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """What tasks have in common whose score is one sum over another, such as right answers over all."""
+
+    batches: Sequence[Batch]
+    metric: str = "accuracy"
+    higher: bool = True
+
+    def value(self, total: Float[np.ndarray, "*runs 2"]) -> Float[np.ndarray, "*runs"]:
+        """The first sum over the second."""
+        return np.asarray(total[..., 0] / total[..., 1])
 
 
 class Interval(NamedTuple):

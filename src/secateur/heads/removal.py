@@ -57,7 +57,7 @@ def plan_removal(
     chosen = [place for place, wanted in enumerate(task_model.of_kinds(plan.kinds)) if wanted]
     attentions = [task_model.attentions[place] for place in chosen]
     if attentions and all(one.no_heads for one in attentions):
-        raise InputError(f"{attentions[0].name} cannot lose heads: {attentions[0].no_heads}")
+        attentions[0].unit("heads")  # raises, with the reason
     every = task_model.layouts
     layouts = [every[place] for place in chosen]
     total = sum(layout.heads for layout in layouts)
@@ -134,8 +134,7 @@ def removal_cut(task_model: TaskModel, keep: Sequence[Tensor]) -> Cut:
     units = {}
     for attention, layout, kept in zip(task_model.attentions, task_model.layouts, keep, strict=True):
         if not bool(kept.all()):
-            if attention.no_heads:
-                raise InputError(f"{attention.name} cannot lose heads: {attention.no_heads}")
+            attention.unit("heads")  # raises where it has none to lose
             # [groups]: the heads of a KV group go together
             left = kept.reshape(-1, layout.shared)[:, 0] if layout.unit == "kv_groups" else kept
             units[f"{attention.name}.{layout.unit}"] = tuple(left.nonzero().flatten().tolist())

@@ -73,7 +73,8 @@ def gate_gradients(
                     stack.callback(attention.output.module.register_forward_pre_hook(hook).remove)
                 loss(model, batch).backward()
             for total, own in zip(sums, slopes, strict=True):
-                total += _sizes(own, level).to(total)
+                if own:
+                    total += _sizes(own, level).to(total)
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)
@@ -103,8 +104,6 @@ def _note(
 
 def _sizes(slopes: Sequence[Tensor], level: str) -> Tensor:
     """Absolute values of what all calls of one attention gave, summed over samples, `[heads]`."""
-    if not slopes:
-        return torch.zeros(1)
     derivative = torch.stack(list(slopes)).sum(dim=0)
     if level == "example":
         # Summed before the absolute value: at this level positions of one example may cancel.
