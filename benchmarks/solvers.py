@@ -21,6 +21,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "wanda": {"method": "wanda"},
     "sparsegpt": {"method": "sparsegpt"},
     "sparsegpt + cg": {"method": "sparsegpt", "refit": "cg"},
+    "slimgpt": {"method": "slimgpt"},
     "admm": {"method": "admm"},
     "sparsegpt + match": {"method": "sparsegpt", "match": "dense"},
     "admm + match": {"method": "admm", "match": "dense"},

@@ -48,7 +48,8 @@ def cli_page() -> str:
     """Every command and option."""
     parts = [
         "# Command line\n",
-        "Options before the command: `--version`, `--verbose` (`-v`), `--quiet` (`-q`), `--log-to FILE`.\n",
+        "Options before the command: `--version`, `--verbose` (`-v`), `--quiet` (`-q`), `--log-to FILE`, "
+        "`--tensorboard DIR`.\n",
         "A recipe may hold `command: NAME` and the options of that command as keys, with `_` for `-`.\n",
     ]
     return MADE + "\n".join(

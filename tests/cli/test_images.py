@@ -48,6 +48,8 @@ def test_a_network_is_pruned_verified_evaluated_timed_and_loaded(run, pictures, 
     assert code == 0 and json.loads(said)["pictures"] == 10
     code, said, _ = run("bench", FACTORY, out, "--factory", FACTORY, "--json")
     assert code == 0 and json.loads(said)["torch batch 1"]["times_faster"] > 0
+    code, said, _ = run("bench", FACTORY, out, "--factory", FACTORY)
+    assert code == 0 and "pictures at once" in said and "times as fast" in said and "dense_ms" not in said
     small = secateur.load(out, factory=factory)
     assert (
         small(EXAMPLE).shape == (2, 5)

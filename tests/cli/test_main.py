@@ -181,7 +181,7 @@ EVERY = dict(commands(get_command(app)))
 
 def test_the_options_before_a_command_are_as_reviewed():
     assert options({"secateur": get_command(app)})["secateur"] == (
-        "--install-completion --log-to --quiet --show-completion --verbose --version"
+        "--install-completion --log-to --quiet --show-completion --tensorboard --verbose --version"
     )
 
 

@@ -45,7 +45,7 @@ def test_every_command_and_option_of_a_page_exists(page):
         while rest and hasattr(command, "commands") and rest[0] in command.commands:
             command = command.commands[rest.pop(0)]
         options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        known = options | {"-h", "--help", "--version", "-v", "-q", "--install-completion", "--log-to"}
+        known = options | {"-h", "--help", "--version", "-v", "-q", "--install-completion", "--log-to", "--tensorboard"}
         asked = [word.split("=")[0].strip("[]),.") for word in rest if re.match(r"\[?--?[a-z]", word)]
         assert not [option for option in asked if option not in known], f"{name(page)}: secateur{line}"
 
@@ -77,7 +77,7 @@ def test_the_readme_names_commands_extras_and_make_targets_that_exist():
     known = set(re.findall(r"^(\w+) = \[", project, re.MULTILINE))
     rows = re.findall(r"^\| (`[\w`, ]+`) \|", text, re.MULTILINE)
     named = {extra for row in rows for extra in re.findall(r"`(\w+)`", row)}
-    assert known - {"demo", "dev", "docs"} <= named & known
+    assert known - {"browser", "demo", "dev", "docs"} <= named & known
 
 
 def test_pages_made_from_the_code_are_as_the_code_says():

@@ -1,13 +1,16 @@
+import re
 import shutil
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import CONFIGS
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError, NumericalError
 from secateur.core.files import write_document
-from secateur.evaluate.agreement import verify_folders
+from secateur.core.mask import Masks
+from secateur.evaluate.agreement import Zeros, verify_folders
 from secateur.heads.prune import prune_heads
 from secateur.heads.task_model import open_task_model
 from secateur.run.prune import prune
@@ -22,6 +25,38 @@ def test_folders_that_belong_together_agree(pattern, saved, ids, tmp_path):
         verify_folders(str(saved("llama")), str(saved("llama")))
     with pytest.raises((InputError, NumericalError), match="they are no pair"):
         verify_folders(str(saved("qwen2")), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(method="wanda", ratio=0.3, exempt=(0,)),
+        Recipe(method="sparsegpt", pattern="2:4"),
+        Recipe(method="magnitude", ratio=0.5, save_dtype="bfloat16"),
+        Recipe(method="sparsegpt", ratio=0.5, reconstruct={"steps": 2}),
+    ],
+)
+def test_zeros_are_where_the_masks_say_and_nothing_else_changed(recipe, family, saved, ids, tmp_path):
+    result = prune(saved(family), recipe, tmp_path / "out", ids=ids)
+    found = verify_folders(str(saved(family)), str(tmp_path / "out"))
+    lost = [layer.weights for layer in result.layers if layer.sparsity]
+    assert found == Zeros(len(lost), sum(lost), result.removed_weights)
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    name = result.layers[0].name + ".weight"
+    norm = next(name for name, tensor in weights.items() if (tensor.dim() == 1 and "norm" in name) or "ln_" in name)
+    for spoiled in (name, norm):
+        save_file(weights | {spoiled: weights[spoiled] + 1}, tmp_path / "out" / "model.safetensors", {"format": "pt"})
+        with pytest.raises(DisagreementError, match=re.escape(spoiled.removesuffix(".weight"))):
+            verify_folders(str(saved(family)), str(tmp_path / "out"))
+
+
+def test_masks_of_another_model_are_no_pair(saved, ids, tmp_path):
+    prune(saved("llama"), Recipe(method="wanda", ratio=0.5), tmp_path / "out", ids=ids)
+    Masks({"model.layers.0.mlp.x": torch.ones(2, 2, dtype=torch.bool)}).save(tmp_path / "masks.safetensors")
+    shutil.move(tmp_path / "masks.safetensors", tmp_path / "out" / "masks.safetensors")
+    with pytest.raises(InputError, match="no such layer"):
+        verify_folders(str(saved("llama")), str(tmp_path / "out"))
 
 
 def test_models_that_lost_heads_agree_with_gates_at_zero(saved_task, labelled, tmp_path):

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from secateur.core.errors import SecateurError
 from secateur.run.allocate import survey_model
+from secateur.run.prune import prune
 from secateur.run.recipe import Recipe
 
 
@@ -25,10 +27,37 @@ def test_a_quarter_of_the_windows_judges(saved, ids):
     assert len(judge.held) == max(1, len(ids) // 4) and len(judge.ids) + len(judge.held) == len(ids)
 
 
-def test_where_whole_units_go_nothing_is_judged(saved, ids):
-    surveyed = survey_model(saved("llama"), Recipe(method="slimgpt", ratio=0.5, allocator="auto"), ids=ids)
-    assert surveyed.problem.judge is None
-    assert surveyed.ratios().mean(surveyed.problem.layers) == pytest.approx(0.5, abs=1e-6)
+@pytest.mark.parametrize("pattern", ["1:4", "4:8", "2:2"])
+def test_n_of_m_is_judged_by_masks_of_that_kind_and_rounded_as_prune_does(pattern, saved, ids, tmp_path):
+    n, m = map(int, pattern.split(":"))
+    recipe = Recipe(method="wanda", pattern=pattern, allocator={"name": "auto", "steps": 2})
+    if n == m:
+        with pytest.raises(SecateurError):
+            prune(saved("llama"), recipe, tmp_path / "out", ids=ids)
+        return
+    result = prune(saved("llama"), recipe, tmp_path / "out", ids=ids)
+    gone = [round(layer.sparsity * m, 6) for layer in result.layers]
+    assert all(count == int(count) and count < m for count in gone) and {"uniform", "owl"} <= set(result.candidates)
+    assert result.sparsity == pytest.approx(1 - n / m, abs=0.02)
+    surveyed = survey_model(saved("llama"), recipe, ids=ids)
+    judge, found = surveyed.problem.judge, surveyed.ratios()
+    assert judge.loss(found.ratios, "taken") == pytest.approx(min(judge.told.values()), rel=1e-6)
+    for layer in result.layers:  # the judge masks what prune does
+        kept = judge.layers[layer.name].weight.reshape(-1, m) != 0
+        assert (kept.sum(dim=1) == m - round(layer.sparsity * m)).all()
+
+
+@pytest.mark.parametrize("method, pattern", [("slimgpt", None), ("slimgpt", "channels"), ("flap", None)])
+def test_where_whole_units_go_slimgpts_models_are_judged(method, pattern, saved, ids, tmp_path):
+    recipe = Recipe(method=method, pattern=pattern, ratio=0.3, allocator="auto")
+    surveyed = survey_model(saved("llama"), recipe, ids=ids)
+    found = surveyed.ratios()
+    judge = surveyed.problem.judge
+    names = {"uniform", "incremental", "owl", "als", "unit-knapsack 0.1", "unit-knapsack 0.25", "unit-knapsack 0.4"}
+    assert found.mean(surveyed.problem.layers) == pytest.approx(0.3, abs=1e-6) and set(judge.told) <= names
+    assert judge.loss(found.ratios, "taken") == pytest.approx(min(judge.told.values()), rel=1e-6)
+    result = prune(saved("llama"), recipe, tmp_path / "out", ids=ids)
+    assert result.candidates == {name: loss for name, loss in judge.told.items() if name != "taken"}
 
 
 def test_windows_that_overlap_with_those_that_judge_are_not_read(saved):

@@ -24,7 +24,7 @@ def masked(saved, ids):
             lambda done, total: None,
         )
     norms = {name: norm for block in found.values() for name, norm in block.items()}
-    return MaskedModel(open_whole(source), norms, ids, ids[:1]), norms
+    return MaskedModel(open_whole(source), norms, (ids, ids[:1])), norms
 
 
 def loss_of(model, ids):

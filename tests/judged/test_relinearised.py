@@ -12,8 +12,8 @@ from secateur.judged.relinearised import Relinearised, improved
 class Bowl:
     """A judge whose loss is a bowl around some ratios; its prices are the bowl's own."""
 
-    def __init__(self, best, wrong=1.0):
-        self.best, self.wrong, self.told = best, wrong, {}
+    def __init__(self, best, wrong=1.0, group=None):
+        self.best, self.wrong, self.told, self.group = best, wrong, {}, group
 
     def at(self, ratios):
         return sum((ratios[name] - best) ** 2 for name, best in self.best.items())
@@ -72,6 +72,15 @@ def test_a_step_is_the_best_choice_within_the_trust_region(seed):
     chosen = Allocation({name: 0.5 + moves[place] for name, place in zip(sizes, best, strict=True)})
     expected = chosen.balanced(sizes, 0.5)
     assert all(found.ratios[name] == pytest.approx(expected.ratios[name], abs=1e-6) for name in sizes)
+
+
+def test_where_n_of_m_stay_ratios_move_by_one_of_m():
+    sizes = {"a": 100, "b": 100, "c": 200}
+    judge = Bowl({"a": 0.8, "b": 0.2, "c": 0.5}, group=4)
+    start = Allocation(dict.fromkeys(sizes, 0.5))
+    found, loss = improved(problem(judge, sizes), start, judge.at(start.ratios), 0.5, (1, 0.08))
+    assert found.ratios == pytest.approx({"a": 0.75, "b": 0.25, "c": 0.5}) and loss == judge.at(found.ratios)
+    assert list(judge.told) == ["step 1 of 0.25"]
 
 
 def test_fields_outside_their_range_are_refused():

@@ -43,7 +43,9 @@ def test_what_exists_is_kept(tmp_path):
     assert (tmp_path / "x.html").read_text() == "mine"
 
 
-def test_a_browser_draws_everything_without_an_error(tmp_path):
+@pytest.fixture
+def engine(tmp_path):
+    """A Chromium, with a page of two runs to open in it; without one the test is skipped."""
     sync = pytest.importorskip("playwright.sync_api")
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
@@ -51,19 +53,34 @@ def test_a_browser_draws_everything_without_an_error(tmp_path):
     (tmp_path / "page.html").write_text(report_page([RUN, {**RUN, "name": "two", "pairs": []}]))
     with sync.sync_playwright() as play:
         engine = play.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        said = []
-        page = engine.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
-        page.goto(f"file://{tmp_path}/page.html")
-        assert page.locator("section.run").count() == 2 and page.locator("svg rect").count() >= 8
-        assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
-        page.locator("svg rect[tabindex='0']").first.focus()
-        assert page.locator("#tip").is_visible()
-        page.keyboard.press("ArrowRight")
-        page.get_by_role("button", name="loss").first.click()
-        page.get_by_role("button", name="Dark or light").click()
-        assert page.evaluate("document.documentElement.dataset.theme") == "light"
+        yield engine
         engine.close()
+
+
+@pytest.mark.parametrize("wide", [390, 1280])
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_the_page_is_accessible(scheme, wide, engine, tmp_path):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page = engine.new_page(viewport={"width": wide, "height": 800}, color_scheme=scheme)
+    page.goto(f"file://{tmp_path}/page.html")
+    found = axe.Axe().run(page).response
+    assert len(found["passes"]) > 10  # it did look
+    assert [(rule["id"], rule["nodes"][0]["target"]) for rule in found["violations"]] == []
+
+
+def test_a_browser_draws_everything_without_an_error(engine, tmp_path):
+    said = []
+    page = engine.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
+    page.goto(f"file://{tmp_path}/page.html")
+    assert page.locator("section.run").count() == 2 and page.locator("svg rect").count() >= 8
+    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    page.locator("svg rect[tabindex='0']").first.focus()
+    assert page.locator("#tip").is_visible()
+    page.keyboard.press("ArrowRight")
+    page.get_by_role("button", name="loss").first.click()
+    page.get_by_role("button", name="Dark or light").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
     assert not said

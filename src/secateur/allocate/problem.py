@@ -8,16 +8,28 @@ from torch import Tensor
 from secateur.core.allocation import Allocation
 from secateur.core.protocols import BlockView, Statistic, Watcher
 
-__all__ = ["Allocator", "CalibratedAllocator", "Judge", "JudgedAllocator", "Problem"]
+__all__ = ["Allocator", "CalibratedAllocator", "Judge", "JudgedAllocator", "PricingJudge", "Problem", "UnitAllocator"]
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """The model masked in one shot by Wanda's ranks; ratios are by layer name, and what has none stays whole."""
+    """The model masked in one shot; ratios are by layer name, and what has none stays whole. told: losses by label."""
+
+    told: dict[str, float]
 
     def loss(self, ratios: Mapping[str, float], label: str) -> float:
-        """Mean loss of the masked model on held-out windows, nats a token; noted under the label."""
+        """Mean loss of the masked model on held-out windows, nats a token; noted under the label.
+
+        Raises RatioError where no whole weights, groups or units meet the ratios.
+        """
         ...
+
+
+@runtime_checkable
+class PricingJudge(Judge, Protocol):
+    """A judge that also says what small moves cost. group: m, where n of every m weights stay."""
+
+    group: int | None
 
     def prices(self, ratios: Mapping[str, float], moves: Sequence[float]) -> dict[str, list[float]]:
         """How much the masked model's loss is expected to change when a layer's ratio moves by so much, for each move.
@@ -75,8 +87,20 @@ class CalibratedAllocator(Allocator, Protocol):
 
 @runtime_checkable
 class JudgedAllocator(CalibratedAllocator, Protocol):
-    """An allocator that compares allocations by masked models; it keeps the norms of every layer's inputs."""
+    """An allocator that compares allocations by masked models; it keeps what they are masked by."""
 
-    def norms(self, problem: Problem) -> Mapping[str, Tensor]:
-        """The root mean square of every input `[in]`, by layer name, from the summaries."""
+    def inputs(self, problem: Problem) -> Mapping[str, Tensor]:
+        """By layer name, from the summaries: the root mean square of every input `[in]`.
+
+        Where whole units go, the Gram of the inputs `[in, in]` of every layer that loses columns.
+        """
+        ...
+
+
+@runtime_checkable
+class UnitAllocator(Allocator, Protocol):
+    """An allocator that leaves its place to another where whole units go."""
+
+    def for_units(self, sites: str) -> Allocator:
+        """The other one. sites: all, or ffn where heads stay."""
         ...

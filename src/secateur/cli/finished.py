@@ -169,13 +169,13 @@ def verify(
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that a smaller model computes the same as the dense one with zeros. Exit code 1 if not."""
+    """Check that a pruned model computes what the dense one with zeros does. Exit code 1 if not."""
     if is_network(dense):
         verify_network(dense, pruned, factory=factory, as_json=as_json)
         return
     check_names(dense)
     check_names(pruned)
-    from secateur.evaluate.agreement import verify_folders
+    from secateur.evaluate.agreement import Zeros, verify_folders
     from secateur.storage.source import resolve
 
     try:
@@ -187,6 +187,13 @@ def verify(
         raise typer.Exit(1) from None
     if as_json:
         typer.echo(json.dumps({"same": True} | agreement._asdict()))
+        return
+    if isinstance(agreement, Zeros):
+        share = agreement.removed / agreement.weights if agreement.weights else 0.0
+        say(
+            f"same: {agreement.layers} layers hold the zeros that were asked for, {share:.1%} of their "
+            f"{agreement.weights:,} weights; nothing else was changed"
+        )
         return
     worst = max(agreement.blocks)
     say(f"same: blocks differ by at most {worst:.1e} of their largest value, logits by {agreement.logits:.1e}")

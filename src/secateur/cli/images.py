@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from rich.table import Table
 
 from secateur.core.budget import parse_budget
 from secateur.core.errors import DisagreementError, InputError
@@ -19,6 +20,7 @@ from secateur.terminal.console import (
     err,
     resumable,
     say,
+    screen,
     show,
 )
 from secateur.terminal.progress import progress
@@ -311,7 +313,15 @@ def bench_network(
     from secateur.images.bench import bench_networks
 
     pair = [open_by(name, "none", factory) for name in (dense, pruned)]
-    show(bench_networks(*pair, engines=engines, batches=batches, rounds=rounds), as_json=as_json)
+    found = bench_networks(*pair, engines=engines, batches=batches, rounds=rounds)
+    if as_json:
+        show(found, as_json=True)
+        return
+    table = Table("engine", "pictures at once", "dense, ms", "pruned, ms", "times as fast")
+    for name, times in found.items():
+        engine, _, batch = name.partition(" batch ")
+        table.add_row(engine, batch, *(f"{times[key]:,.2f}" for key in ("dense_ms", "pruned_ms", "times_faster")))
+    screen.print(table)
 
 
 def bench_layers(model: str, out: Path | None, *, engine: str, factory: str | None, as_json: bool) -> None:

@@ -38,7 +38,7 @@ from secateur.terminal.console import (
     interruptible,
     plain,
 )
-from secateur.terminal.log import log_to, set_up_log, tell_all
+from secateur.terminal.log import draw_to, log_to, set_up_log, tell_all
 from secateur.terminal.recipes import check_steps, is_made, is_plain, plain_recipe, run_command
 
 __all__ = ["app", "main", "run"]
@@ -142,6 +142,9 @@ def options(
     log: Annotated[
         Path | None, typer.Option("--log-to", help="Append the log to this file, a JSON object a line.")
     ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Write losses, speed and memory to this folder, as TensorBoard's curves.")
+    ] = None,
 ) -> None:
     """Take the options that stand before the command; a command that a recipe runs keeps them."""
     if verbose:
@@ -151,6 +154,8 @@ def options(
         logging.getLogger("secateur").setLevel("ERROR")
     if log is not None:
         log_to(log)
+    if tensorboard is not None:
+        draw_to(tensorboard)
 
 
 def main() -> None:

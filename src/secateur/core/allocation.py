@@ -56,6 +56,29 @@ class Allocation:
             given += counts[name]
         return counts
 
+    def group_counts(self, sizes: Mapping[str, int], m: int) -> dict[str, int]:
+        """How many of every m weights go in each layer, 1 to m - 1; a layer of ratio 0 stays whole.
+
+        What rounding takes is carried to the next layer, and at last back to earlier ones. Raises RatioError
+        where what is still owed then is more than rounding.
+        """
+        owed, gone = 0.0, dict.fromkeys(self.ratios, 0)
+        chosen = [name for name, ratio in self.ratios.items() if ratio > 0]
+        for name in chosen:
+            owed += self.ratios[name] * sizes[name]
+            gone[name] = min(max(round(owed / sizes[name] * m), 1), m - 1)
+            owed -= gone[name] / m * sizes[name]
+        for name in reversed(chosen):  # front to back rounds, back to front takes what is left
+            more = min(max(gone[name] + round(owed / sizes[name] * m), 1), m - 1) - gone[name]
+            gone[name] += more
+            owed -= more / m * sizes[name]
+        if chosen and owed > max(sizes[name] for name in chosen) / m:
+            raise RatioError(
+                f"{owed:,.0f} weights cannot go: a layer loses at most {m - 1} of every {m} weights, and some blocks "
+                "are exempt; spare fewer blocks, or use groups with a larger m"
+            )
+        return gone
+
     def save(self, path: Path) -> None:
         """Write the ratios as JSON."""
         write_document(path, dict(self.ratios))

@@ -1,16 +1,18 @@
-"""verify_folders(dense, pruned) -> how far a shrunk folder is from its masked dense model."""
+"""verify_folders(dense, pruned): how far a shrunk folder is from its masked dense model, or the zeros of a folder."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from secateur.adapt.positions import max_length
 from secateur.adapt.structure import Structure, example_batch
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError
 from secateur.core.files import read_document
+from secateur.core.mask import Masks
 from secateur.core.seed import generator
 from secateur.core.shapes import Samples
 from secateur.infer.blocks import probe_samples, reads_pictures
@@ -19,20 +21,30 @@ from secateur.storage.shards import Checkpoint
 from secateur.storage.source import Source, open_whole, resolve
 from secateur.surgery.verify import Agreement, difference, verify
 
-__all__ = ["verify_folders"]
+__all__ = ["Zeros", "verify_folders"]
 
 
-def verify_folders(dense: str | Path | Source, pruned: str | Path | Source, *, tokens: int = 64) -> Agreement:
+class Zeros(NamedTuple):
+    """A model whose removed weights are 0: layers that lost some, weights of those layers, and how many are removed."""
+
+    layers: int
+    weights: int
+    removed: int
+
+
+def verify_folders(dense: str | Path | Source, pruned: str | Path | Source, *, tokens: int = 64) -> Agreement | Zeros:
     """Compare two model folders on random token ids or pictures, in float32.
 
-    What was pruned is read from cut.json (heads, channels) or blocks.json (whole blocks) of `pruned`. Raises InputError
-    when it has neither or another dense model's, DisagreementError naming the first block that differs.
+    What was pruned is read from cut.json (heads, channels), blocks.json (whole blocks) or masks.safetensors (single
+    weights) of `pruned`. Where single weights went, every removed one must be 0 and all other parameters the dense
+    model's, unless the model was trained afterwards. Raises InputError when it has no such file or another dense
+    model's, DisagreementError naming the first block, layer or parameter that differs.
     """
     sources = resolve(dense), resolve(pruned)
-    cut, blocks = (sources[1].folder / name for name in ("cut.json", "blocks.json"))
-    if not cut.exists() and not blocks.exists():
+    cut, blocks, masks = (sources[1].folder / name for name in ("cut.json", "blocks.json", "masks.safetensors"))
+    if not any(file.exists() for file in (cut, blocks, masks)):
         raise InputError(
-            f"{pruned} has no cut.json or blocks.json: only models that lost heads, channels or blocks can be verified"
+            f"{pruned} has no cut.json, blocks.json or masks.safetensors: only models that were pruned can be verified"
         )
     inferred = (sources[1].folder / "structure.json").exists()
     wide, small = (open_whole(source, torch.float32, inferred=inferred) for source in sources)
@@ -41,12 +53,44 @@ def verify_folders(dense: str | Path | Source, pruned: str | Path | Source, *, t
     if types[0] != types[1]:
         kinds = f"{dense} is a {types[0]}, {pruned} a {types[1]}"
         raise InputError(f"{kinds}: they are no pair")
+    if not cut.exists() and not blocks.exists():
+        trained = (sources[1].folder / "recover.json").exists()
+        return _verify_zeros(wide, small, Masks.load(masks), trained=trained)
     if not cut.exists():
         return _verify_blocks(wide, small, read_document(blocks).get("kept"), tokens)
     kept = Cut.load(cut)
     if not wide.kind.causal:
         return _verify_heads(wide, small, kept, tokens)
     return verify(wide, small, wide.sites_of(list(kept.kept)), kept, _samples(wide, tokens))
+
+
+def _verify_zeros(wide: Structure, small: Structure, masks: Masks, *, trained: bool) -> Zeros:
+    """Removed weights are 0, and what no mask names is the dense model's own."""
+    layers = {layer.name: layer for layer in small.layers}
+    gone = {name: int((~keep).sum()) for name, keep in masks.keep.items()}
+    for name, keep in masks.keep.items():
+        if name not in layers or keep.shape != small.shape(name):
+            raise InputError(f"masks.safetensors has {name!r} of shape {list(keep.shape)}: the model has no such layer")
+        stray = int(layers[name].weight[~keep].count_nonzero())
+        if stray:
+            raise DisagreementError(f"{stray} of the weights that {name} lost are not 0: they were changed afterwards")
+    changed = {
+        name
+        for block in small.blocks
+        if any(gone.get(layer.name) for layer in block.layers)  # what loses nothing in it may be trained with the rest
+        for layer in block.layers
+        for name in (layer.tensor, f"{layer.name}.bias")
+    }
+    theirs = dict(wide.model.named_parameters())
+    for name, own in small.model.named_parameters():
+        if name not in changed and not (trained and name in theirs) and not _same(own, theirs.get(name)):
+            raise DisagreementError(f"{name} differs from the dense model's, and no mask says that it was pruned")
+    lost = [name for name, count in gone.items() if count]
+    return Zeros(len(lost), sum(masks.keep[name].numel() for name in lost), sum(gone.values()))
+
+
+def _same(own: Tensor, like: Tensor | None) -> bool:
+    return like is not None and own.shape == like.shape and torch.equal(own, like)
 
 
 def _round_(dense: Structure, pruned: Checkpoint) -> None:

@@ -15,7 +15,7 @@ from secateur.adapt.positions import check_ids, default_length
 from secateur.calibrate.data import read_text, text_ids
 from secateur.core.errors import InputError
 
-__all__ = ["Perplexity", "token_losses"]
+__all__ = ["Perplexity", "mean_loss", "token_losses"]
 
 _LENGTH = 1024
 _LOGIT_ROWS = 64  # positions whose vocabulary logits are held at a time
@@ -111,6 +111,12 @@ def token_losses(model: PreTrainedModel, ids: Tensor) -> Tensor:
         flat, asked = logits.flatten(0, 1).float(), targets[:, part]  # [batch * positions, vocabulary]
         losses[:, part] = nn.functional.cross_entropy(flat, asked.flatten(), reduction="none").view(asked.shape)
     return losses
+
+
+def mean_loss(model: PreTrainedModel, windows: Tensor) -> float:
+    """Mean over all tokens but the first of every window, nats a token; windows `[samples, length]`, one at a time."""
+    losses = torch.cat([token_losses(model, window).flatten() for window in windows.split(1)])
+    return float(losses.double().mean())
 
 
 def _logits(model: PreTrainedModel, ids: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -14,8 +14,9 @@ from secateur.adapt.structure import Structure
 from secateur.calibrate.backward import sample_loss
 from secateur.calibrate.gradient import Gradient
 from secateur.calibrate.sensitivity import Sensitivity
+from secateur.core.allocation import Allocation
 from secateur.core.shapes import Weight
-from secateur.evaluate.perplexity import token_losses
+from secateur.evaluate.perplexity import mean_loss
 from secateur.score.wanda import row_ranks, wanda_score
 
 __all__ = ["MaskedModel"]
@@ -26,23 +27,30 @@ _EVERY = 4  # tokens of which one is looked at for the second order
 class MaskedModel:
     """A model in memory, with the dense weights and their ranks beside it."""
 
-    def __init__(self, structure: Structure, norms: Mapping[str, Tensor], ids: Tensor, held: Tensor) -> None:
-        """norms: of every layer's inputs `[in]` in the dense model. ids price moves, held judges; `[samples, length]`.
+    def __init__(
+        self,
+        structure: Structure,
+        norms: Mapping[str, Tensor],
+        windows: tuple[Tensor, Tensor],
+        group: int | None = None,
+    ) -> None:
+        """norms: of every layer's inputs `[in]` in the dense model. windows: those that price moves, and those that
+        judge; both `[samples, length]`. group: m, where n of every m inputs stay and another n may in every layer.
 
         The structure's model is masked from then on.
         """
         device = structure.model.device
-        self.structure, self.ids, self.held = structure, ids.to(device), held.to(device)
+        self.structure, self.group = structure, group
+        self.ids, self.held = (each.to(device) for each in windows)
         self.layers = {layer.name: layer for layer in structure.layers if layer.name in norms}
         self.dense = {name: layer.weight.float().clone() for name, layer in self.layers.items()}
-        self.ranks = {name: row_ranks(wanda_score(self.dense[name], norms[name].to(device))) for name in self.layers}
+        self.ranks = {name: self._ranks(name, norms[name].to(device)) for name in self.layers}
         self.told: dict[str, float] = {}
 
     def loss(self, ratios: Mapping[str, float], label: str) -> float:
         """Mean loss on the held-out windows, nats a token; noted under the label."""
         self.mask_(ratios)
-        losses = torch.cat([token_losses(self.structure.model, window).flatten() for window in self.held.split(1)])
-        self.told[label] = float(losses.double().mean())
+        self.told[label] = mean_loss(self.structure.model, self.held)
         return self.told[label]
 
     def prices(self, ratios: Mapping[str, float], moves: Sequence[float]) -> dict[str, list[float]]:
@@ -75,12 +83,24 @@ class MaskedModel:
 
     @torch.no_grad()
     def mask_(self, ratios: Mapping[str, float]) -> None:
-        """Take the lowest scores of every row off the dense weights."""
+        """Take the lowest scores of every row off the dense weights.
+
+        Of every m in a row where they come in groups; ratios are then rounded as `prune` rounds them.
+        """
+        ratios = {name: ratios.get(name, 0.0) for name in self.layers}
+        if self.group is not None:
+            sizes = {name: own.numel() for name, own in self.dense.items()}
+            counts = Allocation(ratios).group_counts(sizes, self.group)
+            ratios = {name: count / self.group for name, count in counts.items()}
         for name, layer in self.layers.items():
-            layer.set_weight(self.dense[name] * (self.ranks[name] >= self._gone(name, ratios.get(name, 0.0))))
+            layer.set_weight(self.dense[name] * (self.ranks[name] >= self._gone(name, ratios[name])))
+
+    def _ranks(self, name: str, norm: Tensor) -> Tensor:
+        score = wanda_score(self.dense[name], norm)
+        return row_ranks(score if self.group is None else score.reshape(-1, self.group)).reshape(score.shape)
 
     def _gone(self, name: str, ratio: float) -> int:
-        return round(min(max(ratio, 0.0), 1.0) * self.dense[name].shape[1])
+        return round(min(max(ratio, 0.0), 1.0) * (self.group or self.dense[name].shape[1]))
 
     def _change(self, name: str, ratio: float, move: float) -> Weight:
         """What is added to the masked weight when the ratio moves: restored weights, or removed ones less."""

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from secateur.allocate.knapsack import Knapsack, cheapest
-from secateur.allocate.problem import Problem
+from secateur.allocate.problem import PricingJudge, Problem
 from secateur.calibrate.sensitivity import Sensitivity
 from secateur.calibrate.statistic import Gram
 from secateur.core.allocation import Allocation
@@ -20,6 +20,7 @@ __all__ = ["Relinearised", "improved", "input_norms"]
 _MOVES = (-0.1, -0.05, 0.0, 0.05, 0.1)  # that are priced
 _PARTS = 4  # of the trust region, on both sides, to choose from
 _HALVINGS = 3
+_Prices = tuple[tuple[float, ...], list[float]]  # moves, and what they cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,8 @@ class Relinearised:
     Formula: min sum_l p_l(d_l) subject to the target, |d_l| <= trust, p the prices at the masked model [ours]
 
     reach and grid as in `Knapsack`. steps: each takes one backward pass. trust: how far a ratio moves in a step; it is
-    halved where the held-out loss does not fall. The whole model is in memory, with its dense weights and their ranks.
+    halved where the held-out loss does not fall. Where n of every m weights stay, a ratio moves by one of m instead.
+    The whole model is in memory, with its dense weights and their ranks.
     """
 
     reach: float = 0.25
@@ -57,7 +59,7 @@ class Relinearised:
         """The knapsack's curves, and the inputs' norms."""
         return {"norms": input_norms(view), "curves": Knapsack().read(view)}
 
-    def norms(self, problem: Problem) -> Mapping[str, Tensor]:
+    def inputs(self, problem: Problem) -> Mapping[str, Tensor]:
         """The root mean square of every input, by layer name."""
         return {name: norm for block in problem.summaries.values() for name, norm in block["norms"].items()}
 
@@ -66,7 +68,7 @@ class Relinearised:
         curves = {name: block["curves"] for name, block in problem.summaries.items()}
         knapsack = Knapsack(reach=self.reach, grid=self.grid)
         start = knapsack.allocate(problem._replace(summaries=curves), ratio)
-        if problem.judge is None:
+        if not isinstance(problem.judge, PricingJudge):
             return start
         first = problem.judge.loss(start.ratios, "knapsack")
         best, _ = improved(problem, start, first, ratio, (self.steps, self.trust))
@@ -87,13 +89,19 @@ def improved(
     it removes beyond the target is given back evenly.
     """
     judge, sizes = problem.judge, problem.layers
-    assert judge is not None
+    assert isinstance(judge, PricingJudge)
     steps, trust = how
+    m, halvings, parts = judge.group, _HALVINGS, _PARTS
+    if m is not None:  # there is nothing between two counts of m
+        trust, halvings, parts = 1 / m, 1, 1
+        counts = start.group_counts(sizes, m)
+        start = Allocation({name: count / m for name, count in counts.items()})
+    priced = _MOVES if m is None else tuple(count / m for count in (-2, -1, 0, 1, 2))
     for step in range(1, steps + 1):
-        prices = judge.prices(start.ratios, _MOVES)
+        prices = {name: (priced, own) for name, own in judge.prices(start.ratios, priced).items()}
         found = None
-        for _ in range(_HALVINGS):
-            moved = _moved(start, prices, sizes, target, trust)
+        for _ in range(halvings):
+            moved = _moved(start, prices, sizes, target, trust * np.linspace(-1, 1, 2 * parts + 1))
             after = judge.loss(moved.ratios, f"step {step} of {trust:g}")
             if after < loss:
                 found, loss = moved, after
@@ -106,20 +114,20 @@ def improved(
 
 
 def _moved(
-    start: Allocation, prices: Mapping[str, list[float]], sizes: Mapping[str, int], target: float, trust: float
+    start: Allocation, prices: Mapping[str, _Prices], sizes: Mapping[str, int], target: float, moves: Any
 ) -> Allocation:
-    """The cheapest ratios within the trust region that meet the target."""
-    moves = trust * np.linspace(-1, 1, 2 * _PARTS + 1)
+    """The cheapest ratios, by these moves from the start, that meet the target."""
     ratios = {name: np.clip(start.ratios[name] + moves, 0, 1) for name in sizes}
     losses = {name: _interpolated(ratios[name] - start.ratios[name], prices[name]) for name in sizes}
     chosen = cheapest(losses, [own.tolist() for own in ratios.values()], sizes, target)
     return Allocation(chosen).balanced(sizes, target)
 
 
-def _interpolated(moves: Any, prices: list[float]) -> list[float]:
+def _interpolated(moves: Any, measured: _Prices) -> list[float]:
     """Prices of moves: on lines between those measured, beyond them on the parabola through the last three."""
-    inner = np.interp(moves, _MOVES, prices)
-    for side, places in ((moves < _MOVES[0], slice(0, 3)), (moves > _MOVES[-1], slice(2, 5))):
-        parabola = np.polyfit(_MOVES[places], prices[places], 2)
+    priced, prices = measured
+    inner = np.interp(moves, priced, prices)
+    for side, places in ((moves < priced[0], slice(0, 3)), (moves > priced[-1], slice(2, 5))):
+        parabola = np.polyfit(priced[places], prices[places], 2)
         inner = np.where(side, np.polyval(parabola, moves), inner)
     return [float(price) for price in inner]

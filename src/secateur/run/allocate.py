@@ -1,8 +1,9 @@
 """How much where, for a whole model: survey the dense blocks if the allocator asks, then say every layer's ratio."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,21 +11,24 @@ from torch import Tensor
 
 from secateur.adapt.positions import check_ids
 from secateur.adapt.structure import Structure
-from secateur.allocate.problem import CalibratedAllocator, JudgedAllocator, Problem
+from secateur.allocate.problem import Allocator, CalibratedAllocator, JudgedAllocator, Problem
 from secateur.calibrate.backward import gather_backward, split_needs
 from secateur.calibrate.data import draw_for
 from secateur.calibrate.stream import Stream, StreamSettings
 from secateur.calibrate.survey import BlockReader, survey
 from secateur.core.allocation import Allocation
 from secateur.core.errors import CalibrationError, InputError
+from secateur.core.pattern import NM
 from secateur.core.shapes import Samples
 from secateur.events import stage
 from secateur.infer.blocks import reads_pictures
+from secateur.judged.auto import AutoUnits
 from secateur.judged.masked import MaskedModel
+from secateur.judged.units import MaskedUnits
 from secateur.machine.device import pick_device
 from secateur.run.plan import compute_dtype, stream_settings
 from secateur.run.recipe import Recipe
-from secateur.run.targets import allocate, block_weights, ratio_for
+from secateur.run.targets import allocate, block_weights, ratio_for, unit_targets
 from secateur.run.timing import timed
 from secateur.storage.open_model import OpenModel, open_model
 from secateur.storage.source import Source, check_language, resolve
@@ -74,8 +78,7 @@ def read_blocks(opened: OpenModel, recipe: Recipe, ids: Samples | None, progress
     """The same for a model that is open; one streamed dense pass if the allocator reads blocks."""
     structure, allocator = opened.structure, recipe.build_allocator()
     problem = block_weights(structure, biases=recipe.unit() is not None)
-    # Masks of single weights say nothing of whole units.
-    judged = allocator if isinstance(allocator, JudgedAllocator) and recipe.unit() is None else None
+    judged = _judged(allocator, recipe)
     held = ids
     if judged is not None and ids is not None:
         ids, held = _apart(ids)
@@ -93,9 +96,25 @@ def read_blocks(opened: OpenModel, recipe: Recipe, ids: Samples | None, progress
         if judged is not None and held is not None:
             stage("preparing to judge allocations on held-out text")
             check_language(structure.model, "this allocator judges by the loss of next tokens: use als, owl or another")
-            whole = opened.whole(torch.float32)
-            problem = problem._replace(judge=MaskedModel(whole, judged.norms(problem), ids, held))
+            problem = problem._replace(judge=_judge(opened, recipe, judged.inputs(problem), (ids, held)))
     return Survey(opened, problem, recipe)
+
+
+def _judged(allocator: Allocator, recipe: Recipe) -> JudgedAllocator | None:
+    """The allocator where it judges what this recipe makes: masks of single weights say nothing of whole units."""
+    fits = recipe.unit() is None or isinstance(allocator, AutoUnits)
+    return allocator if fits and isinstance(allocator, JudgedAllocator) else None
+
+
+def _judge(
+    opened: OpenModel, recipe: Recipe, inputs: Mapping[str, Tensor], windows: tuple[Tensor, Tensor]
+) -> MaskedModel | MaskedUnits:
+    """A masked model; windows: those that price moves, and those that judge."""
+    whole = opened.whole(torch.float32)
+    if recipe.unit() is not None:
+        return MaskedUnits(whole, inputs, windows[1], partial(unit_targets, opened.structure, recipe))
+    shape = recipe.shape()
+    return MaskedModel(whole, inputs, windows, shape.m if isinstance(shape, NM) else None)
 
 
 def _apart(ids: Tensor) -> tuple[Tensor, Tensor]:

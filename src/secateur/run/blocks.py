@@ -21,7 +21,6 @@ from secateur.core.protocols import Solution
 from secateur.core.shapes import Samples
 from secateur.events import report, stage
 from secateur.infer.blocks import tokens_each
-from secateur.judged.masked import MaskedModel
 from secateur.machine.memory import give_back_freed, peak_memory_mb, resident_memory_mb
 from secateur.machine.ranks import agreed, merged, place, shared, tensors_from, wait
 from secateur.run.allocate import open_stream, read_blocks
@@ -149,7 +148,7 @@ def _allocated(plan: Plan, opened: OpenModel, folder: RunFolder, ids: Samples | 
         read = read_blocks(opened, plan.recipe, ids, progress)
         stage("choosing a ratio for every layer")
         ratios = dict(read.ratios().ratios)
-        if isinstance(read.problem.judge, MaskedModel):
+        if read.problem.judge is not None:
             folder.save_document("candidates", read.problem.judge.told)
         folder.save_document("allocation", ratios)
     return make_plan(plan.recipe, opened, shared(ratios))

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from secateur.allocate.problem import Allocator
+from secateur.allocate.problem import Allocator, UnitAllocator
 from secateur.calibrate.data import Calibration
 from secateur.core.allocation import Allocation
 from secateur.core.budget import Budget, parse_budget
@@ -180,7 +180,11 @@ class Recipe:
         """The allocator object. Raises RecipeError on an unknown name or field."""
         if not isinstance(self.allocator, str | Mapping):
             return self.allocator
-        return _named_part(self.allocator, ALLOCATORS, Allocator)
+        named: Allocator = _named_part(self.allocator, ALLOCATORS, Allocator)
+        unit = self.unit()
+        if unit is None or not isinstance(named, UnitAllocator):
+            return named
+        return named.for_units("ffn" if unit == "none" else "all")
 
     def _pattern(self) -> str | Pattern:
         if self.pattern:

@@ -16,7 +16,7 @@ from secateur.core.protocols import Pattern
 from secateur.run.recipe import Recipe
 from secateur.run.result import LayerReport
 
-__all__ = ["Target", "Targets", "allocate", "block_weights", "choose_targets", "ratio_for"]
+__all__ = ["Target", "Targets", "allocate", "block_weights", "choose_targets", "ratio_for", "unit_targets"]
 
 
 class Target(NamedTuple):
@@ -56,8 +56,27 @@ def choose_targets(structure: Structure, recipe: Recipe, bytes_each: int) -> Tar
     ratios = allocate(recipe, problem, ratio_for(structure, recipe, bytes_each))
     if unit is None:
         return Targets(_single(recipe.shape(), ratios, problem.layers), weights, [])
+    every = [site for group in structure.sites_by_block(unit).values() for site in group]
+    layers = unit_targets(structure, recipe, ratios)
+    if not layers and any(ratios.values()):
+        few = min(every, key=lambda site: site.count)
+        raise RatioError(
+            f"ratio {max(_by_block(problem, ratios).values()):.3g} removes no unit, as whole ones go, such as of the "
+            f"{few.count} of {few.name}: ask for more"
+        )
+    return Targets(layers, weights, every)
+
+
+def unit_targets(structure: Structure, recipe: Recipe, ratios: Mapping[str, float]) -> dict[str, Target]:
+    """Targets of the layers that lose columns where whole units go; ratios by layer, and what has none stays whole.
+
+    Raises InputError where blocks must keep one size and would not, RatioError on what cannot be met.
+    """
+    unit = recipe.unit()
+    assert unit is not None
+    problem = block_weights(structure, biases=True)
     sites = structure.sites_by_block(unit)
-    shares = _by_block(problem, ratios)
+    shares = _by_block(problem, {name: ratios.get(name, 0.0) for name in problem.layers})
     if structure.kind.inferred:  # its config has one size for all blocks
         if len(set(shares.values())) > 1:
             raise InputError(
@@ -70,19 +89,12 @@ def choose_targets(structure: Structure, recipe: Recipe, bytes_each: int) -> Tar
         kept = count_equal_units(sites, next(iter(shares.values())), problem.sizes, step)
     else:
         kept = count_units(sites, shares, problem.sizes, recipe.round_to)
-    every = [site for group in sites.values() for site in group]
-    layers = {
+    return {
         site.layer: Target(site.pattern, 1 - kept[site.name] / site.count)
-        for site in every
+        for group in sites.values()
+        for site in group
         if kept[site.name] < site.count
     }
-    if not layers and any(shares.values()):
-        few = min(every, key=lambda site: site.count)
-        raise RatioError(
-            f"ratio {max(shares.values()):.3g} removes no unit, as whole ones go, such as of the {few.count} of "
-            f"{few.name}: ask for more"
-        )
-    return Targets(layers, weights, every)
 
 
 def block_weights(structure: Structure, *, biases: bool) -> Problem:
@@ -153,35 +165,11 @@ def _single(pattern: Pattern, ratios: Mapping[str, float], sizes: Mapping[str, i
     """Targets where single weights go: whole weights, or whole n of n:m, that together meet the mean."""
     if len(set(ratios.values())) == 1:
         return {name: Target(pattern, ratio) for name, ratio in ratios.items()}
-    if isinstance(pattern, NM):
-        return _mixed(pattern, ratios, sizes)
+    if isinstance(pattern, NM):  # another n in every layer
+        gone = Allocation(ratios).group_counts(sizes, pattern.m)
+        return {name: Target(NM(n=pattern.m - count, m=pattern.m), count / pattern.m) for name, count in gone.items()}
     counts = Allocation(ratios).counts(sizes)
     return {name: Target(pattern, counts[name] / sizes[name]) for name in ratios}
-
-
-def _mixed(pattern: NM, ratios: Mapping[str, float], sizes: Mapping[str, int]) -> dict[str, Target]:
-    """n:m with another n in every layer, 1 to m - 1; a layer of ratio 0 stays whole.
-
-    What rounding takes is carried to the next layer, and at last back to earlier ones. Raises RatioError
-    where what is still owed then is more than rounding.
-    """
-    m, owed = pattern.m, 0.0
-    gone = dict.fromkeys(ratios, 0)
-    chosen = [name for name in ratios if ratios[name] > 0]
-    for name in chosen:
-        owed += ratios[name] * sizes[name]
-        gone[name] = min(max(round(owed / sizes[name] * m), 1), m - 1)
-        owed -= gone[name] / m * sizes[name]
-    for name in reversed(chosen):  # front to back rounds, back to front takes what is left
-        more = min(max(gone[name] + round(owed / sizes[name] * m), 1), m - 1) - gone[name]
-        gone[name] += more
-        owed -= more / m * sizes[name]
-    if owed > max(sizes[name] for name in chosen) / m:
-        raise RatioError(
-            f"{owed:,.0f} weights cannot go: a layer loses at most {m - 1} of every {m} weights, and some blocks are "
-            "exempt; spare fewer blocks, or use groups with a larger m"
-        )
-    return {name: Target(NM(n=m - count, m=m), count / m) for name, count in gone.items()}
 
 
 def ratio_for(structure: Structure, recipe: Recipe, bytes_each: int) -> float:

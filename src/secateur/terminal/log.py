@@ -1,16 +1,18 @@
-"""Where log records go: warnings to stderr, all of them with -v, and every one as a line of JSON to a file."""
+"""Where log records go: warnings to stderr, all of them with -v, to a file as JSON lines, to TensorBoard as curves."""
 
 import json
 import logging
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.logging import RichHandler
 
-from secateur.core.errors import StorageError
+from secateur.core.errors import InputError, StorageError
 from secateur.terminal.console import err
 
-__all__ = ["JsonLines", "log_to", "set_up_log", "tell_all"]
+__all__ = ["JsonLines", "Scalars", "draw_to", "log_to", "set_up_log", "tell_all"]
 
 _log = logging.getLogger("secateur")
 
@@ -29,9 +31,35 @@ class JsonLines(logging.FileHandler):
         return json.dumps(told | dict(getattr(record, "facts", {})), default=str)
 
 
+class Scalars(logging.Handler):
+    """One point a number among a record's facts, on the curve of its name; the step is how many came before it.
+
+    A fact named `step` says the step itself.
+    """
+
+    def __init__(self, writer: Any) -> None:
+        """writer: TensorBoard's."""
+        super().__init__()
+        self.writer, self.counts = writer, Counter[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Add a record's numbers."""
+        facts = dict(getattr(record, "facts", {}))
+        step = facts.pop("step", None)
+        for name, value in facts.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                self.writer.add_scalar(name, value, self.counts[name] if step is None else step)
+                self.counts[name] += 1
+
+    def close(self) -> None:
+        """Write what is held back."""
+        self.writer.close()
+        super().close()
+
+
 def set_up_log() -> None:
     """Show warnings on stderr, and forget files of an earlier command."""
-    for handler in [handler for handler in _log.handlers if isinstance(handler, JsonLines)]:
+    for handler in [handler for handler in _log.handlers if isinstance(handler, JsonLines | Scalars)]:
         _log.removeHandler(handler)
         handler.close()
     screen = RichHandler(console=err, show_path=False)
@@ -53,6 +81,23 @@ def log_to(path: Path) -> None:
         handler = JsonLines(path, mode="a", encoding="utf-8")
     except OSError as error:
         raise StorageError(f"--log-to {path} cannot be written: {error.strerror}") from error
+    _log.addHandler(handler)
+    _log.setLevel("DEBUG")
+
+
+def draw_to(folder: Path) -> None:
+    """Write every figure of the records to a folder that TensorBoard reads.
+
+    Raises InputError where TensorBoard is not installed, StorageError where the folder cannot be written.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("--tensorboard needs its package: pip install 'secateur[tensorboard]'") from error
+    try:
+        handler = Scalars(SummaryWriter(str(folder)))
+    except OSError as error:
+        raise StorageError(f"--tensorboard {folder} cannot be written: {error.strerror}") from error
     _log.addHandler(handler)
     _log.setLevel("DEBUG")
 
