@@ -138,6 +138,10 @@ BART = dict(
     forced_eos_token_id=None,
 )
 T5 = dict(d_model=32, num_layers=3, num_heads=4, d_kv=8, d_ff=48, vocab_size=99, decoder_start_token_id=0)
+PICTURES = dict(image_size=16, patch_size=4)
+SOUNDS = dict(conv_dim=[8, 8], conv_stride=[4, 4], conv_kernel=[8, 8], num_feat_extract_layers=2) | dict(
+    num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, classifier_proj_size=8, vocab_size=9
+)
 TASK_CONFIGS = {
     "BertForSequenceClassification": BERT,
     "BertForMaskedLM": BERT,
@@ -175,6 +179,20 @@ TASK_CONFIGS = {
     "MarianMTModel": BART,
     "T5ForConditionalGeneration": T5,
     "MT5ForConditionalGeneration": T5,
+    "UMT5ForConditionalGeneration": T5,
+    "BeitForImageClassification": SMALL | PICTURES | dict(use_relative_position_bias=True),
+    "CLIPForImageClassification": dict(vision_config=SMALL | PICTURES),
+    "Data2VecVisionForImageClassification": SMALL | PICTURES | dict(use_relative_position_bias=True),
+    "ModernBertForSequenceClassification": BERT | dict(eos_token_id=2, bos_token_id=1, cls_token_id=1, sep_token_id=2),
+    "SiglipForImageClassification": dict(vision_config=SMALL | PICTURES),
+    "SwinForImageClassification": dict(image_size=16, patch_size=2, embed_dim=16, depths=[2, 1], num_heads=[2, 4])
+    | dict(window_size=4),
+    "Wav2Vec2ForSequenceClassification": SMALL | SOUNDS,
+    "HubertForSequenceClassification": SMALL | SOUNDS,
+    "Data2VecAudioForSequenceClassification": SMALL | SOUNDS,
+    "WhisperForConditionalGeneration": BART
+    | dict(num_mel_bins=8, max_source_positions=16, max_target_positions=32)
+    | dict(suppress_tokens=None, begin_suppress_tokens=None),
 }
 
 
@@ -195,7 +213,11 @@ def task_batch(model, samples: int = 3, seed: int = 1) -> dict[str, torch.Tensor
     stream = torch.Generator().manual_seed(seed)
     if "Image" in type(model).__name__:
         return {"pixel_values": torch.randn(samples, 3, 16, 16, generator=stream)}
+    if "input_values" == model.main_input_name:
+        return {"input_values": torch.randn(samples, 400, generator=stream)}
     ids = torch.randint(3, 99, (samples, 7), generator=stream)
+    if "input_features" == model.main_input_name:
+        return {"input_features": torch.randn(samples, 8, 32, generator=stream), "labels": ids}
     mask = torch.ones_like(ids)
     mask[-1, 4:] = 0
     batch = {"input_ids": ids, "attention_mask": mask}

@@ -42,6 +42,7 @@ def shifted(gates, place, head, by):
 def check_against_differences(model, batch, gates=None):
     """To 1e-6 in float64; families whose norms or softmax compute in float32 allow less."""
     model = model.double()
+    batch = {name: value.double() if value.is_floating_point() else value for name, value in batch.items()}
     step, tolerance = (1e-4, 1e-6) if model.config.model_type in DOUBLE else (1e-3, 5e-3)
     found = describe(model).attentions
     gates = gates or ones(found)

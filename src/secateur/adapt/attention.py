@@ -23,9 +23,9 @@ class Attention:
     kind: an encoder's or a decoder's own attention, or a decoder's over the encoder.
     layer: position in its stack. width: of one head. inputs: query, key and value, or
     one fused layer, whose rows come in `fused` order. module: what keeps the counts.
-    no_heads: why heads cannot be cut out, where they cannot. needs_a_head: the class cannot compute an
-    attention without heads, so an emptied one keeps a silent head. name: of the block, or of
-    the attention where a block has two or more.
+    tables: of position biases, with a row a head. no_heads: why heads cannot be cut out, where they
+    cannot. needs_a_head: the class cannot compute an attention without heads, so an emptied one keeps
+    a silent head. name: of the block, or of the attention where a block has two or more.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Attention:
     fused: Literal["parts", "heads"] = "parts"
     no_heads: str = ""
     needs_a_head: bool = False
+    tables: tuple[Layer, ...] = ()
 
     @property
     def heads(self) -> int:
@@ -80,9 +81,9 @@ class Attention:
         query = span(count, heads // max(count, 1) * width)  # [units, width of the unit's query heads]
         key_value = [span(kv_heads, width), span(kv_heads, width)] if unit == "kv_groups" or shared == 1 else []
         columns = {self.output.name: query}
-        rows = self._rows(count, query, key_value)
+        rows = self._rows(count, query, key_value) | {table.name: span(count, heads // count) for table in self.tables}
         groups = kv_heads if unit == "heads" and shared > 1 else 1  # every KV head keeps equally many query heads
-        layers = {layer.name: layer for layer in (*self.inputs, self.output)}
+        layers = {layer.name: layer for layer in (*self.inputs, self.output, *self.tables)}
         return Site(f"{self.name}.{unit}", unit, count, site_weights(layers, rows, columns), rows, columns, groups)
 
     def _rows(self, count: int, query: Tensor, key_value: list[Tensor]) -> dict[str, Tensor]:

@@ -31,27 +31,61 @@ def encoder_blocks(model: PreTrainedModel) -> tuple[Block, ...]:
             f"{model.config.inner_group_num}: heads are removed where all layers are one"
         )
     return tuple(
-        _block(f"{prefix}{place}.{number}", number, module, [row for row in rows if row.blocks == place])
+        _block(prefix, name, number, root, [row for row in rows if row.blocks == place])
         for place in dict.fromkeys(row.blocks for row in rows)
-        for number, module in enumerate(root.get_submodule(place).children())
+        for number, name in enumerate(_names(root, place))
     )
 
 
-def _block(name: str, number: int, module: nn.Module, rows: Sequence[Stack]) -> Block:
+def _names(root: nn.Module, place: str) -> list[str]:
+    """The names of all blocks of a list; a * in `place` stands for every part of an outer list."""
+    outer, star, inner = place.partition(".*.")
+    if star:
+        return [name for stage in _names(root, outer) for name in _names(root, f"{stage}.{inner}")]
+    return [f"{place}.{name}" for name, _ in root.get_submodule(place).named_children()]
+
+
+def _block(prefix: str, within: str, number: int, root: nn.Module, rows: Sequence[Stack]) -> Block:
+    name, module = f"{prefix}{within}", root.get_submodule(within)
     stages: list[Stage] = []
     attentions: list[Attention] = []
     for row in rows:
-        layers = [Layer(f"{name}.{part}", module.get_submodule(part)) for part in (*row.inputs, row.output)]
+        *inputs, output = (Layer(f"{name}.{part}", module.get_submodule(part)) for part in (*row.inputs, row.output))
         own: Any = module.get_submodule(row.module)
         width = int(getattr(own, row.width_field))
         place = f"{name}.{row.module.removesuffix('.self')}"
-        apart = [name for name in row.apart if hasattr(own, name)]
-        why = f"{apart[0]} has their rows too" if apart else ""
-        limits: dict[str, Any] = {"no_heads": why, "needs_a_head": row.needs_a_head}
-        attentions.append(Attention(place, row.kind, number, width, tuple(layers[:3]), layers[3], own, **limits))
-        stages.append(Stage(f"{_STAGES[row.kind]}_in", tuple(layers[:3])))
-        stages.append(Stage(f"{_STAGES[row.kind]}_out", (layers[3],)))
+        limits: dict[str, Any] = {"no_heads": _why_kept(row, own, root), "needs_a_head": row.needs_a_head}
+        tables = _tables(name, module, row)
+        attentions.append(
+            Attention(place, row.kind, number, width, tuple(inputs), output, own, tables=tables, **limits)
+        )
+        stages.append(Stage(f"{_STAGES[row.kind]}_in", tuple(inputs)))
+        stages.append(Stage(f"{_STAGES[row.kind]}_out", (output,)))
     return Block(name, number, module, tuple(stages), tuple(attentions))
+
+
+def _tables(name: str, block: nn.Module, row: Stack) -> tuple[Layer, ...]:
+    """The table of position biases of a block that has one, `[heads, positions]`."""
+    table = _part(block, row.table) if row.table else None
+    if table is None:
+        return ()
+    return (Layer(f"{name}.{row.table}", table, "relative_position_bias_table", axis=1),)
+
+
+def _part(module: nn.Module, path: str) -> nn.Module | None:
+    """A part by its path, None where a class leaves it out."""
+    found: nn.Module | None = module
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def _why_kept(row: Stack, own: nn.Module, root: nn.Module) -> str:
+    """Why heads stay, if they do."""
+    apart = [name for name in row.apart if hasattr(own, name)]
+    if apart:
+        return f"{apart[0]} has their rows too"
+    return f"{row.all_blocks} has biases of all blocks' heads" if row.all_blocks and _part(root, row.all_blocks) else ""
 
 
 def lists_heads(config: PretrainedConfig) -> bool:
@@ -62,7 +96,7 @@ def lists_heads(config: PretrainedConfig) -> bool:
 def _listed(config: PretrainedConfig) -> dict[Kind, list[int]]:
     """Heads of every attention by kind.
 
-    A single stack has them in `per_layer_config`; a model of two in `heads_per_layer`.
+    A single stack has them in `per_layer_config`, others in `heads_per_layer`.
     """
     listed = getattr(config, "heads_per_layer", None)
     if listed is not None:
@@ -85,8 +119,11 @@ def resize_heads_(blocks: Sequence[Block], config: PretrainedConfig) -> None:
             raise ModelError(f"the config lists heads of {len(counts.get(kind, ()))} {kind} layers, not {len(same)}")
         for attention, heads in zip(same, counts[kind], strict=True):
             inner = heads * attention.width
+            parts = 1 if len(attention.inputs) == 3 else 3  # a fused layer holds q, k and v
             for layer in attention.inputs:
-                layer.reshape_(inner, layer.weight.shape[1])
+                layer.reshape_(parts * inner, layer.weight.shape[1])
+            for table in attention.tables:
+                table.reshape_(heads, table.weight.shape[1])
             attention.output.reshape_(attention.output.weight.shape[0], inner)
     settle_heads_(blocks)
 
@@ -117,6 +154,7 @@ def settle_heads_(blocks: Sequence[Block]) -> None:
 def head_numbers(attention: Attention) -> dict[str, int]:
     """What an attention's module keeps that follows from its heads, by attribute."""
     counts = {"num_attention_heads": attention.heads, "all_head_size": attention.heads * attention.width}
+    counts["num_heads"] = attention.heads
     return {name: value for name, value in counts.items() if hasattr(attention.module, name)}
 
 
@@ -131,18 +169,18 @@ def _own_table_(module: Any, table: nn.Embedding) -> None:
 
 
 def _forget_bias(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    return args, kwargs | {"position_bias": None}
+    return args, kwargs | ({"position_bias": None} if "position_bias" in kwargs else {})
 
 
 def heads_config(document: dict[str, Any], config: PretrainedConfig, blocks: Sequence[Block]) -> dict[str, Any]:
     """config.json of a model whose attentions have other heads than its class gives them.
 
-    A single stack lists them in the standard `per_layer_config`, a model of two stacks in
-    `heads_per_layer`, by kind; the global fields keep the dense counts.
+    A single stack whose config counts them lists them in the standard `per_layer_config`; a model of two stacks, and
+    one whose config counts them elsewhere, in `heads_per_layer`, by kind. The global fields keep the dense counts.
     """
     rows = ENCODERS[config.model_type]
     attentions = [attention for block in blocks for attention in block.attentions]
-    if len(rows) == 1:
+    if len(rows) == 1 and isinstance(getattr(config, rows[0].heads_field, None), int):
         if rows[0].shared:
             attentions = attentions[:1] * int(config.num_hidden_layers)
         layers = {str(number): {rows[0].heads_field: one.heads} for number, one in enumerate(attentions)}

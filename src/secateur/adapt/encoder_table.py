@@ -1,7 +1,7 @@
 """The table of encoders and encoder-decoders: where each stack keeps its attentions. A new model is one row."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from secateur.adapt.attention import Kind
 
@@ -12,22 +12,27 @@ __all__ = ["ENCODERS", "Stack"]
 class Stack:
     """Where one stack keeps an attention; `blocks` counts from the model without its task head.
 
-    module: what keeps the counts; the layers count from it, output may stand beside it.
+    A * in `blocks` stands for every part of a list, where stages hold blocks of their own.
+    module: what keeps the counts; the layers count from the block. inputs: query, key and value, or one fused layer.
     width_field: its attribute for the width of one head. heads_field: what the config calls the count.
     shared: every layer of the model is the one block there is. needs_a_head: the class cannot compute an attention
     without heads. apart: other layers of the module whose rows are heads'; where it has one, heads stay.
+    table: a module of the block with a `relative_position_bias_table` of one column a head, if the block has it.
+    all_blocks: a part of the model whose biases are those of all blocks' heads; where it is there, heads stay.
     """
 
     kind: Kind
     blocks: str
     module: str
-    inputs: tuple[str, str, str]
+    inputs: tuple[str, ...]
     output: str
     width_field: str = "head_dim"
     heads_field: str = "num_attention_heads"
     shared: bool = False
     needs_a_head: bool = False
     apart: tuple[str, ...] = ()
+    table: str = ""
+    all_blocks: str = ""
 
 
 _BERT = Stack(
@@ -73,12 +78,14 @@ def _vit(blocks: str) -> Stack:
     return Stack(kind="encoder", blocks=blocks, module="attention", inputs=inputs, output="attention.o_proj")
 
 
-def _bart(kind: Kind, side: str, module: str) -> Stack:
+def _bart(kind: Kind, side: str, module: str, *, needs_a_head: bool = False) -> Stack:
     inputs = (f"{module}.q_proj", f"{module}.k_proj", f"{module}.v_proj")
-    return Stack(kind=kind, blocks=f"{side}.layers", module=module, inputs=inputs, output=f"{module}.out_proj")
+    output = f"{module}.out_proj"
+    side = f"{side}.layers"
+    return Stack(kind=kind, blocks=side, module=module, inputs=inputs, output=output, needs_a_head=needs_a_head)
 
 
-def _t5(kind: Kind, side: str, module: str) -> Stack:
+def _t5(kind: Kind, side: str, module: str, *, needs_a_head: bool = False) -> Stack:
     return Stack(
         kind=kind,
         blocks=f"{side}.block",
@@ -86,6 +93,7 @@ def _t5(kind: Kind, side: str, module: str) -> Stack:
         inputs=(f"{module}.q", f"{module}.k", f"{module}.v"),
         output=f"{module}.o",
         width_field="key_value_proj_dim",
+        needs_a_head=needs_a_head,
     )
 
 
@@ -99,6 +107,32 @@ _T5 = (
     _t5("decoder", "decoder", "layer.0.SelfAttention"),
     _t5("cross", "decoder", "layer.1.EncDecAttention"),
 )
+_UMT5 = (
+    _t5("encoder", "encoder", "layer.0.SelfAttention", needs_a_head=True),
+    _t5("decoder", "decoder", "layer.0.SelfAttention", needs_a_head=True),
+    _t5("cross", "decoder", "layer.1.EncDecAttention", needs_a_head=True),
+)
+_WHISPER = (
+    _bart("encoder", "encoder", "self_attn", needs_a_head=True),
+    _bart("decoder", "decoder", "self_attn", needs_a_head=True),
+    _bart("cross", "decoder", "encoder_attn", needs_a_head=True),
+)
+_MODERNBERT = Stack(
+    kind="encoder", blocks="layers", module="attn", inputs=("attn.Wqkv",), output="attn.Wo", width_field="head_dim"
+)
+_BEIT = replace(_vit("layers"), table="relative_position_bias", all_blocks="shared_position_bias", needs_a_head=True)
+_DATA2VEC_VISION = Stack(
+    kind="encoder",
+    blocks="encoder.layer",
+    module="attention.attention",
+    inputs=("attention.attention.query", "attention.attention.key", "attention.attention.value"),
+    output="attention.output.dense",
+    width_field="attention_head_size",
+    table="attention.attention.relative_position_bias",
+    all_blocks="encoder.relative_position_bias",
+    needs_a_head=True,
+)
+_SWIN = replace(_vit("encoder.layers.*.blocks"), table="attention.relative_position_bias", heads_field="num_heads")
 ENCODERS: Mapping[str, tuple[Stack, ...]] = {
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "electra", "camembert", "data2vec-text", "ernie"), (_BERT,)),
     **dict.fromkeys(("esm", "layoutlm", "megatron-bert", "rembert", "roberta-prelayernorm"), (_BERT,)),
@@ -112,4 +146,12 @@ ENCODERS: Mapping[str, tuple[Stack, ...]] = {
     **dict.fromkeys(("pegasus", "plbart"), _BART),
     "t5": _T5,
     "mt5": _T5,
+    "umt5": _UMT5,
+    "beit": (_BEIT,),
+    **dict.fromkeys(("clip", "siglip"), (_bart("encoder", "vision_model.encoder", "self_attn"),)),
+    "data2vec-vision": (_DATA2VEC_VISION,),
+    "modernbert": (_MODERNBERT,),
+    "swin": (_SWIN,),
+    **dict.fromkeys(("wav2vec2", "hubert", "data2vec-audio"), (_bart("encoder", "encoder", "attention"),)),
+    "whisper": _WHISPER,
 }

@@ -41,6 +41,9 @@ class Shrunk:
             names = ("nx", "nf") if transposed else ("in_features", "out_features")
             for key, size in zip(names, (columns, rows)):
                 setattr(layer, key, size)
+        for name, (heads, positions) in getattr(config, "shrunk_tables", {{}}).items():
+            part, key = self.part(name), "relative_position_bias_table"
+            setattr(part, key, nn.Parameter(getattr(part, key).new_empty(positions, heads)))
         for name, numbers in config.shrunk_attention.items():
             attention = self.part(name)
             for key, value in numbers.items():
@@ -67,7 +70,7 @@ class Shrunk:
 
 def own_bias(module, args, kwargs):
     """T5 shares a table of position biases among blocks; here each has the columns of its own heads."""
-    return args, kwargs | {{"position_bias": None}}
+    return args, kwargs | ({{"position_bias": None}} if "position_bias" in kwargs else {{}})
 '''
 _CLASS = """
 
@@ -103,6 +106,7 @@ def write_standalone(source: Source, out: Path) -> None:
         "shrunk_attention": {
             names[id(one.module)]: settled_numbers(block) if streamed else head_numbers(one) for block, one in owners
         },
+        "shrunk_tables": {table.name: list(table.weight.shape) for _, one in owners for table in one.tables},
         "shrunk_bias": {names[id(attention.module)]: _bias(attention) for attention in own},
     }
     _write_classes(model, document, out)

@@ -63,7 +63,8 @@ def gate_gradients(
     model.requires_grad_(False)
     try:
         for batch in batches:
-            samples += len(next(iter(batch.values())))
+            count = len(next(iter(batch.values())))
+            samples += count
             positions = query_positions(batch, {attention.kind for attention in attentions})
             slopes: list[list[Tensor]] = [[] for _ in attentions]  # of every call: layers may share an attention
             with ExitStack() as stack:
@@ -74,7 +75,7 @@ def gate_gradients(
                 loss(model, batch).backward()
             for total, own in zip(sums, slopes, strict=True):
                 if own:
-                    total += _sizes(own, level).to(total)
+                    total += _sizes(own, level, count).to(total)
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)
@@ -102,12 +103,13 @@ def _note(
     slopes.append(derivative)
 
 
-def _sizes(slopes: Sequence[Tensor], level: str) -> Tensor:
+def _sizes(slopes: Sequence[Tensor], level: str, samples: int) -> Tensor:
     """Absolute values of what all calls of one attention gave, summed over samples, `[heads]`."""
     derivative = torch.stack(list(slopes)).sum(dim=0)
     if level == "example":
-        # Summed before the absolute value: at this level positions of one example may cancel.
-        derivative = derivative.sum(1, keepdim=True)
+        # Summed before the absolute value: at this level positions of one example may cancel. Windows of a picture
+        # (Swin) come as sequences of their own, one sample's after another's.
+        derivative = derivative.reshape(samples, -1, derivative.shape[-1]).sum(1, keepdim=True)
     return derivative.abs().sum((0, 1))
 
 

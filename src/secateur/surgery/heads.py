@@ -29,7 +29,7 @@ def cut_heads_(structure: Structure, sites: Sequence[Site], cut: Cut) -> None:
     slices = cut_slices(sites, cut)
     structure.settle_()  # tables of positions that blocks share become each one's own before they are cut
     for attention in structure.attentions:
-        slice_layers_((*attention.inputs, attention.output), slices)
+        slice_layers_((*attention.inputs, attention.output, *attention.tables), slices)
         _cut_table_(attention, cut)
     structure.settle_()
 
@@ -67,6 +67,8 @@ def add_silent_heads_(structure: Structure) -> None:
             rows = parts * attention.width
             bias = None if layer.bias is None else layer.bias.new_zeros(rows)
             layer.replace_(layer.weight.new_zeros(rows, layer.weight.shape[1]), bias)
+        for table in attention.tables:
+            table.replace_(table.weight.new_zeros(1, table.weight.shape[1]), None)
         out = attention.output
         out.replace_(out.weight.new_zeros(len(out.weight), attention.width), out.bias)
         if getattr(attention.module, "has_relative_attention_bias", False):
