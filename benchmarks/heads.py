@@ -17,9 +17,6 @@ import numpy as np
 import torch
 
 from secateur.core.seed import generator
-from secateur.evaluate.answers import pooled
-from secateur.evaluate.classification import Example, text_batches
-from secateur.evaluate.task import score
 from secateur.export.onnx import write_forward_onnx
 from secateur.heads.ablation import ablate, keep_one
 from secateur.heads.curve import Curve, head_curve
@@ -31,6 +28,9 @@ from secateur.heads.table import correlate
 from secateur.heads.task_model import DataOptions, TaskModel, open_task_model
 from secateur.score.gates import gated
 from secateur.storage.source import Source, load_as_saved
+from secateur.tasks.answers import pooled
+from secateur.tasks.classification import Example, text_batches
+from secateur.tasks.task import score
 from secateur.train.classifier import Finetuning
 
 HERE = Path(__file__).parent

@@ -26,12 +26,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import marian
 import sentencepiece
 
-from secateur.evaluate.task import pad_batches
-from secateur.evaluate.translation import Translation
 from secateur.heads.removal import RemovalOptions, plan_removal
 from secateur.heads.scoring import Scoring, score_heads
 from secateur.heads.task_model import TaskModel
 from secateur.score.gates import gated
+from secateur.tasks.task import pad_batches
+from secateur.tasks.translation import Translation
 
 RESULT = Path(__file__).parent / "results" / "translate_heads.json"
 STEPS = [number / 10 for number in range(1, 11)]

@@ -184,6 +184,7 @@ TASK_CONFIGS = {
     "CLIPForImageClassification": dict(vision_config=SMALL | PICTURES),
     "Data2VecVisionForImageClassification": SMALL | PICTURES | dict(use_relative_position_bias=True),
     "ModernBertForSequenceClassification": BERT | dict(eos_token_id=2, bos_token_id=1, cls_token_id=1, sep_token_id=2),
+    "MPNetForSequenceClassification": BERT | dict(pad_token_id=1),
     "SiglipForImageClassification": dict(vision_config=SMALL | PICTURES),
     "SwinForImageClassification": dict(image_size=16, patch_size=2, embed_dim=16, depths=[2, 1], num_heads=[2, 4])
     | dict(window_size=4),

@@ -30,6 +30,7 @@ LAYERS = {
     "solve": 4,
     "train": 4.5,
     "surgery": 4,
+    "tasks": 5.5,
     "evaluate": 6,
     "export": 5,
     "report": 5,

@@ -5,7 +5,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import CONFIGS, TASK_CONFIGS, task_model, tiny_model
 from secateur.adapt.encoder_table import ENCODERS
-from secateur.adapt.structure import describe, example_batch, kind_of, known_kinds
+from secateur.adapt.structure import describe, kind_of, known_kinds
 from secateur.core.errors import ModelError
 
 
@@ -56,9 +56,9 @@ def test_every_attention_of_every_kind_is_found(name):
     kinds = [attention.kind for attention in structure.attentions]
     stacks = ENCODERS[structure.model.config.model_type]
     assert list(dict.fromkeys(kinds)) == [stack.kind for stack in stacks]
-    assert all(
-        (attention.heads, attention.kv_heads, attention.width) == (4, 4, 8) for attention in structure.attentions
-    )
+    heads = [2, 2, 4] if name.startswith("Swin") else [4] * len(kinds)
+    assert [(attention.heads, attention.kv_heads) for attention in structure.attentions] == [(n, n) for n in heads]
+    assert {attention.width for attention in structure.attentions} == {8}
     assert len({attention.name for attention in structure.attentions}) == len(structure.attentions)
 
 
@@ -97,11 +97,3 @@ def test_strangers_are_refused_with_a_way_out():
 def test_language_models_that_read_one_way_are_known_apart():
     assert "llama" in known_kinds(causal=True) and "bert" not in known_kinds(causal=True)
     assert {"llama", "bert", "t5"} <= set(known_kinds())
-
-
-@pytest.mark.parametrize("name", TASK_CONFIGS)
-def test_an_example_fits_the_model_and_is_the_same_every_time(name):
-    model = task_model(name)
-    first, second = example_batch(model, 5), example_batch(model, 5)
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    assert torch.isfinite(model(**first).logits).all()

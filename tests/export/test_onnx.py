@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from conftest import task_batch, task_model, tiny_model
-from secateur.adapt.structure import example_batch
+from secateur.adapt.example import example_batch
 from secateur.export.onnx import write_forward_onnx, write_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -1,8 +1,8 @@
 import pytest
 
-from secateur.evaluate.task import score
 from secateur.heads.ablation import ablate, keep_one
 from secateur.heads.task_model import DataOptions, open_task_model
+from secateur.tasks.task import score
 
 
 def test_without_a_head_is_the_model_with_its_columns_at_zero(saved_task, labelled):

@@ -1,10 +1,10 @@
 import pytest
 
-from secateur.evaluate.task import score
 from secateur.heads.curve import Curve, head_curve
 from secateur.heads.removal import RemovalOptions
 from secateur.heads.scoring import Scoring
 from secateur.heads.task_model import open_task_model
+from secateur.tasks.task import score
 
 
 def test_a_curve_ends_where_nothing_is_left_whatever_the_order(saved_task, labelled):

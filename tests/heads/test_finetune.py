@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from conftest import words
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document, write_document
-from secateur.evaluate.task import score
 from secateur.heads.finetune import finetune
 from secateur.heads.task_model import open_task_model
+from secateur.tasks.task import score
 from secateur.train.classifier import Finetuning
 
 PLAN = Finetuning(epochs=1.0, batch=8, length=16)

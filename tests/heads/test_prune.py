@@ -2,18 +2,20 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from torch.nn.functional import cross_entropy
 
-from conftest import task_batch, tiny_tokenizer
+from conftest import PICTURES, SMALL, task_batch, task_model, tiny_tokenizer
 from secateur import load
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError, ModelError, NumericalError, SecateurError
 from secateur.core.files import read_document
-from secateur.evaluate.classification import Classification
-from secateur.evaluate.task import score
+from secateur.evaluate.agreement import verify_folders
 from secateur.heads import prune as module
 from secateur.heads.prune import prune_heads, save_without_heads
 from secateur.heads.removal import RemovalOptions, plan_removal
 from secateur.heads.task_model import DataOptions, open_task_model
+from secateur.tasks.classification import Classification
+from secateur.tasks.task import Share, score
 
 
 def test_the_pruned_classifier_loads_and_scores_the_same(saved_task, labelled, tmp_path):
@@ -115,3 +117,40 @@ def test_samples_leave_the_test_file_whole_and_both_counts_are_kept(saved_task, 
     kept = read_document(tmp_path / "out" / "heads.json")
     assert (found["data_rows"], found["test_rows"]) == (kept["data_rows"], kept["test_rows"]) == (5, 24)
     assert kept["before"] == whole and kept["after"] == score(task_model.read(str(labelled)), task_model.model)
+
+
+class Sounds(Share):
+    """A task of one's own: sounds and what they say."""
+
+    def loss(self, model, batch):
+        return cross_entropy(model(**batch).logits.transpose(1, 2), batch["labels"], reduction="sum")
+
+    @torch.no_grad()
+    def parts(self, model):
+        right = [(model(**batch).logits.argmax(-1) == batch["labels"]).double() for batch in self.batches]
+        return np.concatenate([np.stack([one.sum(1), np.full(len(one), one.shape[1])], axis=1) for one in right])
+
+
+def test_a_model_of_sounds_is_pruned_on_a_task_of_ones_own(tmp_path):
+    model = task_model("WhisperForConditionalGeneration")
+    model.save_pretrained(tmp_path / "dense")
+    opened = open_task_model(tmp_path / "dense")
+    with pytest.raises(InputError, match="reads input_features"):
+        opened.read("a.tsv")
+    task = Sounds([task_batch(model, seed=seed) for seed in range(3)])
+    found = prune_heads(opened, (task, None), tmp_path / "out", 0.5)
+    assert found["data"] == "Sounds" and found["heads"] == found["heads_before"] // 2 and found["data_rows"] == 9
+    assert verify_folders(tmp_path / "dense", tmp_path / "out").logits < 1e-4
+    again = open_task_model(tmp_path / "out")
+    assert score(task, again.model) == found["after"] and {one.kind for one in again.attentions} == {
+        "encoder",
+        "decoder",
+        "cross",
+    }
+
+
+def test_a_body_of_pictures_has_no_task(tmp_path):
+    config = transformers.ViTConfig(**SMALL, **PICTURES)
+    transformers.ViTModel(config).save_pretrained(tmp_path / "dense")
+    with pytest.raises(InputError, match="has no head for task"):
+        open_task_model(tmp_path / "dense")

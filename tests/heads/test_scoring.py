@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from secateur.core.errors import InputError
-from secateur.evaluate.task import score
 from secateur.heads.scoring import Scoring, score_heads
 from secateur.heads.task_model import open_task_model
 from secateur.score.gates import gate_gradients
+from secateur.tasks.task import score
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import transformers
 from conftest import TASK_CONFIGS, words
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document, write_document
-from secateur.evaluate.task import Task, count_samples
 from secateur.heads.task_model import DataOptions, open_task_model
+from secateur.tasks.task import Task, count_samples
 
 
 def test_the_task_is_what_the_class_does(saved_task, saved, labelled, text, tmp_path):

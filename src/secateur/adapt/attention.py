@@ -23,9 +23,10 @@ class Attention:
     kind: an encoder's or a decoder's own attention, or a decoder's over the encoder.
     layer: position in its stack. width: of one head. inputs: query, key and value, or
     one fused layer, whose rows come in `fused` order. module: what keeps the counts.
-    tables: of position biases, with a row a head. no_heads: why heads cannot be cut out, where they
-    cannot. needs_a_head: the class cannot compute an attention without heads, so an emptied one keeps
-    a silent head. name: of the block, or of the attention where a block has two or more.
+    tables: of position biases, with a row a head. picks_bias: the module takes its heads' share of
+    biases that all blocks are given (`kept_heads`, once heads are cut). no_heads: why heads cannot
+    be cut out, where they cannot. needs_a_head: the class cannot compute an attention without heads, so
+    an emptied one keeps a silent head. name: of the block, or of the attention where a block has two or more.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Attention:
     no_heads: str = ""
     needs_a_head: bool = False
     tables: tuple[Layer, ...] = ()
+    picks_bias: bool = False
 
     @property
     def heads(self) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -54,11 +55,9 @@ def _block(prefix: str, within: str, number: int, root: nn.Module, rows: Sequenc
         own: Any = module.get_submodule(row.module)
         width = int(getattr(own, row.width_field))
         place = f"{name}.{row.module.removesuffix('.self')}"
-        limits: dict[str, Any] = {"no_heads": _why_kept(row, own, root), "needs_a_head": row.needs_a_head}
-        tables = _tables(name, module, row)
-        attentions.append(
-            Attention(place, row.kind, number, width, tuple(inputs), output, own, tables=tables, **limits)
-        )
+        more: dict[str, Any] = {"no_heads": _why_kept(row, own, root), "needs_a_head": row.needs_a_head}
+        more |= {"tables": _tables(name, module, row), "picks_bias": row.picks_bias}
+        attentions.append(Attention(place, row.kind, number, width, tuple(inputs), output, own, **more))
         stages.append(Stage(f"{_STAGES[row.kind]}_in", tuple(inputs)))
         stages.append(Stage(f"{_STAGES[row.kind]}_out", (output,)))
     return Block(name, number, module, tuple(stages), tuple(attentions))
@@ -138,6 +137,10 @@ def settle_heads_(blocks: Sequence[Block]) -> None:
         module: Any = attention.module
         for name, value in head_numbers(attention).items():
             setattr(module, name, value)
+        if attention.picks_bias and not hasattr(module, "kept_heads"):
+            # Which dense heads these are comes with the checkpoint, where heads were cut before.
+            module.register_buffer("kept_heads", torch.arange(attention.heads, device=attention.output.weight.device))
+            module.register_forward_pre_hook(_pick_bias)
         if not hasattr(module, "has_relative_attention_bias"):
             continue
         module.n_heads = attention.heads
@@ -168,6 +171,11 @@ def _own_table_(module: Any, table: nn.Embedding) -> None:
     module.has_relative_attention_bias = True
 
 
+def _pick_bias(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    hidden, mask, bias, *rest = (*args, *(None,) * (3 - len(args)))
+    return (hidden, mask, None if bias is None else bias[:, module.kept_heads], *rest)
+
+
 def _forget_bias(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return args, kwargs | ({"position_bias": None} if "position_bias" in kwargs else {})
 
@@ -180,7 +188,8 @@ def heads_config(document: dict[str, Any], config: PretrainedConfig, blocks: Seq
     """
     rows = ENCODERS[config.model_type]
     attentions = [attention for block in blocks for attention in block.attentions]
-    if len(rows) == 1 and isinstance(getattr(config, rows[0].heads_field, None), int):
+    counted = lists_heads(config) or isinstance(getattr(config, rows[0].heads_field, None), int)
+    if len(rows) == 1 and counted and getattr(config, "heads_per_layer", None) is None:
         if rows[0].shared:
             attentions = attentions[:1] * int(config.num_hidden_layers)
         layers = {str(number): {rows[0].heads_field: one.heads} for number, one in enumerate(attentions)}

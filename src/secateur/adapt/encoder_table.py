@@ -19,6 +19,7 @@ class Stack:
     without heads. apart: other layers of the module whose rows are heads'; where it has one, heads stay.
     table: a module of the block with a `relative_position_bias_table` of one column a head, if the block has it.
     all_blocks: a part of the model whose biases are those of all blocks' heads; where it is there, heads stay.
+    picks_bias: the module is called with the biases of all dense heads, as its third argument, and takes its heads'.
     """
 
     kind: Kind
@@ -33,6 +34,7 @@ class Stack:
     apart: tuple[str, ...] = ()
     table: str = ""
     all_blocks: str = ""
+    picks_bias: bool = False
 
 
 _BERT = Stack(
@@ -120,6 +122,15 @@ _WHISPER = (
 _MODERNBERT = Stack(
     kind="encoder", blocks="layers", module="attn", inputs=("attn.Wqkv",), output="attn.Wo", width_field="head_dim"
 )
+_MPNET = Stack(
+    kind="encoder",
+    blocks="encoder.layer",
+    module="attention.attn",
+    inputs=("attention.attn.q", "attention.attn.k", "attention.attn.v"),
+    output="attention.attn.o",
+    width_field="attention_head_size",
+    picks_bias=True,
+)
 _BEIT = replace(_vit("layers"), table="relative_position_bias", all_blocks="shared_position_bias", needs_a_head=True)
 _DATA2VEC_VISION = Stack(
     kind="encoder",
@@ -151,6 +162,7 @@ ENCODERS: Mapping[str, tuple[Stack, ...]] = {
     **dict.fromkeys(("clip", "siglip"), (_bart("encoder", "vision_model.encoder", "self_attn"),)),
     "data2vec-vision": (_DATA2VEC_VISION,),
     "modernbert": (_MODERNBERT,),
+    "mpnet": (_MPNET,),
     "swin": (_SWIN,),
     **dict.fromkeys(("wav2vec2", "hubert", "data2vec-audio"), (_bart("encoder", "encoder", "attention"),)),
     "whisper": _WHISPER,

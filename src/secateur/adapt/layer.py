@@ -91,7 +91,7 @@ def _bare(shape: torch.Size, axis: int) -> _Storage:
     """A parameter or buffer that a model uses directly: rows along one of its dimensions."""
     rest = [size for dim, size in enumerate(shape) if dim != axis]
     return _Storage(
-        lambda stored: stored.movedim(axis, 0).reshape(shape[axis], -1),
+        lambda stored: stored.movedim(axis, 0).reshape(shape[axis], prod(rest)),
         lambda matrix, module: matrix.reshape(-1, *rest).movedim(0, axis),
         lambda module, rows, columns: None,
     )

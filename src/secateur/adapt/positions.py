@@ -10,7 +10,7 @@ from secateur.core.shapes import TokenIds
 __all__ = ["check_ids", "check_length", "default_length", "max_length"]
 
 _AFTER_PADDING = frozenset(  # the first position is the one after pad_token_id
-    "camembert data2vec-text esm roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl xmod".split()
+    "camembert data2vec-text esm mpnet roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl xmod".split()
 )
 _TABLES = _AFTER_PADDING | frozenset(
     "albert bart bert blenderbot blenderbot-small deberta-v2 distilbert electra ernie gpt2 layoutlm marian mbart "

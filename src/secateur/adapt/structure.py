@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from secateur.adapt.attention import Attention
@@ -18,9 +17,8 @@ from secateur.adapt.encoder_table import ENCODERS
 from secateur.adapt.layer import Layer
 from secateur.adapt.site import Site
 from secateur.core.errors import ModelError
-from secateur.core.seed import generator
 
-__all__ = ["ModelKind", "Structure", "describe", "example_batch", "kind_of", "known_kinds"]
+__all__ = ["ModelKind", "Structure", "describe", "kind_of", "known_kinds"]
 
 _ORDER = ("encoder", "decoder", "cross")
 
@@ -150,18 +148,6 @@ class Structure:
     def config(self, document: dict[str, Any]) -> dict[str, Any]:
         """config.json of a model of these sizes, from that of the dense one. Raises ModelError where no field can."""
         return self.kind.config(document, self.model.config, self.blocks)
-
-
-def example_batch(model: PreTrainedModel, tokens: int = 3) -> dict[str, Tensor]:
-    """Two samples, drawn by a fixed seed, of what the model is called with; labels too where it translates."""
-    config: Any = model.config
-    stream = generator(0, "example", tokens)
-    if model.main_input_name == "pixel_values":
-        shape = (2, config.num_channels, config.image_size, config.image_size)
-        return {"pixel_values": torch.rand(shape, generator=stream)}
-    ids = torch.randint(config.vocab_size, (2, tokens), generator=stream)  # [samples, tokens]
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return batch | ({"labels": ids[:, :2].contiguous()} if config.is_encoder_decoder else {})
 
 
 def describe(model: PreTrainedModel) -> Structure:

@@ -44,7 +44,10 @@ Test = Annotated[
 Out = Annotated[Path, typer.Option(help="Folder to write; must not exist yet.", rich_help_panel=OUTPUT)]
 Task = Annotated[
     str | None,
-    typer.Option(help="classify, lm, translate, tag or embed; default is what the class does.", rich_help_panel=WHAT),
+    typer.Option(
+        help="classify, lm, translate, tag, embed, answer or choose; default is what the class does.",
+        rich_help_panel=WHAT,
+    ),
 ]
 Samples = Annotated[
     int | None, typer.Option(min=1, help="First rows or windows of --data only, never of --test.", rich_help_panel=DATA)

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from secateur.adapt.example import example_batch, outputs_of
 from secateur.adapt.positions import max_length
-from secateur.adapt.structure import Structure, example_batch
+from secateur.adapt.structure import Structure
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError
 from secateur.core.files import read_document
@@ -154,8 +155,8 @@ def _verify_heads(wide: Structure, small: Structure, cut: Cut, tokens: int, *, t
             gate.zero_()[list(kept[attention.name])] = 1.0  # [heads]
     batch = example_batch(wide.model, min(tokens, max_length(wide.model.config) or tokens))
     with gated(found, gates):
-        expected = wide.model(**batch).logits
-    apart = difference(expected, small.model(**batch).logits)
+        expected = outputs_of(wide.model, batch)
+    apart = difference(expected, outputs_of(small.model, batch))
     if not apart <= tolerance:
         raise DisagreementError(
             f"logits differ from the dense model's with gates at 0 by {apart:.2g} of the largest, allowed is "

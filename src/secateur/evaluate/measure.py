@@ -10,12 +10,12 @@ import torch
 from secateur.adapt.positions import check_length, default_length
 from secateur.core.errors import InputError
 from secateur.evaluate.choices import DTYPES
-from secateur.evaluate.classification import picture_task
 from secateur.evaluate.perplexity import Perplexity
 from secateur.evaluate.zeroshot import ZeroShot, read_questions
 from secateur.machine.device import pick_device
 from secateur.registry import check_name
 from secateur.storage.source import Source, load_as_saved, load_model, load_tokenizer, read_config, resolve
+from secateur.tasks.classification import picture_task
 
 __all__ = ["measure", "measure_pictures"]
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from secateur.adapt.structure import example_batch, kind_of
+from secateur.adapt.example import example_batch
+from secateur.adapt.structure import kind_of
 from secateur.core.errors import InputError
 from secateur.core.files import check_output, new_file, new_folder, storage_errors
 from secateur.export.decilm import write_decilm

@@ -22,6 +22,7 @@ _MODELING = '''"""{stocks} whose blocks differ in size; config.json lists the sh
 
 import copy
 
+import torch
 from torch import nn
 from transformers import {stocks}
 
@@ -53,6 +54,10 @@ class Shrunk:
                         setattr(attention.config, field, number)
                 else:
                     setattr(attention, key, value)
+        for name, heads in getattr(config, "shrunk_picks", {{}}).items():
+            attention = self.part(name)
+            attention.register_buffer("kept_heads", torch.arange(heads))
+            attention.register_forward_pre_hook(own_columns)
         for name, (heads, buckets) in getattr(config, "shrunk_bias", {{}}).items():
             attention = self.part(name)
             attention.n_heads = heads
@@ -66,6 +71,11 @@ class Shrunk:
     def part(self, name):
         bare = name.removeprefix(self.base_model_prefix + ".")  # the body alone has its parts at the top
         return self.get_submodule(name if hasattr(self, self.base_model_prefix) else bare)
+
+
+def own_columns(module, args):
+    """MPNet hands one bias of all dense heads to all blocks; here each takes the columns of its own heads."""
+    return (*args[:2], args[2][:, module.kept_heads], *args[3:])
 
 
 def own_bias(module, args, kwargs):
@@ -107,6 +117,7 @@ def write_standalone(source: Source, out: Path) -> None:
             names[id(one.module)]: settled_numbers(block) if streamed else head_numbers(one) for block, one in owners
         },
         "shrunk_tables": {table.name: list(table.weight.shape) for _, one in owners for table in one.tables},
+        "shrunk_picks": {names[id(one.module)]: one.heads for _, one in owners if one.picks_bias},
         "shrunk_bias": {names[id(attention.module)]: _bias(attention) for attention in own},
     }
     _write_classes(model, document, out)

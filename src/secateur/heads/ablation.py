@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from secateur.evaluate.task import Interval, Task, paired_bootstrap
 from secateur.heads.scoring import Progress
 from secateur.heads.task_model import TaskModel
 from secateur.score.gates import gated
+from secateur.tasks.task import Interval, Task, paired_bootstrap
 
 __all__ = ["Ablation", "ablate", "keep_one"]
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from secateur.evaluate.task import Task, paired_bootstrap
 from secateur.heads.removal import RemovalOptions, plan_removal
 from secateur.heads.scoring import Progress
 from secateur.heads.task_model import TaskModel
 from secateur.score.gates import gated
+from secateur.tasks.task import Task, paired_bootstrap
 
 __all__ = ["Curve", "head_curve"]
 

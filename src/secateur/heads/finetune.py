@@ -15,12 +15,12 @@ from secateur.adapt.positions import default_length
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import storage_errors, write_document
 from secateur.core.seed import generator
-from secateur.evaluate.classification import Example, classification_task, read_examples
-from secateur.evaluate.task import score
 from secateur.run.result import versions
 from secateur.storage.run_folder import RunFolder
 from secateur.storage.shards import Checkpoint
 from secateur.storage.source import Source, load_tokenizer, quiet, resolve
+from secateur.tasks.classification import Example, classification_task, read_examples
+from secateur.tasks.task import score
 from secateur.train.classifier import LENGTH, Finetuning, finetune_
 
 __all__ = ["finetune"]

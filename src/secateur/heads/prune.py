@@ -5,15 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
+from secateur.adapt.example import outputs_of
 from secateur.adapt.structure import Structure
 from secateur.core.cut import Cut
 from secateur.core.errors import ModelError, NumericalError
 from secateur.core.files import new_folder, read_document, write_document
-from secateur.evaluate.task import count_samples, score
 from secateur.export.onnx import write_forward_onnx
 from secateur.heads.removal import RemovalOptions, plan_removal, removal_cut
 from secateur.heads.scoring import Progress
@@ -24,6 +22,7 @@ from secateur.storage.folder import copy_companions
 from secateur.storage.source import quiet
 from secateur.surgery.heads import cut_heads_, head_sites
 from secateur.surgery.verify import difference
+from secateur.tasks.task import Task, count_samples, score
 
 __all__ = ["prune_heads", "save_without_heads"]
 
@@ -32,7 +31,7 @@ _TOLERANCE = 1e-4  # of the largest output
 
 def prune_heads(
     task_model: TaskModel,
-    data: tuple[str, str | None],
+    data: tuple[str | Task, str | Task | None],
     out: str | Path,
     ratio: float,
     plan: RemovalOptions | None = None,
@@ -44,7 +43,8 @@ def prune_heads(
     """Take a share of the heads out for good and save the model.
 
     data: what heads are scored on, and what the model is judged on before and after
-    (None: the same); `data_options.samples` cuts the first alone, and the rows of both are told.
+    (None: the same), as files or as tasks of your own; `data_options.samples` cuts the
+    first alone, and the rows of both are told.
     With `plan.reestimate` a tenth goes at a time. The task_model's model has lost its heads
     afterwards. Returns what heads.json holds. Raises a SecateurError with one sentence on
     anything that cannot be done; `out` then does not exist.
@@ -56,8 +56,8 @@ def prune_heads(
         keep = plan_removal(task_model, scored, steps, plan, progress=progress)[-1]
         result = {
             **task_model.about,
-            "data": data[0],
-            "test": data[1] or data[0],
+            "data": _shown(data[0]),
+            "test": _shown(data[1] or data[0]),
             "ratio": ratio,
         }
         result |= {"data_rows": count_samples(scored), "test_rows": count_samples(judged)}
@@ -71,6 +71,10 @@ def prune_heads(
     return result
 
 
+def _shown(data: str | Task) -> str:
+    return data if isinstance(data, str) else type(data).__name__
+
+
 def save_without_heads(task_model: TaskModel, keep: Sequence[Tensor], folder: Path, batch: Batch) -> dict[str, Any]:
     """Slice the model, check it against its gated self on a batch, and write it with its cut.
 
@@ -80,11 +84,11 @@ def save_without_heads(task_model: TaskModel, keep: Sequence[Tensor], folder: Pa
     if structure is None:
         raise ModelError("the model was described by its attentions alone: give its structure, to take heads out of it")
     with gated(task_model.attentions, [kept.float() for kept in keep]):
-        expected = _logits(model, batch)  # of the gated model, before anything is cut
+        expected = outputs_of(model, batch)  # of the gated model, before anything is cut
     before = model.num_parameters()
     cut = removal_cut(task_model, keep)
     cut_heads_(structure, head_sites(task_model.attentions, task_model.unit), cut)
-    apart = difference(expected, _logits(model, batch))
+    apart = difference(expected, outputs_of(model, batch))
     if not apart <= _TOLERANCE:
         raise NumericalError(
             f"the model without heads differs from the one with gates at 0 by {apart:.2g} of its largest output, "
@@ -111,11 +115,3 @@ def _save(source: Path, structure: Structure, cut: Cut, folder: Path) -> None:
     config = read_document(folder / "config.json") | {"architectures": [type(model).__name__]}
     write_document(folder / "config.json", structure.config(config))
     cut.save(folder / "cut.json")
-
-
-@torch.no_grad()
-def _logits(model: PreTrainedModel, batch: Batch) -> Tensor:
-    read_by_decoder = bool(model.config.is_encoder_decoder)  # elsewhere labels only make a loss, which nobody asked for
-    inputs = {name: value for name, value in batch.items() if name != "targets"}
-    out = model(**{name: value for name, value in inputs.items() if name != "labels" or read_by_decoder})
-    return out.logits if "logits" in out else out[0]  # an encoder without a head gives hidden states

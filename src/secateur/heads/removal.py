@@ -10,11 +10,11 @@ from torch import Tensor
 
 from secateur.core.cut import Cut
 from secateur.core.errors import InputError, RatioError
-from secateur.evaluate.task import Task
 from secateur.heads.scoring import Progress, Scoring, score_heads
 from secateur.heads.task_model import TaskModel
 from secateur.score.gates import gated
 from secateur.score.heads import remove_heads
+from secateur.tasks.task import Task
 
 __all__ = ["RemovalOptions", "exact_removal", "plan_removal", "removal_cut"]
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from secateur.core.errors import InputError
 from secateur.core.files import new_folder, write_document
-from secateur.evaluate.task import Task, count_samples
 from secateur.heads.ablation import Ablation, ablate, keep_one
 from secateur.heads.curve import head_curve
 from secateur.heads.removal import RemovalOptions
@@ -17,6 +16,7 @@ from secateur.heads.scoring import Progress, Scoring, score_heads
 from secateur.heads.table import correlate, head_rows, save_rows
 from secateur.heads.task_model import DataOptions, TaskModel
 from secateur.report.figures import curve_figure, heads_figure, save_figure
+from secateur.tasks.task import Task, count_samples
 
 __all__ = ["AblationOptions", "CurveOptions", "report_ablation", "report_curve", "report_importance"]
 

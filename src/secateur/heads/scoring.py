@@ -8,10 +8,10 @@ from torch import Tensor
 
 from secateur.core.errors import InputError
 from secateur.evaluate.choices import HEAD_SCORES
-from secateur.evaluate.task import Task, score
 from secateur.heads.task_model import TaskModel
 from secateur.score.gates import LEVELS, Batch, gate_gradients, gated
 from secateur.score.heads import head_magnitude, head_noise, normalise_heads
+from secateur.tasks.task import Task, score
 
 __all__ = ["SCORES", "Progress", "Scoring", "score_heads"]
 

@@ -15,20 +15,23 @@ from secateur.adapt.positions import check_ids, check_length, default_length
 from secateur.adapt.structure import Structure
 from secateur.core.errors import InputError, ModelError
 from secateur.core.files import read_document
-from secateur.evaluate.answers import embedding_task, labels_task, regression_task, tags_task
-from secateur.evaluate.classification import classification_task, picture_task, read_examples
-from secateur.evaluate.language import language_task
-from secateur.evaluate.task import Task
-from secateur.evaluate.translation import read_pairs, translation_task
 from secateur.infer.blocks import reads_pictures
 from secateur.score.heads import HeadLayout
 from secateur.storage.source import Source, load_tokenizer, open_whole, resolve
+from secateur.tasks.answers import embedding_task, labels_task, regression_task
+from secateur.tasks.classification import classification_task, picture_task, read_examples
+from secateur.tasks.language import language_task
+from secateur.tasks.questions import choices_task, spans_task
+from secateur.tasks.tags import tags_task
+from secateur.tasks.task import Task
+from secateur.tasks.translation import read_pairs, translation_task
 
 __all__ = ["DataOptions", "TaskModel", "TaskName", "open_task_model"]
 
-TaskName = Literal["classify", "lm", "translate", "tag", "embed"]
-_LENGTHS = {"classify": 256, "lm": 512, "translate": 128, "tag": 256, "embed": 256}
-_BATCHES = {"classify": 32, "lm": 1, "translate": 16, "tag": 32, "embed": 32}
+TaskName = Literal["classify", "lm", "translate", "tag", "embed", "answer", "choose"]
+_LENGTHS = {"classify": 256, "lm": 512, "translate": 128, "tag": 256, "embed": 256, "answer": 384, "choose": 256}
+_BATCHES = {"classify": 32, "lm": 1, "translate": 16, "tag": 32, "embed": 32, "answer": 16, "choose": 8}
+_OF_FILES = {"tag": tags_task, "answer": spans_task, "choose": choices_task}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +92,27 @@ class TaskModel:
             raise InputError(f"kind {sorted(set(kinds) - known)[0]!r} is not in this model: it has {sorted(known)}")
         return [not kinds or attention.kind in kinds for attention in self.attentions]
 
-    def read(self, data: str, options: DataOptions | None = None) -> Task:
-        """The task on a file, or on a folder or .zip of pictures. Raises a SecateurError on what cannot be used."""
+    def read(self, data: str | Task, options: DataOptions | None = None) -> Task:
+        """The task on a file, or on a folder or .zip of pictures; a task of your own is itself.
+
+        Raises a SecateurError on what cannot be used.
+        """
+        if isinstance(data, Task):
+            return data
         options = options or DataOptions()
-        config = self.model.config
         if reads_pictures(self.model):
             source, size = Source(self.folder, self.trusted), options.batch or _BATCHES["classify"]
             return picture_task(data, self.model, source, limit=options.samples, batch=size)
+        return self._read_texts(data, options)
+
+    def _read_texts(self, data: str, options: DataOptions) -> Task:
+        if self.model.main_input_name != "input_ids":
+            raise InputError(
+                f"{type(self.model).__name__} reads {self.model.main_input_name}, and files of that are not read here: "
+                "from Python, give secateur.heads.prune.prune_heads a Task of your own batches (docs/heads.md)"
+            )
         assert self.tokenizer is not None  # open_task_model has seen to it
+        config = self.model.config
         batch = options.batch or _BATCHES[self.task_name]
         length = options.length or default_length(config, _LENGTHS[self.task_name])
         if self.task_name == "lm":
@@ -109,8 +125,8 @@ class TaskModel:
                 for ids in (part["input_ids"], part["labels"].clamp_min(0)):  # -100 fills up
                     check_ids(ids, config, f"sentence pairs {data!r}")
             return task
-        if self.task_name == "tag":
-            return tags_task(Path(data), self.model, self.tokenizer, limit=options.samples, batch=batch, length=length)
+        if made := _OF_FILES.get(self.task_name):
+            return made(Path(data), self.model, self.tokenizer, limit=options.samples, batch=batch, length=length)
         examples = read_examples(Path(data), options.samples)
         return self._of_texts()(examples, self.model, self.tokenizer, batch=batch, length=length)
 
@@ -124,7 +140,9 @@ class TaskModel:
             return labels_task
         return regression_task if kind == "regression" or config.num_labels == 1 else classification_task
 
-    def read_both(self, data: tuple[str, str | None], options: DataOptions | None = None) -> tuple[Task, Task]:
+    def read_both(
+        self, data: tuple[str | Task, str | Task | None], options: DataOptions | None = None
+    ) -> tuple[Task, Task]:
         """What heads are scored on, and what the model is judged on: the same where no second file is given.
 
         `samples` cuts the first file alone; the second is read whole.
@@ -143,6 +161,8 @@ def open_task_model(model: str | Path | Source, task: str | None = None, *, unit
     structure = open_whole(source, torch.float32, as_saved=True)
     loaded = structure.model
     own = _task_of(type(loaded).__name__)
+    if own == "embed" and reads_pictures(loaded):
+        own = None
     if task is not None and task not in get_args(TaskName):
         raise InputError(f"task {task!r} is unknown: use {', '.join(get_args(TaskName))}")
     if own is None or (task is not None and task != own):
@@ -170,7 +190,11 @@ def _task_of(name: str) -> TaskName | None:
         return "lm"
     if name.endswith("ForTokenClassification"):
         return "tag"
-    if name.endswith(("ForConditionalGeneration", "MTModel")):
+    if name.endswith("ForQuestionAnswering"):
+        return "answer"
+    if name.endswith("ForMultipleChoice"):
+        return "choose"
+    if name.endswith(("ForConditionalGeneration", "MTModel", "ForCTC")):
         return "translate"
     return "embed" if name.endswith("Model") and "For" not in name else None
 

@@ -16,7 +16,6 @@ from secateur.convnet.structure import ChannelStructure, describe_channels
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError, RatioError
 from secateur.core.files import new_folder, write_document
-from secateur.evaluate.classification import check_guessed
 from secateur.images.bench import time_in_turns
 from secateur.images.pictures import Pictures, pictures_for
 from secateur.images.recipe import NetworkRecipe
@@ -28,6 +27,7 @@ from secateur.report.card import write_card
 from secateur.run.recipe import Recipe
 from secateur.score.filters import ChannelScore
 from secateur.storage.network import Network, Removal, open_network, save_network
+from secateur.tasks.classification import check_guessed
 
 __all__ = [
     "PrunedNetwork",

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from secateur.adapt.block import Block, replaced
+from secateur.adapt.example import picture_shape
 from secateur.core.seed import generator
 from secateur.core.shapes import Samples
 
 __all__ = ["bare_blocks", "block_arguments", "probe_samples", "reads_pictures", "run_body", "tokens_each"]
 
 _SAMPLES, _TOKENS = 2, 12
-_SIDE = 224  # pixels of a picture where a config names no size
 _PATCH = 16 * 16  # pixels that count as a token
 
 
@@ -45,7 +45,7 @@ def reads_pictures(model: PreTrainedModel) -> bool:
 def probe_samples(model: PreTrainedModel, samples: int = _SAMPLES) -> Samples:
     """A few samples of what a model is called with, the same for every model of one vocabulary or size of pictures."""
     if reads_pictures(model):
-        shape = samples, *_picture(model.config)
+        shape = samples, *picture_shape(model.config)
         return torch.rand(shape, generator=generator(0, "probe", *shape))
     table: Any = model.get_input_embeddings()
     vocab = int(table.weight.shape[0])
@@ -56,14 +56,6 @@ def probe_samples(model: PreTrainedModel, samples: int = _SAMPLES) -> Samples:
 def tokens_each(samples: Samples) -> int:
     """Tokens of one sample: its length, or patches of 16 x 16 pixels."""
     return samples.shape[1] if samples.dim() == 2 else max(1, samples[0, 0].numel() // _PATCH)
-
-
-def _picture(config: Any) -> tuple[int, int, int]:
-    """Channels, height and width of a picture, off the config or that of its vision part."""
-    own = getattr(config, "vision_config", None) or config
-    size = getattr(own, "image_size", None) or _SIDE
-    high, wide = (size, size) if isinstance(size, int) else size
-    return int(getattr(own, "num_channels", None) or getattr(own, "in_channels", None) or 3), int(high), int(wide)
 
 
 def run_body(model: PreTrainedModel, samples: Samples) -> None:

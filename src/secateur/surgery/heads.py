@@ -49,9 +49,11 @@ def _silenced_(structure: Structure, sites: Sequence[Site], cut: Cut) -> Cut:
 
 
 def _cut_table_(attention: Attention, cut: Cut) -> None:
-    """Columns of a relative bias table go with their heads."""
+    """Columns of a relative bias table go with their heads, and the numbers of heads that pick theirs elsewhere."""
     module: Any = attention.module
     kept = next((cut.kept[name] for name in cut.kept if name.rpartition(".")[0] == attention.name), None)
+    if kept is not None and hasattr(module, "kept_heads"):
+        module.kept_heads = module.kept_heads[list(kept)]
     if kept is not None and getattr(module, "has_relative_attention_bias", False):
         weight = module.relative_attention_bias.weight.detach()[:, list(kept)]
         module.relative_attention_bias = nn.Embedding.from_pretrained(weight.contiguous())
@@ -67,6 +69,9 @@ def add_silent_heads_(structure: Structure) -> None:
             rows = parts * attention.width
             bias = None if layer.bias is None else layer.bias.new_zeros(rows)
             layer.replace_(layer.weight.new_zeros(rows, layer.weight.shape[1]), bias)
+        if attention.picks_bias:
+            own: Any = attention.module
+            own.kept_heads = own.kept_heads.new_zeros(1)
         for table in attention.tables:
             table.replace_(table.weight.new_zeros(1, table.weight.shape[1]), None)
         out = attention.output

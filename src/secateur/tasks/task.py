@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from secateur.core.seed import generator
 from secateur.score.gates import Batch
 
-__all__ = ["Interval", "Share", "Task", "count_samples", "pad_batches", "paired_bootstrap", "score"]
+__all__ = ["Interval", "Share", "Task", "count_samples", "f1", "pad_batches", "pad_rows", "paired_bootstrap", "score"]
 
 Parts = Float[np.ndarray, "samples parts"]
 
@@ -96,17 +96,31 @@ def pad_batches(rows: Sequence[Sequence[int]], size: int, pad: int) -> list[tupl
     batches = []
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
-        lengths = torch.tensor([len(rows[row]) for row in chosen])
-        mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
-        ids = torch.full(mask.shape, pad)
-        ids[mask] = torch.tensor([token for row in chosen for token in rows[row]])
-        batches.append((chosen, ids, mask.long()))
+        batches.append((chosen, *pad_rows([rows[row] for row in chosen], pad)))
     return batches
+
+
+def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Rows padded at the right to the longest, `[rows, seq]`, and their mask."""
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
+    ids = torch.full(mask.shape, pad)
+    ids[mask] = torch.tensor([token for row in rows for token in row])
+    return ids, mask.long()
 
 
 def count_samples(task: Task) -> int:
     """How many samples a task holds: texts, windows or sentence pairs."""
     return sum(len(next(iter(batch.values()))) for batch in task.batches)
+
+
+def f1(total: Float[np.ndarray, "*runs 2"]) -> Float[np.ndarray, "*runs"]:
+    """F1 of what was found, and half of all that was said or true; 1 where there was nothing of either.
+
+    Formula: F1 = 2 TP / (2 TP + FP + FN)
+    """
+    found, half = total[..., 0], total[..., 1]
+    return np.where(half > 0, found / np.where(half > 0, half, 1.0), 1.0)
 
 
 def score(task: Task, model: nn.Module) -> float:

@@ -9,11 +9,16 @@ from scipy.stats import pearsonr
 from sklearn.metrics import f1_score
 from transformers import BertForTokenClassification, BertModel
 
-from conftest import TASK_CONFIGS, tiny_tokenizer, words
+from conftest import tiny_tokenizer, words
 from secateur.adapt.structure import describe
 from secateur.core.errors import InputError, NumericalError
 from secateur.core.seed import generator
-from secateur.evaluate.answers import (
+from secateur.evaluate.agreement import verify_folders
+from secateur.heads.prune import prune_heads
+from secateur.heads.scoring import Scoring, score_heads
+from secateur.heads.task_model import open_task_model
+from secateur.score.gates import gate_gradients, gated
+from secateur.tasks.answers import (
     Embedding,
     Regression,
     SeveralLabels,
@@ -21,36 +26,16 @@ from secateur.evaluate.answers import (
     labels_task,
     pooled,
     regression_task,
-    tags_task,
 )
-from secateur.evaluate.classification import Example, read_examples
-from secateur.evaluate.task import score
-from secateur.heads.prune import prune_heads
-from secateur.heads.scoring import Scoring, score_heads
-from secateur.heads.task_model import open_task_model
-from secateur.score.gates import gate_gradients, gated
+from secateur.tasks.classification import Example, read_examples
+from secateur.tasks.task import score
+from task_cases import bert, one_by_one, saved_model, sentences
 
 TEXTS = [words(3 + row % 5, row) for row in range(20)]
 
 
-def bert(kind, **settings):
-    torch.manual_seed(0)
-    model = kind(kind.config_class(**TASK_CONFIGS["BertForSequenceClassification"], **settings)).eval()
-    for value in model.parameters():
-        torch.nn.init.normal_(value, 0.0, 0.3)
-    return model.requires_grad_(False)
-
-
 def classifier(**settings):
     return bert(transformers.BertForSequenceClassification, **settings)
-
-
-TAGGER = bert(BertForTokenClassification, num_labels=3)
-
-
-def one_by_one(model, texts):
-    tokenizer = tiny_tokenizer()
-    return [model(torch.tensor([tokenizer(text).input_ids]))[0][0] for text in texts]
 
 
 def test_correlation_is_pearsons_of_texts_one_by_one():
@@ -86,22 +71,6 @@ def test_f1_is_that_of_all_labels_together(tmp_path):
     true = np.array([[number in own for number in range(4)] for own in labels])
     assert score(task, model) == pytest.approx(f1_score(true, said, average="micro"))
     assert SeveralLabels([]).value(np.zeros(2)) == 1.0
-
-
-def sentences(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def test_words_are_judged_by_their_first_token(tmp_path):
-    model = bert(BertForTokenClassification, num_labels=3)
-    rows = [{"tokens": text.split(), "tags": [(row + at) % 3 for at in range(len(text.split()))]}
-            for row, text in enumerate(TEXTS)]  # fmt: skip
-    task = tags_task(sentences(tmp_path / "a.jsonl", rows), model, tiny_tokenizer(), batch=6)
-    outputs = one_by_one(model, [" ".join(row["tokens"]) for row in rows])
-    right = [int(out.argmax()) == tag for row, own in zip(rows, outputs, strict=True)
-             for out, tag in zip(own[-len(row["tags"]):], row["tags"], strict=True)]  # fmt: skip
-    assert task.parts(model)[:, 1].sum() == len(right) and score(task, model) == pytest.approx(np.mean(right))
 
 
 def test_an_embedding_is_the_mean_of_what_is_no_padding_or_the_first_token():
@@ -140,13 +109,7 @@ def test_the_slope_along_random_directions_tells_how_far_an_embedding_moves():
         assert 0 <= lost < 1e-3
 
 
-def saved(model, folder):
-    model.save_pretrained(folder)
-    tiny_tokenizer(mask=True).save_pretrained(folder)
-    return folder
-
-
-@pytest.mark.parametrize("kind", ["embed", "regression", "labels", "tags"])
+@pytest.mark.parametrize("kind", ["embed", "regression", "labels", "tags", "answer", "choose"])
 def test_heads_are_scored_and_removed_for_every_kind_of_answer(kind, tmp_path):
     texts = tmp_path / "texts.jsonl"
     if kind == "embed":
@@ -156,45 +119,41 @@ def test_heads_are_scored_and_removed_for_every_kind_of_answer(kind, tmp_path):
     elif kind == "labels":
         model = classifier(num_labels=3, problem_type="multi_label_classification")
         rows = [{"text": text, "label": [row % 3]} for row, text in enumerate(TEXTS)]
+    elif kind == "answer":
+        model = bert(transformers.BertForQuestionAnswering)
+        rows = [
+            {"question": "w3 w4", "context": text, "answers": {"text": [text[:2]], "answer_start": [0]}}
+            for text in TEXTS
+        ]
+    elif kind == "choose":
+        model = bert(transformers.BertForMultipleChoice)
+        rows = [{"context": "w5", "choices": [text, "w6 w7", "w8"], "label": 2} for text in TEXTS]
     else:
         model = bert(BertForTokenClassification, num_labels=3)
         rows = [{"tokens": text.split(), "tags": [1] * len(text.split())} for text in TEXTS]
     sentences(texts, rows)
-    task_model = open_task_model(saved(model, tmp_path / "dense"))
+    task_model = open_task_model(saved_model(model, tmp_path / "dense"))
     task = task_model.read(str(texts))
     scores = score_heads(task_model, task, Scoring(normalise=False))
     assert all(float(own.min()) > 0 for own in scores)
     result = prune_heads(task_model, (str(texts), None), tmp_path / "out", 0.25)
     metrics = {"embed": "cosine", "regression": "pearson", "labels": "f1", "tags": "accuracy"}
+    metrics |= {"answer": "f1", "choose": "accuracy"}
     assert result["metric"] == metrics[kind] and result["heads"] == 9 and result["heads_before"] == 12
     again = open_task_model(tmp_path / "out")
     assert [one.heads for one in again.attentions] == list(result["heads_by_attention"].values())
+    assert verify_folders(str(tmp_path / "dense"), str(tmp_path / "out"), tokens=8).logits < 1e-4
     if kind == "embed":  # cosines are against what the dense model gave
         assert 0 < result["after"] < result["before"] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_a_folder_that_pools_by_the_first_token_is_read_so(tmp_path):
-    folder = saved(bert(BertModel), tmp_path / "dense")
+    folder = saved_model(bert(BertModel), tmp_path / "dense")
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
     (tmp_path / "a.txt").write_text("\n".join(TEXTS))
     task = open_task_model(folder).read(str(tmp_path / "a.txt"))
     assert isinstance(task, Embedding) and task.first and len(task.parts(open_task_model(folder).model)) == 20
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ({"tokens": ["w3"], "tags": [0, 1]}, "1 words and 2 tags"),
-        ({"tokens": [], "tags": []}, "0 words and 0 tags"),
-        ({"tokens": "w3", "tags": [0]}, "no list of tokens"),
-        ({"tokens": ["w3"], "tags": [7]}, "not one of the model's 3"),
-        ({"text": "w3"}, "no list of tokens"),
-    ],
-)
-def test_tags_that_do_not_fit_are_refused_by_their_row(row, said, tmp_path):
-    with pytest.raises(InputError, match=said):
-        tags_task(sentences(tmp_path / "a.jsonl", [row]), TAGGER, tiny_tokenizer())
 
 
 @pytest.mark.parametrize("label", ["many", None, "nan", "inf"])

@@ -7,8 +7,8 @@ import torch
 
 from conftest import task_model, tiny_tokenizer, words
 from secateur.core.errors import InputError
-from secateur.evaluate.task import score
-from secateur.evaluate.translation import Translation, read_pairs, translation_task
+from secateur.tasks.task import score
+from secateur.tasks.translation import Translation, read_pairs, translation_task
 
 PAIRS = [(words(4 + row, row), words(5 + row % 3, row + 50)) for row in range(6)]
 

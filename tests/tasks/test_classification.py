@@ -4,14 +4,14 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from conftest import LLAMA, TASK_CONFIGS, task_model, tiny_tokenizer, words
 from secateur.core.errors import InputError, NumericalError
-from secateur.evaluate.classification import (
+from secateur.tasks.classification import (
     Classification,
     Example,
     class_number,
     classification_task,
     read_examples,
 )
-from secateur.evaluate.task import score
+from secateur.tasks.task import score
 
 MODEL = task_model("BertForSequenceClassification")
 

@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from secateur.evaluate.classification import Classification
-from secateur.evaluate.task import Task, pad_batches, paired_bootstrap, score
+from secateur.tasks.classification import Classification
+from secateur.tasks.task import Task, pad_batches, paired_bootstrap, score
 
 TASK = Classification([])
 

@@ -1,8 +1,7 @@
-"""Tasks whose answers are not one class a text: a number, several labels, a tag for each word, or an embedding."""
+"""Tasks whose answers are not one class a text: a number, several labels, or an embedding."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,28 +10,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from secateur.adapt.positions import check_ids
-from secateur.calibrate.rows import Row, read_rows
 from secateur.core.errors import InputError, NumericalError
 from secateur.core.seed import generator
-from secateur.evaluate.classification import Example, class_number, text_batches
-from secateur.evaluate.task import Share, pad_batches
 from secateur.score.gates import Batch
+from secateur.tasks.classification import Example, class_number, text_batches
+from secateur.tasks.task import Share, f1
 
 __all__ = [
     "Embedding",
     "Regression",
     "SeveralLabels",
-    "Tags",
     "embedding_task",
     "labels_task",
+    "outputs",
     "pooled",
     "regression_task",
-    "tags_task",
 ]
-
-_NONE = -100  # the label of a token that is not judged
-_WORDS, _TAGS = ("tokens", "words"), ("tags", "ner_tags", "labels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +36,14 @@ class Regression(Share):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Squared error, summed over samples."""
-        return (_outputs(model, batch)[:, 0] - batch["labels"]).square().sum()
+        return (outputs(model, batch)[:, 0] - batch["labels"]).square().sum()
 
     @torch.no_grad()
     def parts(self, model: nn.Module) -> Float[np.ndarray, "samples 6"]:
         """One, output, label, their squares and their product."""
         rows = []
         for batch in self.batches:
-            x, y = _outputs(model, batch)[:, 0].double(), batch["labels"].double()
+            x, y = outputs(model, batch)[:, 0].double(), batch["labels"].double()
             rows.append(torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], dim=1))
         return torch.cat(rows).numpy()
 
@@ -73,7 +66,7 @@ class SeveralLabels(Share):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Binary cross-entropy, summed over samples and labels."""
-        logits = _outputs(model, batch)
+        logits = outputs(model, batch)
         return nn.functional.binary_cross_entropy_with_logits(logits, batch["labels"], reduction="sum")
 
     @torch.no_grad()
@@ -81,7 +74,7 @@ class SeveralLabels(Share):
         """Labels found, and half of all that were said or true."""
         rows = []
         for batch in self.batches:
-            said, true = _outputs(model, batch) > 0, batch["labels"] > 0
+            said, true = outputs(model, batch) > 0, batch["labels"] > 0
             rows.append(torch.stack([(said & true).sum(dim=1), said.sum(dim=1) + true.sum(dim=1)], dim=1).double())
         return torch.cat(rows).numpy() * [1.0, 0.5]
 
@@ -90,27 +83,7 @@ class SeveralLabels(Share):
 
         Formula: F1 = 2 TP / (2 TP + FP + FN)
         """
-        found, half = total[..., 0], total[..., 1]
-        return np.where(half > 0, found / np.where(half > 0, half, 1.0), 1.0)
-
-
-class Tags(Share):
-    """Share of words whose most likely tag is the label's; the first token of a word stands for it."""
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Cross-entropy, summed over words."""
-        logits = _outputs(model, batch).transpose(1, 2)  # [batch, tags, seq]
-        return nn.functional.cross_entropy(logits, batch["labels"], ignore_index=_NONE, reduction="sum")
-
-    @torch.no_grad()
-    def parts(self, model: nn.Module) -> Float[np.ndarray, "samples 2"]:
-        """Words that are right, and words."""
-        rows = []
-        for batch in self.batches:
-            labels = batch["labels"]
-            right = (_outputs(model, batch).argmax(dim=-1) == labels) & (labels != _NONE)
-            rows.append(torch.stack([right.sum(dim=1), (labels != _NONE).sum(dim=1)], dim=1).double())
-        return torch.cat(rows).numpy()
+        return f1(total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +128,7 @@ def pooled(model: nn.Module, batch: Batch, *, first: bool = False) -> Float[Tens
     return nn.functional.normalize(found.float(), dim=-1)
 
 
-def _outputs(model: nn.Module, batch: Batch) -> Tensor:
+def outputs(model: nn.Module, batch: Batch) -> Tensor:
     """The logits in float32. Raises NumericalError where they are NaN."""
     logits: Tensor = model(**{name: value for name, value in batch.items() if name != "labels"}).logits.float()
     if torch.isnan(logits).any():
@@ -201,59 +174,6 @@ def embedding_task(
     made = [one for _, one in text_batches(examples, model, tokenizer, batch=batch, length=length)]
     with torch.no_grad():
         return Embedding([one | {"targets": pooled(model, one, first=first)} for one in made], first=first)
-
-
-def tags_task(
-    path: Path,
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    limit: int | None = None,
-    batch: int = 32,
-    length: int = 256,
-) -> Tags:
-    """Batches of the sentences of a .jsonl or .parquet: `tokens`, a list of words, and `tags`, as many names.
-
-    Words beyond `length` tokens are cut. Raises InputError naming the row that cannot be used.
-    """
-    if not tokenizer.is_fast:
-        raise InputError("tags of words need a fast tokenizer, which tells the words of its tokens: tokenizer.json")
-    rows = [_tagged(row, model.config) for row in read_rows(path)[:limit]]
-    if not rows:
-        raise InputError(f"tagged sentences {str(path)!r} are empty")
-    read = tokenizer(
-        [words for words, _ in rows],
-        is_split_into_words=True,
-        truncation=True,
-        max_length=min(length, tokenizer.model_max_length),
-        verbose=False,
-    )
-    batches: list[Batch] = []
-    for chosen, ids, mask in pad_batches(read["input_ids"], batch, model.config.pad_token_id or 0):
-        check_ids(ids, model.config, "tagged sentences")
-        labels = torch.full(ids.shape, _NONE)
-        for place, row in enumerate(chosen):
-            words = read.word_ids(row)
-            for token, word in enumerate(words):
-                if word is not None and (not token or words[token - 1] != word):
-                    labels[place, token] = rows[row][1][word]
-        batches.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
-    return Tags(batches)
-
-
-def _tagged(row: Row, config: Any) -> tuple[list[str], list[int]]:
-    words, tags = (_list(row, names) for names in (_WORDS, _TAGS))
-    if len(words) != len(tags) or not words:
-        raise InputError(f"{row.where} has {len(words)} words and {len(tags)} tags: give as many of each, one at least")
-    return [str(word) for word in words], [class_number(str(tag), config) for tag in tags]
-
-
-def _list(row: Row, names: Sequence[str]) -> list[Any]:
-    fields: Mapping[str, Any] = row.fields
-    found = next((fields[name] for name in names if name in fields), None)
-    if not isinstance(found, list | tuple | np.ndarray):
-        raise InputError(f"{row.where} has no list of {names[0]}: name its fields tokens and tags")
-    return list(found)
 
 
 def _number(label: str | None) -> float:

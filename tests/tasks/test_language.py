@@ -2,9 +2,9 @@ import pytest
 
 from conftest import task_model, tiny_model, tiny_tokenizer
 from secateur.core.errors import InputError
-from secateur.evaluate.language import language_task
 from secateur.evaluate.perplexity import Perplexity
-from secateur.evaluate.task import score
+from secateur.tasks.language import language_task
+from secateur.tasks.task import score
 
 
 @pytest.mark.parametrize("bos", [False, True])

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from secateur.calibrate.rows import read_lines
 from secateur.core.errors import InputError
-from secateur.evaluate.task import pad_batches
 from secateur.score.gates import Batch
+from secateur.tasks.task import pad_batches
 
 __all__ = ["Translation", "read_pairs", "translation_task"]
 

@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from secateur.adapt.positions import check_ids
 from secateur.calibrate.rows import ROW_FILES, TEXT_FILES, Row, file_kind, read_lines, read_rows
 from secateur.core.errors import InputError, NumericalError, first_line
-from secateur.evaluate.task import Share, pad_batches
 from secateur.score.gates import Batch
 from secateur.storage.pictures import Pictures, load_preparation, read_prepared
 from secateur.storage.source import Source
+from secateur.tasks.task import Share, pad_batches
 
 __all__ = [
     "Classification",
