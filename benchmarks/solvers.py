@@ -72,7 +72,9 @@ def main() -> None:
                 key = f"{name}, {where}, {args.allocator}, seed {seed}"
                 if key in data["rows"]:
                     continue
-                recipe = Recipe(**RECIPES[name], **setting(where), allocator=args.allocator, calibration=drawn)
+                recipe = Recipe(
+                    **RECIPES[name], **setting(where), allocator=args.allocator, calibration=drawn, dtype="float32"
+                )
                 with tempfile.TemporaryDirectory() as room:
                     result = prune(args.model, recipe, f"{room}/out")
                     row = {"removed": round(result.sparsity, 5), "seconds": round(result.seconds, 1)}

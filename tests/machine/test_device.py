@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from secateur.core.errors import InputError
-from secateur.machine.device import autocasting, half_pays, pick_device
+from secateur.machine.device import HalfProducts, autocasting, half_pays, pick_device
 
 
 def test_auto_takes_a_gpu_where_one_is():
@@ -26,3 +26,18 @@ def test_whether_half_pays_is_measured(monkeypatch):
 def test_products_are_in_half_precision_where_asked(half):
     with autocasting(torch.device("cpu"), half=half):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if half else torch.float32)
+
+
+def test_half_products_are_those_of_rounded_factors_and_all_else_is_float32():
+    x, w, b = torch.randn(5, 7, 16), torch.randn(8, 16), torch.randn(8)
+    layer = torch.nn.Linear(16, 8)
+    layer.weight.data, layer.bias.data = w, b
+    expected = (x.bfloat16() @ w.bfloat16().T).float() + b
+    with torch.no_grad(), HalfProducts():
+        assert torch.equal(layer(x), expected) and layer(x).dtype == torch.float32
+        assert torch.equal(torch.nn.functional.linear(x, w) + b, expected)
+        assert torch.equal(torch.nn.functional.linear(x, w, bias=b), expected)
+        assert torch.equal(x @ w.T, torch.matmul(x, w.T)) and (x @ w.T).dtype == torch.float32
+        assert torch.nn.functional.linear(x.double(), w.double()).dtype == torch.float64
+    with torch.no_grad():
+        assert not torch.equal(layer(x), expected) and torch.allclose(layer(x), expected, atol=0.1)

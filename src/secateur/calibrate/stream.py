@@ -6,7 +6,7 @@ the block is run further. Only one block, its inputs and one stage's outputs are
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from secateur.infer.blocks import block_arguments, tokens_each
 from secateur.infer.calls import Calls
 from secateur.infer.cold import Cold, warm_
 from secateur.infer.products import Products, Read
+from secateur.machine.device import HalfProducts
 
 __all__ = ["Needs", "Reading", "Solve", "Stream", "StreamSettings"]
 
@@ -39,13 +40,17 @@ class StopForward(Exception):  # noqa: N818 - no error: the way to end a forward
 
 
 class StreamSettings(NamedTuple):
-    """How activations are held and moved: tokens a batch, bytes before spilling, where to; and cold experts."""
+    """How activations are held and moved: tokens a batch, bytes before spilling, where to; and cold experts.
+
+    half: whether products of forward passes are in bfloat16, and all else in float32.
+    """
 
     batch_tokens: int = 2048
     memory: int = 4 << 30
     folder: Path | None = None
     device: torch.device = torch.device("cpu")
     cold: "Cold" = Cold()
+    half: bool = False
 
 
 class Stream:
@@ -147,9 +152,12 @@ class Stream:
         batch: which one; None where hidden states of several are mixed. Raises ModelError where a block's other
         arguments then differ.
         """
-        if batch is None:
-            return block.call(hidden, *self._calls.common(block.number, len(hidden)))
-        return block.call(hidden, *self._calls[block.number, batch])
+        args = self._calls.common(block.number, len(hidden)) if batch is None else self._calls[block.number, batch]
+        with self._products():
+            return block.call(hidden, *args)
+
+    def _products(self) -> AbstractContextManager[Any]:
+        return HalfProducts() if self.settings.half else nullcontext()
 
     def _run_steps(self, block: Block, needs: Needs, solve: Solve, *, last: bool) -> None:
         """Run the block up to every step of its stages, with what was solved before in place."""
@@ -227,14 +235,16 @@ class Stream:
 
     def _apply(self, layer: Layer, store: Store) -> None:
         """Replace a layer's stored inputs by its outputs."""
-        for index in range(len(store)):
-            store[index] = layer.module(store[index])  # [samples, length, out], once the layer is pruned
+        with self._products():
+            for index in range(len(store)):
+                store[index] = layer.module(store[index])  # [samples, length, out], once the layer is pruned
 
     def _advance(self, block: Block, layer: Layer, answers: Sequence[tuple[Answer, Store]]) -> None:
         """Run the block once more with every answer replayed; of the last one the inputs of its layer are stored."""
         (*before, (end, inner)) = answers
         for index in range(len(self.batches)):
-            out = layer.module(inner[index])
+            with self._products():
+                out = layer.module(inner[index])
             inner.drop(index)  # freed before the next batch needs the room
             with ExitStack() as stack:
                 for answer, store in before:

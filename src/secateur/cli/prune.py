@@ -25,7 +25,7 @@ from secateur.cli.images import (
     refuse,
 )
 from secateur.images.names import is_network
-from secateur.terminal.choices import AllocatorName, DType, Method, Pattern, SaveDType
+from secateur.terminal.choices import AllocatorName, Method, Pattern, PruningDType, SaveDType
 from secateur.terminal.console import (
     AMOUNT,
     CALIBRATION,
@@ -124,7 +124,7 @@ def prune(
     as_json: AsJson = False,
     weights: Weights = "auto",
     factory: Factory = None,
-    dtype: DType = "auto",
+    dtype: PruningDType = "auto",
     device: Device = "auto",
     trust_remote_code: Trust = False,
 ) -> None:

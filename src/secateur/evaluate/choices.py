@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 
-__all__ = ["DTYPES", "ENGINES", "HEAD_SCORES"]
+__all__ = ["DTYPES", "ENGINES", "HEAD_SCORES", "PRUNING_DTYPES"]
 
 DTYPES: Mapping[str, str] = {
     "auto": "float32 on a CPU",
     "float32": "4 bytes a weight",
     "bfloat16": "2 bytes a weight, with the range of float32",
+}
+PRUNING_DTYPES: Mapping[str, str] = {
+    **DTYPES,
+    "auto": "mixed where weights are stored in 16 bits and it is faster here, else float32",
+    "mixed": "products of forward passes in bfloat16, all else in float32",
 }
 ENGINES: Mapping[str, str] = {
     "torch": "transformers in float32",

@@ -2,15 +2,18 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
+from torch.overrides import TorchFunctionMode
 
 from secateur.core.errors import InputError
 
-__all__ = ["autocasting", "half_pays", "pick_device"]
+__all__ = ["HalfProducts", "autocasting", "half_pays", "pick_device"]
 
 _ROUNDS = 5
 _SHAPE = (512, 576, 1536)  # tokens, in, out: a small model's, so that a large one's gain is at least as much
@@ -51,6 +54,20 @@ def _seconds(x: Tensor, y: Tensor) -> float:
     started = time.perf_counter()
     float((x @ y)[0, 0])  # waits for the device
     return time.perf_counter() - started
+
+
+class HalfProducts(TorchFunctionMode):
+    """Inside, float32 inputs and weights of linear layers are multiplied in bfloat16; all else stays in float32."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The product of a linear layer, or whatever else is asked."""
+        if func is not linear or len(args) < 2 or {args[0].dtype, args[1].dtype} != {torch.float32}:
+            return func(*args, **(kwargs or {}))
+        bias = args[2] if len(args) > 2 else (kwargs or {}).get("bias")
+        out = func(args[0].bfloat16(), args[1].bfloat16()).float()
+        return out if bias is None else out + bias
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from secateur.judged.auto import AutoUnits
 from secateur.judged.masked import MaskedModel
 from secateur.judged.units import MaskedUnits
 from secateur.machine.device import pick_device
-from secateur.run.plan import compute_dtype, stream_settings
+from secateur.run.plan import compute_dtype, half_products, stream_settings
 from secateur.run.recipe import Recipe
 from secateur.run.targets import allocate, block_weights, ratio_for, unit_targets
 from secateur.run.timing import timed
@@ -71,10 +71,13 @@ def survey_model(
     opened = open_model(source, compute_dtype(recipe), pick_device(recipe.device))
     if ids is None and isinstance(recipe.build_allocator(), CalibratedAllocator):
         ids, _ = draw_for(opened.structure.model, source, recipe.calibration)
-    return read_blocks(opened, recipe, ids, progress or (lambda done, total: None))
+    settings = stream_settings(recipe, half=half_products(recipe, opened))
+    return read_blocks(opened, recipe, ids, progress or (lambda done, total: None), settings)
 
 
-def read_blocks(opened: OpenModel, recipe: Recipe, ids: Samples | None, progress: Progress) -> Survey:
+def read_blocks(
+    opened: OpenModel, recipe: Recipe, ids: Samples | None, progress: Progress, settings: StreamSettings
+) -> Survey:
     """The same for a model that is open; one streamed dense pass if the allocator reads blocks."""
     structure, allocator = opened.structure, recipe.build_allocator()
     problem = block_weights(structure, biases=recipe.unit() is not None)
@@ -84,7 +87,7 @@ def read_blocks(opened: OpenModel, recipe: Recipe, ids: Samples | None, progress
         ids, held = _apart(ids)
     if isinstance(allocator, CalibratedAllocator) and ids is not None:
         forward, backward = split_needs(allocator.needs)
-        with open_stream(structure, stream_settings(recipe), ids) as stream:  # checks the ids first
+        with open_stream(structure, settings, ids) as stream:  # checks the ids first
             given = None
             if backward:
                 stage("taking gradients for the allocator")

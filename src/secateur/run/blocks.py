@@ -145,13 +145,13 @@ def _allocated(plan: Plan, opened: OpenModel, folder: RunFolder, ids: Samples | 
         return plan
     ratios = folder.load_document("allocation")
     if ratios is None and place()[0] == 0:
-        read = read_blocks(opened, plan.recipe, ids, progress)
+        read = read_blocks(opened, plan.recipe, ids, progress, plan.settings)
         stage("choosing a ratio for every layer")
         ratios = dict(read.ratios().ratios)
         if read.problem.judge is not None:
             folder.save_document("candidates", read.problem.judge.told)
         folder.save_document("allocation", ratios)
-    return make_plan(plan.recipe, opened, shared(ratios))
+    return make_plan(plan.recipe, opened, shared(ratios), half=plan.settings.half)
 
 
 def _tell(block: Block, finished: FinishedBlock, tokens: int, seconds: float) -> None:

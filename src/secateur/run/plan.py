@@ -14,8 +14,8 @@ from secateur.core.errors import ModelError, SecateurError
 from secateur.core.protocols import Solver
 from secateur.core.shapes import Samples
 from secateur.infer.cold import Cold
-from secateur.machine.device import pick_device
-from secateur.machine.ranks import place
+from secateur.machine.device import half_pays, pick_device
+from secateur.machine.ranks import place, shared
 from secateur.run.recipe import Recipe
 from secateur.run.result import versions
 from secateur.run.targets import Targets, choose_targets
@@ -23,7 +23,7 @@ from secateur.solve.bias_compensation import BiasCompensation
 from secateur.solve.shortgpt import ShortGPT
 from secateur.storage.open_model import OpenModel
 
-__all__ = ["Plan", "compute_dtype", "make_plan", "stream_settings"]
+__all__ = ["Plan", "compute_dtype", "half_products", "make_plan", "stream_settings"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,15 +60,17 @@ class Plan:
             "model": opened.checkpoint.digests(),
             "calibration ids": drawn,
             "threads": torch.get_num_threads(),
+            "half": self.settings.half,
             "versions": versions(),
             **({"processes": place()[1]} if place()[1] > 1 else {}),
             **fields,
         }
 
 
-def make_plan(recipe: Recipe, opened: OpenModel, ratios: dict[str, float] | None = None) -> Plan:
+def make_plan(recipe: Recipe, opened: OpenModel, ratios: dict[str, float] | None = None, *, half: bool = False) -> Plan:
     """The plan of a recipe; `ratios` of every layer stand in for what a calibrated allocator reads.
 
+    half: whether products of forward passes are in bfloat16, as `half_products` says.
     Raises a SecateurError where some layer cannot be pruned so.
     """
     solver, allocator = recipe.solver(), recipe.build_allocator()
@@ -84,7 +86,7 @@ def make_plan(recipe: Recipe, opened: OpenModel, ratios: dict[str, float] | None
     _check(targets, solver, opened)
     if opened.structure.kind.inferred:
         _check_inferred(recipe, allocator, opened.structure)
-    return Plan(recipe, solver, allocator, targets, _saved_dtype(recipe), stream_settings(recipe))
+    return Plan(recipe, solver, allocator, targets, _saved_dtype(recipe), stream_settings(recipe, half=half))
 
 
 def _check_inferred(recipe: Recipe, allocator: Allocator, structure: Structure) -> None:
@@ -132,16 +134,32 @@ def _check(targets: Targets, solver: Solver, opened: OpenModel) -> None:
             raise type(error)(f"{name}: {error}") from error
 
 
-def stream_settings(recipe: Recipe) -> StreamSettings:
+def stream_settings(recipe: Recipe, *, half: bool = False) -> StreamSettings:
     """How activations are held and where they are computed, and when an expert is cold."""
     cold = Cold(recipe.expert_tokens, recipe.cold_experts)
     device = pick_device(recipe.device)
-    return StreamSettings(recipe.batch_tokens, int(recipe.memory_gb * 2**30), device=device, cold=cold)
+    return StreamSettings(recipe.batch_tokens, int(recipe.memory_gb * 2**30), device=device, cold=cold, half=half)
 
 
 def compute_dtype(recipe: Recipe) -> torch.dtype:
-    """What forward passes compute in: float32 unless the recipe asks for bfloat16."""
+    """What weights and hidden states are held in: float32 unless the recipe asks for bfloat16."""
     return torch.bfloat16 if recipe.dtype == "bfloat16" else torch.float32
+
+
+def half_products(recipe: Recipe, opened: OpenModel, known: bool | None = None) -> bool:
+    """Whether products of forward passes are in bfloat16, and all else in float32.
+
+    auto measures whether that pays, where weights are stored in 16 bits and nothing is trained. known: what an
+    interrupted run had chosen.
+    """
+    inferred = opened.structure.kind.inferred
+    if recipe.dtype == "mixed" and inferred:
+        raise ModelError("dtype mixed works for families of the table, and this model is none: take float32")
+    if recipe.dtype != "auto" or known is not None:
+        return recipe.dtype == "mixed" if known is None else known
+    if inferred or recipe.reconstruct is not None or opened.bytes_each() > 2:
+        return False
+    return bool(shared(half_pays(opened.device) if place()[0] == 0 else None))
 
 
 def _saved_dtype(recipe: Recipe) -> torch.dtype | None:

@@ -28,7 +28,7 @@ from secateur.run.allocate import open_stream
 from secateur.run.assemble import assemble
 from secateur.run.blocks import solve_blocks
 from secateur.run.depth import drop_blocks
-from secateur.run.plan import Plan, compute_dtype, make_plan
+from secateur.run.plan import Plan, compute_dtype, half_products, make_plan
 from secateur.run.recipe import Recipe
 from secateur.run.result import Made, Result
 from secateur.run.timing import timed
@@ -94,16 +94,22 @@ def _opened(model: str | Path | Source | PreTrainedModel, trusted: bool) -> Iter
         yield Source(Path(saved))
 
 
+def _planned(source: Source, recipe: Recipe, folder: RunFolder, *, resume: bool) -> tuple[OpenModel, Plan]:
+    """The open model, and the plan; timings differ from run to run, so a resumed one takes what the first found."""
+    known = folder.planned if resume else dict[str, Any]().get
+    recipe = timed(recipe, source, known("timed_ratio"))
+    opened = open_model(source, compute_dtype(recipe), pick_device(recipe.device))
+    stage("reading the model")
+    opened.checkpoint.check_finite()  # one NaN would spread through every Gram
+    return opened, make_plan(recipe, opened, half=half_products(recipe, opened, known("half")))
+
+
 def _run(
     source: Source, recipe: Recipe, folder: RunFolder, ids: Samples | None, *, resume: bool, progress: Progress
 ) -> Result:
     started = time.perf_counter()
-    # Timings differ from run to run, so a resumed one takes the ratio that the first found.
-    recipe = timed(recipe, source, folder.planned("timed_ratio") if resume else None)
-    opened = open_model(source, compute_dtype(recipe), pick_device(recipe.device))
-    stage("reading the model")
-    opened.checkpoint.check_finite()  # one NaN would spread through every Gram
-    plan = make_plan(recipe, opened)
+    opened, plan = _planned(source, recipe, folder, resume=resume)
+    recipe = plan.recipe
     drawn = _draw(plan, opened, ids)
     if not recipe.drops_whole():
         plan, done = solve_blocks(plan, opened, folder, drawn.samples, resume=resume, progress=progress)
@@ -135,6 +141,7 @@ def _run(
         bytes=(sizes[0][1], sizes[1][1]),
         trust_remote_code=source.trusted,
         device=str(plan.settings.device),
+        products="bfloat16" if plan.settings.half else str(compute_dtype(plan.recipe)).removeprefix("torch."),
     )
     with storage_errors(folder.out):
         write_document(folder.model / "result.json", result.to_dict())

@@ -14,7 +14,7 @@ from secateur.core.errors import RecipeError
 from secateur.core.files import read_settings
 from secateur.core.pattern import NM, Columns, check_ratio, parse_pattern
 from secateur.core.protocols import Pattern, Score, Solver
-from secateur.evaluate.choices import DTYPES
+from secateur.evaluate.choices import PRUNING_DTYPES
 from secateur.experts.dropping import DropExperts
 from secateur.registry import Table, check_name, nearest
 from secateur.run.kinds import check_kind
@@ -59,7 +59,7 @@ class Recipe:
     expert_tokens: fewer calibration tokens than this make an expert cold.
     calibration: the texts that methods look at; a mapping.
     device: where blocks are computed: auto (a GPU if there is one), cpu, cuda, cuda:1 or mps.
-    dtype: what forward passes compute in: auto, float32 or bfloat16.
+    dtype: what forward passes compute in: auto, float32, mixed (products in bfloat16) or bfloat16.
     save_dtype: what weights are written as: auto (the checkpoint's own), float32, bfloat16 or float16.
     batch_tokens: calibration tokens that pass through a block at once.
     memory_gb: GB of activations held in memory before they spill to disk.
@@ -101,15 +101,15 @@ class Recipe:
             check_name("match", self.match, ("dense",))
             if self.drops_whole():
                 raise RecipeError("match fits layers to the dense model, and whole blocks have none: leave match out")
-        if self.reconstruction() is not None and (self.drops_whole() or self.dtype == "bfloat16"):
-            raise RecipeError("reconstruct trains masked weights in float32: leave blocks, experts and bfloat16 out")
+        if self.reconstruction() is not None and (self.drops_whole() or self.dtype in ("bfloat16", "mixed")):
+            raise RecipeError("reconstruct trains masked weights in float32: leave blocks, experts and dtype out")
         if self.round_to < 1:
             raise RecipeError(f"round_to {self.round_to} must be at least 1")
         Allocation(self.ratios)
         check_name("cold_experts", self.cold_experts, ("layer", "magnitude"))
         if self.expert_tokens < 1:
             raise RecipeError(f"expert_tokens {self.expert_tokens} must be at least 1")
-        check_name("dtype", self.dtype, DTYPES)
+        check_name("dtype", self.dtype, PRUNING_DTYPES)
         check_name("save_dtype", self.save_dtype, SAVE_DTYPES)
         if self.batch_tokens < 1 or self.memory_gb < 0:
             raise RecipeError("batch_tokens must be at least 1 and memory_gb at least 0")

@@ -46,6 +46,7 @@ class Result:
     parameters, bytes: of the whole checkpoint, before and after. held_out: perplexity `before` and `after` on a few
     `windows` of `length` tokens of the calibration's source that were not used; None where there are none, and
     why it `failed` where it could not be measured.
+    products: what forward passes multiplied in.
     candidates: the held-out loss, nats a token, of every allocation that an allocator judged, under Wanda's masks.
     """
 
@@ -64,6 +65,7 @@ class Result:
     candidates: dict[str, float] | None = None
     trust_remote_code: bool = False
     device: str = "cpu"
+    products: str = "float32"
     finished: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: dict[str, str] = field(default_factory=lambda: versions())
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from secateur.evaluate.choices import DTYPES, ENGINES, HEAD_SCORES
+from secateur.evaluate.choices import DTYPES, ENGINES, HEAD_SCORES, PRUNING_DTYPES
 from secateur.export.formats import FORMATS, QUANTIZATIONS
 from secateur.registry import check_name
 from secateur.run.methods import (
@@ -37,6 +37,7 @@ __all__ = [
     "Pattern",
     "Quantize",
     "Sampling",
+    "PruningDType",
     "SaveDType",
     "one_of",
 ]
@@ -118,6 +119,9 @@ AllocatorName = Annotated[
 ]
 DType = Annotated[
     str, one_of("dtype", lambda: DTYPES, "Compute in auto (float32 on a CPU), float32 or bfloat16.", MACHINE)
+]
+PruningDType = Annotated[
+    str, one_of("dtype", lambda: PRUNING_DTYPES, "Compute in auto, float32, mixed or bfloat16.", MACHINE)
 ]
 SaveDType = Annotated[
     str,

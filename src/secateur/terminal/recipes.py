@@ -7,7 +7,7 @@ from typing import Any
 
 from secateur.core.errors import RecipeError, SecateurError
 from secateur.core.files import read_document
-from secateur.evaluate.choices import DTYPES
+from secateur.evaluate.choices import PRUNING_DTYPES
 from secateur.images.names import is_network
 from secateur.registry import check_name, nearest
 from secateur.run.methods import ALLOCATORS, METHODS, SAVE_DTYPES, check_pattern
@@ -113,7 +113,7 @@ def check_recipe_names(recipe: Path, data: Any) -> None:
     known: dict[str, Iterable[str]] = {
         "method": METHODS,
         "allocator": ALLOCATORS,
-        "dtype": DTYPES,
+        "dtype": PRUNING_DTYPES,
         "save_dtype": SAVE_DTYPES,
     }
     for key, value in (data if isinstance(data, dict) else {}).items():
