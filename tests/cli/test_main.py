@@ -12,7 +12,7 @@ from secateur.cli.main import app
 
 OPTIONS = {
     "prune": "--allocator --budget --calibration --device --dry-run --dtype --exempt --factory --images --json "
-    "--length --match --method --out --pattern --pointwise --ratio --ratios --reconstruct --refit "
+    "--length --match --memory-gb --method --out --pattern --pointwise --ratio --ratios --reconstruct --refit "
     "--repair --resume --round-to --samples --save-dtype --seed --sites --table --taps --test "
     "--text-column --trust-remote-code --weights model",
     "allocate": "--allocator --budget --calibration --device --figures --json --length --out --ratio --samples --seed "

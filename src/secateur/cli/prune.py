@@ -29,6 +29,7 @@ from secateur.terminal.choices import AllocatorName, Method, Pattern, PruningDTy
 from secateur.terminal.console import (
     AMOUNT,
     CALIBRATION,
+    MACHINE,
     OUTPUT,
     RESUME,
     WHAT,
@@ -82,6 +83,9 @@ _Match = Annotated[
     str | None,
     typer.Option(help="dense fits each layer to the dense model's outputs (language models).", rich_help_panel=WHAT),
 ]
+_MemoryGB = Annotated[
+    float, typer.Option(min=0, help="GB of activations in memory before they spill to disk.", rich_help_panel=MACHINE)
+]
 _Ratios = Annotated[
     Path | None,
     typer.Option(help="A file that `secateur allocate` wrote; overrides --allocator.", rich_help_panel=AMOUNT),
@@ -126,6 +130,7 @@ def prune(
     factory: Factory = None,
     dtype: PruningDType = "auto",
     device: Device = "auto",
+    memory_gb: _MemoryGB = 4.0,
     trust_remote_code: Trust = False,
 ) -> None:
     """Prune MODEL, a language model or a network that reads pictures, and save it as a folder.
@@ -147,9 +152,11 @@ def _some(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 def _prune_network(given: Mapping[str, Any]) -> None:
     """Prune a network that reads images. Raises InputError on what only language models take."""
-    model, device = given["model"], given["device"]
+    model = given["model"]
     text = _some(given, *_OF_TEXT, "ratios", "length", "resume", "dry_run")
-    refuse(model, text | {"device": None if device == "auto" else device}, "is for language models")
+    usual = {"device": "auto", "dtype": "auto", "memory_gb": 4.0}
+    text |= {name: None if given[name] == value else given[name] for name, value in usual.items()}
+    refuse(model, text, "is for language models")
     own = _some(given, *_OF_NETWORKS, *_OF_BOTH, "images", "method", "round_to", "sites", "repair", "samples", "seed")
     network = open_by(model, given["weights"], given["factory"])
     prune_pictures(network, model, given["out"], own, as_json=given["as_json"])
@@ -159,7 +166,7 @@ def _prune_text(given: Mapping[str, Any]) -> None:
     """Prune a language model, or print the plan. Raises InputError on what only networks take."""
     model, out = given["model"], given["out"]
     refuse(model, _some(given, *_OF_NETWORKS), "is for networks that read pictures")
-    settings = _some(given, *_OF_TEXT, *_OF_BOTH, "device", "dtype", "save_dtype")
+    settings = _some(given, *_OF_TEXT, *_OF_BOTH, "device", "dtype", "save_dtype", "memory_gb")
     settings |= {"method": given["method"] or "sparsegpt", "round_to": given["round_to"] or 8}
     settings["ratios"] = _ratios(given["ratios"])
     drawn = {"source": given["images"] or given["calibration"], "samples": given["samples"] or 16}
@@ -197,7 +204,7 @@ def prune_by(recipe: Any, model: str, out: str, *, resume: bool, trust: bool, as
     if candidates := result.candidates:
         say(
             f"allocation: the best of {len(candidates)} by held-out loss, {min(candidates.values()):.3f} nats a token "
-            f"under Wanda's masks ({next(iter(candidates))} {next(iter(candidates.values())):.3f})"
+            f"({next(iter(candidates))} {next(iter(candidates.values())):.3f})"
         )
     held = result.held_out or {}
     if "failed" in held:

@@ -47,7 +47,7 @@ class Result:
     `windows` of `length` tokens of the calibration's source that were not used; None where there are none, and
     why it `failed` where it could not be measured.
     products: what forward passes multiplied in.
-    candidates: the held-out loss, nats a token, of every allocation that an allocator judged, under Wanda's masks.
+    candidates: the held-out loss, nats a token, of every allocation that an allocator judged, by masked models.
     """
 
     out: Path
