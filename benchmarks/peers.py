@@ -33,7 +33,8 @@ def ours(args: argparse.Namespace, ids: Tensor) -> None:
     from secateur.run.prune import prune
     from secateur.run.recipe import Recipe
 
-    recipe = Recipe(method=args.method, pattern=args.pattern, ratio=None if ":" in args.pattern else 0.5)
+    ratio = None if ":" in args.pattern else 0.5
+    recipe = Recipe(method=args.method, pattern=args.pattern, ratio=ratio, dtype=args.dtype)
     prune(args.model, recipe, args.out, ids=ids)
 
 
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("--script", help="the authors' sparsegpt.py, for `reference`")
     parser.add_argument("--method", default="sparsegpt")
     parser.add_argument("--pattern", default="unstructured")
+    parser.add_argument("--dtype", default="float32", help="of `ours`")
     args = parser.parse_args()
     ids = load_file(args.ids)["ids"]
     run = {"ours": ours, "reference": reference, "llmcompressor": llmcompressor}[args.contender]

@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 
 def contenders(args: argparse.Namespace) -> dict[str, list[str]]:
     """Command prefix and extra arguments of everyone who can run here."""
-    found = {"ours": [sys.executable, "ours"]}
+    found = {"ours": [sys.executable, "ours"], "ours, mixed": [sys.executable, "ours", "--dtype", "mixed"]}
     if args.script:
         found["reference"] = [sys.executable, "reference", "--script", args.script]
     if args.llmcompressor:

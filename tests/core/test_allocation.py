@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,3 +48,23 @@ def test_balancing_keeps_bounds_or_names_them():
     assert found.mean(sizes) == pytest.approx(0.6)
     with pytest.raises(RatioError, match=r"bounds 0\.1\.\.0\.2"):
         found.balanced(sizes, 0.6, 0.1, 0.2)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_whole_numbers_of_m_meet_the_target_to_one_step(seed):
+    stream = np.random.default_rng(seed)
+    m = int(stream.choice([2, 4, 8, 16, 256]))
+    sizes = {str(i): int(stream.integers(1, 50)) * m for i in range(int(stream.integers(1, 9)))}
+    ratios = {name: float(stream.uniform(0, 1)) * (stream.random() > 0.2) for name in sizes}
+    try:
+        counts = Allocation(ratios).group_counts(sizes, m)
+    except RatioError:
+        asked = {name: ratio * sizes[name] for name, ratio in ratios.items() if ratio}
+        step = max(sizes[name] for name in asked) / m
+        lowest, highest = (sum(sizes[name] * k / m for name in asked) for k in (1, m - 1))
+        assert not lowest - step <= sum(asked.values()) <= highest + step
+        return
+    assert all((count == 0) == (ratios[name] == 0) and count < m for name, count in counts.items())
+    gone = sum(count * sizes[name] / m for name, count in counts.items())
+    asked = sum(ratio * sizes[name] for name, ratio in ratios.items())
+    assert abs(gone - asked) <= max(sizes.values()) / m + 1e-6

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from conftest import CONFIGS
 from secateur.core.cut import Cut
 from secateur.core.errors import DisagreementError, InputError, NumericalError
-from secateur.core.files import write_document
+from secateur.core.files import read_document, write_document
 from secateur.core.mask import Masks
 from secateur.evaluate.agreement import Zeros, verify_folders
 from secateur.heads.prune import prune_heads
@@ -49,6 +49,28 @@ def test_zeros_are_where_the_masks_say_and_nothing_else_changed(recipe, family, 
         save_file(weights | {spoiled: weights[spoiled] + 1}, tmp_path / "out" / "model.safetensors", {"format": "pt"})
         with pytest.raises(DisagreementError, match=re.escape(spoiled.removesuffix(".weight"))):
             verify_folders(str(saved(family)), str(tmp_path / "out"))
+
+
+def test_masks_that_tell_less_and_configs_that_tell_other_things_are_found_out(saved, ids, tmp_path):
+    out = tmp_path / "out"
+    prune(saved("llama"), Recipe(method="wanda", ratio=0.5), out, ids=ids)
+    assert verify_folders(str(saved("llama")), str(out)).layers == 14
+    masks = Masks.load(out / "masks.safetensors").keep
+    first = next(iter(masks))
+    (out / "masks.safetensors").unlink()
+    Masks(masks | {first: torch.ones_like(masks[first])}).save(out / "masks.safetensors")
+    with pytest.raises(DisagreementError, match=re.escape(first)):
+        verify_folders(str(saved("llama")), str(out))
+    (out / "result.json").unlink()  # then nothing tells but the weights
+    with pytest.raises(DisagreementError, match=re.escape(first)):
+        verify_folders(str(saved("llama")), str(out))
+    (out / "masks.safetensors").unlink()
+    Masks(masks).save(out / "masks.safetensors")
+    config = read_document(out / "config.json")
+    for key, value in (("rms_norm_eps", 0.5), ("hidden_act", "relu")):
+        write_document(out / "config.json", config | {key: value})
+        with pytest.raises(DisagreementError, match=key):
+            verify_folders(str(saved("llama")), str(out))
 
 
 def test_masks_of_another_model_are_no_pair(saved, ids, tmp_path):

@@ -83,6 +83,19 @@ def test_where_n_of_m_stay_ratios_move_by_one_of_m():
     assert list(judge.told) == ["step 1 of 0.25"]
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_steps_of_n_of_m_end_at_whole_numbers_and_are_never_worse(seed):
+    draw = np.random.default_rng(seed)
+    sizes, m = {name: 8 * int(draw.integers(1, 20)) for name in "abcde"}, int(draw.choice([4, 8]))
+    judge = Bowl({name: float(draw.uniform(0.2, 0.8)) for name in sizes}, group=m)
+    start = Allocation({name: float(draw.uniform(0.3, 0.7)) for name in sizes}).balanced(sizes, 0.5)
+    first = judge.at({name: count / m for name, count in start.group_counts(sizes, m).items()})
+    found, loss = improved(problem(judge, sizes), start, first, 0.5, (4, 0.08))
+    assert loss <= first and loss == pytest.approx(judge.at(found.ratios))
+    assert all(ratio * m == pytest.approx(round(ratio * m)) for ratio in found.ratios.values())
+    assert abs(found.mean(sizes) - 0.5) <= max(sizes.values()) / m / sum(sizes.values()) + 1e-9
+
+
 def test_fields_outside_their_range_are_refused():
     for fields in ({"steps": -1}, {"trust": 0.0}, {"reach": 0.0}):
         with pytest.raises(InputError):

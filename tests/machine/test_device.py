@@ -1,5 +1,6 @@
 import pytest
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from secateur.core.errors import InputError
 from secateur.machine.device import HalfProducts, autocasting, half_pays, pick_device
@@ -41,3 +42,12 @@ def test_half_products_are_those_of_rounded_factors_and_all_else_is_float32():
         assert torch.nn.functional.linear(x.double(), w.double()).dtype == torch.float64
     with torch.no_grad():
         assert not torch.equal(layer(x), expected) and torch.allclose(layer(x), expected, atol=0.1)
+
+
+def test_half_products_of_transposed_layers_too():
+    layer, x = Conv1D(8, 16), torch.randn(5, 7, 16)
+    layer.bias.data.normal_()
+    with torch.no_grad(), HalfProducts():
+        found = layer(x)
+    expected = (x.reshape(-1, 16).bfloat16() @ layer.weight.bfloat16()).float() + layer.bias
+    assert torch.equal(found, expected.reshape(5, 7, 8))

@@ -68,6 +68,16 @@ def test_an_answer_that_is_cut_off_is_missed_and_has_no_loss(tmp_path):
     assert score(task, READER) == 0.0
 
 
+def test_the_first_answer_that_is_not_cut_off_is_learned_from_and_long_questions_are_cut(tmp_path):
+    both = [{"text": "w7", "answer_start": 9}, {"text": "w5", "answer_start": 3}]
+    row = {"question": "w3", "context": "w4 w5 w6 w7", "answers": both}
+    task = spans_task(sentences(tmp_path / "a.jsonl", [row]), READER, tokenizer(), length=6)
+    assert task.batches[0]["labels"].tolist() == [[4, 4]]
+    row["question"] = " ".join(["w8"] * 70)
+    task = spans_task(sentences(tmp_path / "a.jsonl", [row]), READER, tokenizer(), length=64)
+    assert task.batches[0]["input_ids"].shape == (1, 64) and 0 <= score(task, READER) <= 1
+
+
 def test_squads_own_form_is_read(tmp_path):
     asks = []
     for row, one in enumerate(ROWS):
@@ -82,13 +92,21 @@ def test_squads_own_form_is_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("said", "answer", "f1"),
-    [("The cat!", "cat", 1.0), ("a b c", "b c d", 2 * 2 / (2 + 3)), ("", "", 1.0), ("x", "", 0.0), ("x x", "x", 2 / 3)],
+    [
+        ("The cat!", "cat", 1.0),
+        ("“a” b", "b", 0.5),
+        ("the", "", 1.0),
+        ("a b c", "b c d", 2 * 2 / (2 + 3)),
+        ("", "", 1.0),
+        ("x", "", 0.0),
+        ("x x", "x", 2 / 3),
+    ],
 )
 def test_f1_of_words_leaves_case_marks_and_articles_out(said, answer, f1):
     assert word_f1(said, answer) == pytest.approx(f1)
 
 
-@pytest.mark.parametrize("shape", ["choices", "ending", "race", "commonsense"])
+@pytest.mark.parametrize("shape", ["choices", "ending", "race", "commonsense", "arc", "copa"])
 def test_choices_are_those_of_rows_one_by_one(shape, tmp_path):
     rows, right = [], 0
     for number, text in enumerate(TEXTS):
@@ -97,9 +115,12 @@ def test_choices_are_those_of_rows_one_by_one(shape, tmp_path):
             "choices": {"context": text, "choices": own, "label": label},
             "ending": {"sent1": text, "sent2": "w3", "label": label} | {f"ending{at}": own[at] for at in range(3)},
             "race": {"article": text, "question": "w4 w5", "options": own, "answer": "ABC"[label]},
-            "commonsense": {"question": text, "choices": {"text": own}, "answerKey": "ABC"[label]},
+            "commonsense": {"question": text, "choices": {"text": own, "label": [*"ABC"]}, "answerKey": "ABC"[label]},
+            "arc": {"question": text, "choices": {"text": own, "label": list("213")}, "answerKey": "213"[label]},
+            "copa": {"premise": text, "question": "w4 w5", "label": label}
+            | {f"choice{at + 1}": own[at] for at in range(3)},
         }[shape])  # fmt: skip
-        lead = {"ending": "w3 ", "race": "w4 w5 "}.get(shape, "")
+        lead = {"ending": "w3 ", "race": "w4 w5 ", "copa": "w4 w5 "}.get(shape, "")
         outs = []
         for one in own:
             ids = tokenizer()(text, lead + one, return_tensors="pt")
@@ -120,6 +141,9 @@ def test_choices_are_those_of_rows_one_by_one(shape, tmp_path):
         ({"question": "w3", "context": "w4", "answers": [{"text": "w4", "answer_start": -2}]}, "does not stand"),
         ({"question": "w3", "context": "w4", "answers": [{"text": "", "answer_start": 0}]}, "does not stand"),
         ({"question": "w3", "context": "w4", "answers": 3}, "each with its answer_start"),
+        ({"question": "w3", "context": "w4"}, "has no answers"),
+        ({"question": "w3", "context": "w4", "answers": [{"text": "w4", "answer_start": 1e999}]}, "each with its"),
+        ({"question": "w3", "context": "w4", "answers": [{"text": "w4", "answer_start": 0.5}]}, "each with its"),
     ],
 )
 def test_questions_that_cannot_be_used_are_refused_by_their_row(row, said, tmp_path):
@@ -141,9 +165,12 @@ def test_files_that_are_no_squad_are_refused(text, tmp_path):
     [
         ([{"context": "w3", "choices": ["w4"], "label": 0}], "two choices or more"),
         ([{"choices": ["w4", "w5"], "label": 0}], "a context"),
+        ([{"context": "w3", "choices": [None, "w5"], "label": 0}], "two choices or more"),
+        ([{"context": "w3", "choices": [["w4"], "w5"], "label": 0}], "two choices or more"),
         ([{"context": "w3", "choices": ["w4", "w5"], "label": 2}], "row 1 has 2"),
         ([{"context": "w3", "choices": ["w4", "w5"], "label": "one"}], "a letter from A"),
         ([{"context": "w3", "choices": ["w4", "w5"]}], "a letter from A"),
+        ([{"question": "w3", "choices": {"text": ["w4", "w5"], "label": ["1", "2"]}, "answerKey": "3"}], "one of 1, 2"),
         ([{"context": "w3", "choices": ["w4", "w5"], "label": 0}, {"context": "w3", "choices": ["w"] * 3, "label": 0}],
          "row 2 has 3 choices"),
     ],

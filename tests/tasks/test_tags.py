@@ -47,6 +47,21 @@ def test_entities_are_runs_of_one_kind(seed):
     assert entities(tags) == by_hand(tags)
 
 
+@pytest.mark.parametrize(
+    ("tags", "found"),
+    [
+        ("S-x O S-x", {(0, 1, "x"), (2, 3, "x")}),
+        ("B-x E-x", {(0, 2, "x")}),
+        ("B-x I-x E-x E-x", {(0, 3, "x"), (3, 4, "x")}),
+        ("B-x L-x U-y U-y", {(0, 2, "x"), (2, 3, "y"), (3, 4, "y")}),
+        ("I-x S-x I-x", {(0, 1, "x"), (1, 2, "x"), (2, 3, "x")}),
+        ("O O", set()),
+    ],
+)
+def test_marks_of_single_and_last_words_are_known(tags, found):
+    assert entities(tags.split()) == found
+
+
 def test_entities_are_right_where_ends_and_kind_are(tmp_path):
     model = bert(BertForTokenClassification, num_labels=5)
     model.config.id2label = dict(enumerate(NAMES))
@@ -76,10 +91,20 @@ def test_tags_without_kinds_are_judged_word_by_word(tmp_path):
         ({"tokens": ["w3"], "tags": [0, 1]}, "1 words and 2 tags"),
         ({"tokens": [], "tags": []}, "0 words and 0 tags"),
         ({"tokens": "w3", "tags": [0]}, "no list of tokens"),
-        ({"tokens": ["w3"], "tags": [7]}, "not one of the model's 3"),
+        ({"tokens": ["w3"], "tags": [7]}, "1: label '7' is not one of the model's 3"),
+        ({"tokens": [" "], "tags": [0]}, "blank or no text"),
+        ({"tokens": [["w3"]], "tags": [0]}, "blank or no text"),
         ({"text": "w3"}, "no list of tokens"),
     ],
 )
 def test_tags_that_do_not_fit_are_refused_by_their_row(row, said, tmp_path):
     with pytest.raises(InputError, match=said):
         tags_task(sentences(tmp_path / "a.jsonl", [row]), TAGGER, tiny_tokenizer())
+
+
+def test_where_nothing_could_be_judged_it_is_said(tmp_path):
+    path = sentences(tmp_path / "a.jsonl", [{"tokens": ["w3", "w4"], "tags": [0, 0]}])
+    model = bert(BertForTokenClassification, num_labels=5)
+    model.config.id2label, model.config.label2id = dict(enumerate(NAMES)), {name: n for n, name in enumerate(NAMES)}
+    with pytest.raises(InputError, match="mark no entity"):
+        tags_task(path, model, tiny_tokenizer())

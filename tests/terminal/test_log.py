@@ -62,7 +62,12 @@ def test_numbers_become_points_and_what_says_its_step_stands_there():
 
     writer = Writer()
     handler = Scalars(writer)
-    for facts in ({"loss": 1.5, "block": "a", "done": True}, {"loss": 2}, {"loss": 3.0, "step": 9}, {}):
+    for facts in (
+        {"loss": 1.5, "block": "a", "done": True, "huge": 10**400},
+        {"loss": 2},
+        {"loss": 3.0, "step": 9},
+        {},
+    ):
         record = logging.makeLogRecord({"facts": facts} if facts else {})
         handler.emit(record)
     handler.close()

@@ -63,9 +63,8 @@ class Attention:
         if wanted == "none" or (wanted == "auto" and self.no_heads):
             return "none"
         if self.no_heads:
-            raise InputError(
-                f"{self.name} cannot lose heads: {self.no_heads}; remove channels alone (--pattern channels)"
-            )
+            instead = "; remove channels alone (--pattern channels)" if self.kind == "decoder" else ""
+            raise InputError(f"{self.name} cannot lose heads: {self.no_heads}{instead}")
         return ("kv_groups" if self.kv_heads > 1 else "heads") if wanted == "auto" else wanted
 
     def site(self, unit: str) -> Site:

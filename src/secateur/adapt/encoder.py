@@ -172,8 +172,9 @@ def _own_table_(module: Any, table: nn.Embedding) -> None:
 
 
 def _pick_bias(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    hidden, mask, bias, *rest = (*args, *(None,) * (3 - len(args)))
-    return (hidden, mask, None if bias is None else bias[:, module.kept_heads], *rest)
+    if len(args) < 3 or args[2] is None:
+        return args
+    return (*args[:2], args[2][:, module.kept_heads], *args[3:])
 
 
 def _forget_bias(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -192,7 +192,7 @@ def verify(
         share = agreement.removed / agreement.weights if agreement.weights else 0.0
         say(
             f"same: {agreement.layers} layers hold the zeros that were asked for, {share:.1%} of their "
-            f"{agreement.weights:,} weights; nothing else was changed"
+            f"{agreement.weights:,} weights; what no mask names is the dense model's own"
         )
         return
     worst = max(agreement.blocks)

@@ -72,7 +72,13 @@ class Allocation:
             more = min(max(gone[name] + round(owed / sizes[name] * m), 1), m - 1) - gone[name]
             gone[name] += more
             owed -= more / m * sizes[name]
-        if chosen and owed > max(sizes[name] for name in chosen) / m:
+        most = max((sizes[name] for name in chosen), default=0) / m
+        if owed < -most:
+            raise RatioError(
+                f"{-owed:,.0f} weights too many would go: a layer that loses any loses 1 of every {m} at least; "
+                "ask for more, or use groups with a larger m"
+            )
+        if owed > most:
             raise RatioError(
                 f"{owed:,.0f} weights cannot go: a layer loses at most {m - 1} of every {m} weights, and some blocks "
                 "are exempt; spare fewer blocks, or use groups with a larger m"

@@ -1,6 +1,6 @@
 """verify_folders(dense, pruned): how far a shrunk folder is from its masked dense model, or the zeros of a folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ from secateur.storage.source import Source, open_whole, resolve
 from secateur.surgery.verify import Agreement, difference, verify
 
 __all__ = ["Zeros", "verify_folders"]
+
+_OF_FILES = {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"}
 
 
 class Zeros(NamedTuple):
@@ -49,14 +51,13 @@ def verify_folders(dense: str | Path | Source, pruned: str | Path | Source, *, t
         )
     inferred = (sources[1].folder / "structure.json").exists()
     wide, small = (open_whole(source, torch.float32, inferred=inferred) for source in sources)
-    types = [structure.model.config.model_type for structure in (wide, small)]
+    types = [f"{one.model.config.model_type} ({type(one.model).__name__})" for one in (wide, small)]
     _round_(wide, Checkpoint(sources[1].folder))
     if types[0] != types[1]:
         kinds = f"{dense} is a {types[0]}, {pruned} a {types[1]}"
         raise InputError(f"{kinds}: they are no pair")
     if not cut.exists() and not blocks.exists():
-        trained = (sources[1].folder / "recover.json").exists()
-        return _verify_zeros(wide, small, Masks.load(masks), trained=trained)
+        return _verify_zeros(sources[1].folder, wide, small)
     if not cut.exists():
         return _verify_blocks(wide, small, read_document(blocks).get("kept"), tokens)
     kept = Cut.load(cut)
@@ -65,8 +66,9 @@ def verify_folders(dense: str | Path | Source, pruned: str | Path | Source, *, t
     return verify(wide, small, wide.sites_of(list(kept.kept)), kept, _samples(wide, tokens))
 
 
-def _verify_zeros(wide: Structure, small: Structure, masks: Masks, *, trained: bool) -> Zeros:
-    """Removed weights are 0, and what no mask names is the dense model's own."""
+def _verify_zeros(folder: Path, wide: Structure, small: Structure) -> Zeros:
+    """Removed weights are 0, masks are those the run tells of, and what no mask names is the dense model's own."""
+    masks = Masks.load(folder / "masks.safetensors")
     layers = {layer.name: layer for layer in small.layers}
     gone = {name: int((~keep).sum()) for name, keep in masks.keep.items()}
     for name, keep in masks.keep.items():
@@ -75,28 +77,61 @@ def _verify_zeros(wide: Structure, small: Structure, masks: Masks, *, trained: b
         stray = int(layers[name].weight[~keep].count_nonzero())
         if stray:
             raise DisagreementError(f"{stray} of the weights that {name} lost are not 0: they were changed afterwards")
+    told = read_document(folder / "result.json") if (folder / "result.json").exists() else {}
+    _check_told(told.get("layers"), gone)
+    recipe = told.get("recipe") or {}
+    whole = recipe.get("reconstruct") is not None or recipe.get("match") is not None  # they change the rest of a block
     changed = {
         name
         for block in small.blocks
-        if any(gone.get(layer.name) for layer in block.layers)  # what loses nothing in it may be trained with the rest
         for layer in block.layers
+        if gone.get(layer.name) or (whole and any(gone.get(one.name) for one in block.layers))
         for name in (layer.tensor, f"{layer.name}.bias")
     }
-    theirs = dict(wide.model.named_parameters())
-    for name, own in small.model.named_parameters():
-        if name not in changed and not (trained and name in theirs) and not _same(own, theirs.get(name)):
-            raise DisagreementError(f"{name} differs from the dense model's, and no mask says that it was pruned")
+    if (folder / "recover.json").exists():  # training changes layers of blocks alone
+        changed |= {name for layer in small.layers for name in (layer.tensor, f"{layer.name}.bias")}
+    _check_rest(wide, small, changed)
     lost = [name for name, count in gone.items() if count]
     return Zeros(len(lost), sum(masks.keep[name].numel() for name in lost), sum(gone.values()))
 
 
-def _same(own: Tensor, like: Tensor | None) -> bool:
-    return like is not None and own.shape == like.shape and torch.equal(own, like)
+def _check_told(layers: Any, gone: Mapping[str, int]) -> None:
+    """As many weights are gone of every layer as a run's result says, where it says so."""
+    for layer in layers if isinstance(layers, list) else ():
+        if isinstance(layer, dict) and {"name", "sparsity", "weights"} <= layer.keys():
+            name, lost = layer["name"], round(layer["sparsity"] * layer["weights"])
+            if abs(gone.get(name, 0) - lost) > 1:
+                raise DisagreementError(
+                    f"{name} lost {lost} weights by result.json, and {gone.get(name, 0)} by its mask"
+                )
+
+
+def _check_rest(wide: Structure, small: Structure, changed: Set[str]) -> None:
+    """Every other parameter and field of the config is the dense model's, and what changed is finite.
+
+    Raises DisagreementError naming the first that is not.
+    """
+    theirs, own = (dict(structure.model.named_parameters()) for structure in (wide, small))
+    for name in {**theirs, **own}:
+        if name in changed and name in own:
+            if not own[name].isfinite().all() or (name in theirs and own[name].shape != theirs[name].shape):
+                raise DisagreementError(f"{name} holds NaN or inf, or has another shape than the dense model's")
+        elif not _same(own.get(name), theirs.get(name)):
+            raise DisagreementError(f"{name} differs from the dense model's, and no mask says that it was pruned")
+    biases = small.bias_fields  # a method may have switched them on
+    dense, pruned = (structure.model.config.to_dict() for structure in (wide, small))
+    for key in sorted({*dense, *pruned} - _OF_FILES - {*biases}):
+        if dense.get(key) != pruned.get(key):
+            raise DisagreementError(f"config.json says {key} {pruned.get(key)!r}, the dense model's {dense.get(key)!r}")
+
+
+def _same(own: Tensor | None, like: Tensor | None) -> bool:
+    return own is not None and like is not None and own.shape == like.shape and torch.equal(own, like)
 
 
 def _round_(dense: Structure, pruned: Checkpoint) -> None:
     """Round the dense weights to what the pruned ones are stored as, where that is one dtype: no difference of note."""
-    dtypes = {pruned.info(name)[0] for name in pruned.names()}
+    dtypes = {dtype for name in pruned.names() if (dtype := pruned.info(name)[0]).is_floating_point}
     if len(dtypes) == 1:
         for parameter in dense.model.parameters():
             parameter.data = parameter.to(next(iter(dtypes))).to(parameter.dtype)

@@ -31,6 +31,8 @@ def forward_speed(model: PreTrainedModel, batch: int, length: int) -> float:
     else:
         longest = min(length, max_length(model.config) or length)
         samples = torch.from_numpy(_ids(model.config.vocab_size, batch, longest))
+        if type(model).__name__.endswith("ForMultipleChoice"):
+            samples = samples[:, None]  # [batch, choices, length]
     with torch.inference_mode():
         started = time.perf_counter()
         model(samples)

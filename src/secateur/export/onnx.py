@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from secateur.adapt.structure import describe, kind_of
-from secateur.core.errors import InputError, ModelError
+from secateur.core.errors import InputError, ModelError, first_line
 from secateur.surgery.heads import add_silent_heads_
 
 __all__ = ["write_forward_onnx", "write_onnx"]
@@ -60,15 +61,23 @@ def write_onnx(model: PreTrainedModel, out: Path) -> None:
 
 
 class _Logits(nn.Module):
-    """The model from named tensors to logits."""
+    """The model from named tensors to logits, or to those of a span's first and last token."""
 
     def __init__(self, model: PreTrainedModel, names: Sequence[str]) -> None:
         super().__init__()
         self.model = model
         self.names = names
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.model(**dict(zip(self.names, inputs, strict=True)), **self.switches()).logits
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        out = self.model(**dict(zip(self.names, inputs, strict=True)), **self.switches())
+        if self.spans():
+            return out.start_logits, out.end_logits
+        logits: Tensor = out.logits
+        return logits
+
+    def spans(self) -> bool:
+        """Whether the model points at a span of its text."""
+        return type(self.model).__name__.endswith("ForQuestionAnswering")
 
     def switches(self) -> dict[str, Any]:
         """Without a cache, where the class has one."""
@@ -77,6 +86,8 @@ class _Logits(nn.Module):
 
 def write_forward_onnx(model: PreTrainedModel, batch: Mapping[str, Tensor], out: Path) -> None:
     """Write model.onnx: one forward pass, from ids and masks `[batch, seq]` to logits, without a cache.
+
+    Models of multiple choice read `[batch, choices, seq]`, and those of questions put out two logits.
 
     batch: an example of what the model is called with; labels of a translation become
     `decoder_input_ids`. Attentions without heads get one that says nothing. Raises
@@ -89,19 +100,23 @@ def write_forward_onnx(model: PreTrainedModel, batch: Mapping[str, Tensor], out:
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = batch["labels"].clamp_min(0)
-    rows, seq, target = (torch.export.Dim(name) for name in ("batch", "seq", "target"))
+    rows, seq, target, choices = (torch.export.Dim(name) for name in ("batch", "seq", "target", "choices"))
     shapes = []
     for name, value in inputs.items():
         length = target if name.startswith("decoder") else seq
-        shapes.append({0: rows, 1: length} if value.dim() == 2 else {0: rows})
+        if value.dim() == 3 and not value.is_floating_point():
+            shapes.append({0: rows, 1: choices, 2: seq})
+        else:
+            shapes.append({0: rows, 1: length} if value.dim() == 2 else {0: rows})
     if len(next(iter(inputs.values()))) == 1:  # a batch of one would be written as one for ever
         inputs = {name: value.repeat(2, *[1] * (value.dim() - 1)) for name, value in inputs.items()}
+    whole = _Logits(model, list(inputs))
     _export(
-        _Logits(model, list(inputs)),
+        whole,
         tuple(inputs.values()),
         out,
         input_names=list(inputs),
-        output_names=["logits"],
+        output_names=["start_logits", "end_logits"] if whole.spans() else ["logits"],
         dynamic_shapes=(tuple(shapes),),
     )
 
@@ -117,9 +132,15 @@ def _export(model: nn.Module, example: tuple[Any, ...], out: Path, **names: Any)
             path = str(out / "model.onnx")
             torch.onnx.export(model.eval(), example, path, dynamo=True, external_data=True, verbose=False, **names)
     except torch.onnx.OnnxExporterError as error:
-        raise ModelError(f"torch cannot export this model to ONNX: {str(error).strip().splitlines()[0]}") from error
+        raise ModelError(f"torch cannot export this model to ONNX: {_plain(error)}") from error
     finally:
         exporter.setLevel(level)
+
+
+def _plain(error: Exception) -> str:
+    """The first line of an error's cause, without a terminal's colours."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    return re.sub(r"\x1b\[[0-9;]*m", "", first_line(cause))
 
 
 def _need_onnx() -> None:

@@ -31,7 +31,7 @@ __all__ = ["DataOptions", "TaskModel", "TaskName", "open_task_model"]
 TaskName = Literal["classify", "lm", "translate", "tag", "embed", "answer", "choose"]
 _LENGTHS = {"classify": 256, "lm": 512, "translate": 128, "tag": 256, "embed": 256, "answer": 384, "choose": 256}
 _BATCHES = {"classify": 32, "lm": 1, "translate": 16, "tag": 32, "embed": 32, "answer": 16, "choose": 8}
-_OF_FILES = {"tag": tags_task, "answer": spans_task, "choose": choices_task}
+_OF_FILES: dict[str, Callable[..., Task]] = {"tag": tags_task, "answer": spans_task, "choose": choices_task}
 
 
 @dataclass(frozen=True, kw_only=True)

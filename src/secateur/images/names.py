@@ -17,6 +17,8 @@ def is_network(name: str | Path) -> bool:
     text = str(name)
     if text.startswith(("timm:", "torchvision:")) or text == "bundled:efficientnet-lite0":
         return True
-    if (Path(text) / "network.json").is_file():
-        return True
-    return bool(_IMPORT.fullmatch(text)) and not text.startswith(("bundled:", "datasets:")) and not Path(text).exists()
+    try:
+        there, marked = Path(text).exists(), (Path(text) / "network.json").is_file()
+    except (OSError, ValueError):  # no path, as it is too long or holds a zero
+        there = marked = False
+    return marked or (bool(_IMPORT.fullmatch(text)) and not text.startswith(("bundled:", "datasets:")) and not there)

@@ -94,14 +94,14 @@ def improved(
     m, halvings, parts = judge.group, _HALVINGS, _PARTS
     if m is not None:  # there is nothing between two counts of m
         trust, halvings, parts = 1 / m, 1, 1
-        counts = start.group_counts(sizes, m)
-        start = Allocation({name: count / m for name, count in counts.items()})
+        start = _grouped(start, sizes, m)
     priced = _MOVES if m is None else tuple(count / m for count in (-2, -1, 0, 1, 2))
     for step in range(1, steps + 1):
         prices = {name: (priced, own) for name, own in judge.prices(start.ratios, priced).items()}
         found = None
         for _ in range(halvings):
             moved = _moved(start, prices, sizes, target, trust * np.linspace(-1, 1, 2 * parts + 1))
+            moved = moved if m is None else _grouped(moved, sizes, m)
             after = judge.loss(moved.ratios, f"step {step} of {trust:g}")
             if after < loss:
                 found, loss = moved, after
@@ -111,6 +111,11 @@ def improved(
             break
         start = found
     return start, loss
+
+
+def _grouped(ratios: Allocation, sizes: Mapping[str, int], m: int) -> Allocation:
+    """Whole numbers of every m, as prune rounds them."""
+    return Allocation({name: count / m for name, count in ratios.group_counts(sizes, m).items()})
 
 
 def _moved(

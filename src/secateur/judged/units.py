@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,11 @@ __all__ = ["MaskedUnits"]
 TargetsOf = Callable[[Mapping[str, float]], Mapping[str, tuple[Pattern, float]]]
 
 
+def _known(gram: Tensor) -> Any:
+    """Statistics that hold a Gram and nothing else."""
+    return {Gram: SimpleNamespace(value=gram)}
+
+
 class MaskedUnits:
     """A model in memory, with the dense last matrices of attention and ffn and the Grams of their inputs beside it."""
 
@@ -29,7 +35,7 @@ class MaskedUnits:
         device = structure.model.device
         self.structure, self.targets, self.held = structure, targets, held.to(device)
         self.layers = {layer.name: layer for layer in structure.layers if layer.name in grams}
-        self.stats = {name: {Gram: SimpleNamespace(value=grams[name].to(device))} for name in self.layers}
+        self.stats = {name: _known(grams[name].to(device)) for name in self.layers}
         self.dense = {name: layer.weight.float().clone() for name, layer in self.layers.items()}
         self.told: dict[str, float] = {}
 

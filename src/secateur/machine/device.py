@@ -63,10 +63,17 @@ class HalfProducts(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """The product of a linear layer, or whatever else is asked."""
-        if func is not linear or len(args) < 2 or {args[0].dtype, args[1].dtype} != {torch.float32}:
-            return func(*args, **(kwargs or {}))
-        bias = args[2] if len(args) > 2 else (kwargs or {}).get("bias")
-        out = func(args[0].bfloat16(), args[1].bfloat16()).float()
+        more = dict(kwargs or {})
+        if func is linear and len(args) >= 2:
+            (x, weight), bias = args[:2], args[2] if len(args) > 2 else more.get("bias")
+        elif func is torch.addmm and len(args) == 3 and not more:  # transformers' Conv1D
+            bias, x, weight = args
+        else:
+            return func(*args, **more)
+        if {x.dtype, weight.dtype} != {torch.float32}:
+            return func(*args, **more)
+        x, weight = x.bfloat16(), weight.bfloat16()
+        out = (linear(x, weight) if func is linear else x @ weight).float()
         return out if bias is None else out + bias
 
 

@@ -117,7 +117,11 @@ def _judge(
     if recipe.unit() is not None:
         return MaskedUnits(whole, inputs, windows[1], partial(unit_targets, opened.structure, recipe))
     shape = recipe.shape()
-    return MaskedModel(whole, inputs, windows, shape.m if isinstance(shape, NM) else None)
+    if not isinstance(shape, NM):
+        return MaskedModel(whole, inputs, windows)
+    for name in inputs:
+        shape.check(opened.structure.shape(name), 1 - shape.n / shape.m)  # groups of m would span rows
+    return MaskedModel(whole, inputs, windows, shape.m)
 
 
 def _apart(ids: Tensor) -> tuple[Tensor, Tensor]:

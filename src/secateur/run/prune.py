@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import torch
 from transformers import PreTrainedModel
 
 from secateur.calibrate.data import draw_for
@@ -104,6 +105,12 @@ def _planned(source: Source, recipe: Recipe, folder: RunFolder, *, resume: bool)
     return opened, make_plan(recipe, opened, half=half_products(recipe, opened, known("half")))
 
 
+def _products(plan: Plan) -> str:
+    """What forward passes multiplied in, if there were any."""
+    half = plan.settings.half and plan.reads_text
+    return str(torch.bfloat16 if half else compute_dtype(plan.recipe)).removeprefix("torch.")
+
+
 def _run(
     source: Source, recipe: Recipe, folder: RunFolder, ids: Samples | None, *, resume: bool, progress: Progress
 ) -> Result:
@@ -141,7 +148,7 @@ def _run(
         bytes=(sizes[0][1], sizes[1][1]),
         trust_remote_code=source.trusted,
         device=str(plan.settings.device),
-        products="bfloat16" if plan.settings.half else str(compute_dtype(plan.recipe)).removeprefix("torch."),
+        products=_products(plan),
     )
     with storage_errors(folder.out):
         write_document(folder.model / "result.json", result.to_dict())

@@ -3,6 +3,7 @@
 import importlib
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -248,7 +249,9 @@ def _built(name: str, arguments: dict[str, Any], *, pretrained: bool) -> tuple[n
         "bundled": _bundled,
     }
     try:
-        model, usual = makers.get(maker, _imported)(rest if maker in makers else name, arguments, pretrained)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of how a maker draws weights that are not kept
+            model, usual = makers.get(maker, _imported)(rest if maker in makers else name, arguments, pretrained)
     except ModelError:
         raise
     except ImportError as error:

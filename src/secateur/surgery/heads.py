@@ -69,14 +69,13 @@ def add_silent_heads_(structure: Structure) -> None:
             rows = parts * attention.width
             bias = None if layer.bias is None else layer.bias.new_zeros(rows)
             layer.replace_(layer.weight.new_zeros(rows, layer.weight.shape[1]), bias)
+        own: Any = attention.module
         if attention.picks_bias:
-            own: Any = attention.module
             own.kept_heads = own.kept_heads.new_zeros(1)
         for table in attention.tables:
             table.replace_(table.weight.new_zeros(1, table.weight.shape[1]), None)
         out = attention.output
         out.replace_(out.weight.new_zeros(len(out.weight), attention.width), out.bias)
-        if getattr(attention.module, "has_relative_attention_bias", False):
-            table: Any = attention.module
-            table.relative_attention_bias = nn.Embedding(table.relative_attention_num_buckets, 1)
+        if getattr(own, "has_relative_attention_bias", False):
+            own.relative_attention_bias = nn.Embedding(own.relative_attention_num_buckets, 1)
     structure.settle_()

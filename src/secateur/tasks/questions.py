@@ -1,6 +1,6 @@
 """Questions: an answer that is a span of a text, or one choice of several."""
 
-import json
+import operator
 import re
 import string
 from collections import Counter
@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from secateur.adapt.positions import check_ids
 from secateur.calibrate.rows import Row, file_kind, read_plain, read_rows
 from secateur.core.errors import InputError, NumericalError
+from secateur.core.files import parse_json
 from secateur.score.gates import Batch
 from secateur.tasks.classification import Classification
 from secateur.tasks.task import Share, pad_batches, pad_rows
@@ -26,7 +27,8 @@ __all__ = ["Question", "Spans", "choices_task", "read_questions", "spans_task", 
 
 _NONE = -100  # the place of an answer that was cut off
 _LONGEST = 30  # tokens of an answer
-_CONTEXT, _LEADS = ("context", "sent1", "article", "question", "premise", "goal", "text"), ("sent2", "question")
+_CONTEXT = ("context", "sent1", "article", "passage", "premise", "goal", "text", "question")  # a question stands last
+_LEADS = ("sent2", "question")
 _CHOICES, _RIGHT = ("choices", "endings", "options"), ("label", "answer", "answerKey")
 _NUMBERED = re.compile(r"(ending|choice|sol)\d+")
 
@@ -66,7 +68,7 @@ class Spans(Share):
         for batch, texts in zip(self.batches, self.texts, strict=True):
             for first, last, (text, places, answers) in zip(*_ends(model, batch), texts, strict=True):
                 said = _said(first, last, text, places)
-                scores.append(max((word_f1(said, answer) for answer in answers), default=float(not said)))
+                scores.append(max(word_f1(said, answer) for answer in answers or ("",)))
         return np.stack([scores, np.ones(len(scores))], axis=1)
 
 
@@ -106,7 +108,7 @@ def word_f1(said: str, answer: str) -> float:
 
 def _words(text: str) -> list[str]:
     plain = text.lower().translate(str.maketrans("", "", string.punctuation))
-    return [word for word in plain.split() if word not in ("a", "an", "the")]
+    return re.sub(r"\b(a|an|the)\b", " ", plain).split()
 
 
 def read_questions(path: Path, limit: int | None = None) -> list[Question]:
@@ -123,8 +125,8 @@ def read_questions(path: Path, limit: int | None = None) -> list[Question]:
 
 def _squad(path: Path) -> Iterator[Row]:
     try:
-        document: Any = json.loads(read_plain(path))
-    except (ValueError, RecursionError) as error:
+        document: Any = parse_json(read_plain(path))
+    except ValueError as error:
         raise InputError(f"{str(path)!r} is no JSON: {error}") from error
     if not isinstance(document, dict):
         yield from read_rows(path)
@@ -143,11 +145,13 @@ def _question(row: Row) -> Question:
     question, context = fields.get("question"), fields.get("context")
     if not isinstance(question, str) or not isinstance(context, str):
         raise InputError(f"{row.where} needs a question and a context, both text")
-    answers: Any = fields.get("answers", [])
+    if "answers" not in fields:
+        raise InputError(f"{row.where} has no answers: give a list of them, which is empty where there is none")
+    answers: Any = fields["answers"]
     try:
         if isinstance(answers, Mapping):
             answers = [{"text": t, "answer_start": s} for t, s in zip(*_lists(answers), strict=True)]
-        found = tuple((str(one["text"]), int(one["answer_start"])) for one in answers)
+        found = tuple((str(one["text"]), operator.index(one["answer_start"])) for one in answers)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{row.where}: answers should be texts, each with its answer_start") from error
     for text, start in found:
@@ -179,7 +183,7 @@ def spans_task(
     read = tokenizer(
         [one.question.strip() for one in questions],
         [one.context for one in questions],
-        truncation="only_second",
+        truncation=True,  # of the longer of the two, which is the context but for odd rows
         max_length=min(length, tokenizer.model_max_length),
         return_offsets_mapping=True,
         verbose=False,
@@ -216,19 +220,16 @@ def _places(read: Any, row: int) -> list[tuple[int, int] | None]:
 
 
 def _labels(question: Question, places: Sequence[tuple[int, int] | None]) -> list[int]:
-    """The first and last token of the first answer; 0 and 0 where there is none, _NONE where it was cut off."""
+    """The first and last token of the first answer that is not cut off; 0 and 0 where there is none, _NONE else."""
     if not question.answers:
         return [0, 0]
-    text, start = question.answers[0]
-    inside = [
-        token
-        for token, place in enumerate(places)
-        if place is not None and place[0] < start + len(text) and place[1] > start
-    ]
-    ends = [place for place in places if place is not None]
-    if not inside or ends[-1][1] < start + len(text.rstrip()):
-        return [_NONE, _NONE]
-    return [inside[0], inside[-1]]
+    read = max((place[1] for place in places if place is not None), default=0)  # characters
+    for text, start in question.answers:
+        end = start + len(text.rstrip())
+        inside = [at for at, place in enumerate(places) if place is not None and place[0] < end and place[1] > start]
+        if inside and end <= read:
+            return [inside[0], inside[-1]]
+    return [_NONE, _NONE]
 
 
 def choices_task(
@@ -278,18 +279,25 @@ def _choice(row: Row) -> tuple[str, list[str], int]:
     fields = row.fields
     context = next((fields[name] for name in _CONTEXT if isinstance(fields.get(name), str)), None)
     choices = next((fields[name] for name in _CHOICES if name in fields), None)
-    if isinstance(choices, Mapping):  # CommonsenseQA: {"label": ["A", ...], "text": [...]}
-        choices = choices.get("text")
+    keys: list[str] = []
+    if isinstance(choices, Mapping):  # CommonsenseQA, ARC: {"label": ["A", ...], "text": [...]}
+        keys, choices = [str(key) for key in choices.get("label", ())], choices.get("text")
     if choices is None:
         choices = [
             fields[name] for name in sorted(fields, key=lambda name: (len(name), name)) if _NUMBERED.fullmatch(name)
         ]
-    if not isinstance(choices, list | tuple | np.ndarray) or len(choices) < 2 or context is None:
+    plain = isinstance(choices, list | tuple | np.ndarray) and all(
+        isinstance(one, str | int | float) for one in choices
+    )
+    if not plain or len(choices) < 2 or context is None:
         raise InputError(f"{row.where} needs a context and two choices or more: name its fields context and choices")
     leads = (fields[name] for name in _LEADS if isinstance(fields.get(name), str))
     lead = next((f"{text} " for text in leads if text != context), "")
     right = next((fields[name] for name in _RIGHT if name in fields), None)
-    return context, [f"{lead}{choice}" for choice in choices], _number(right, row.where)
+    if keys and str(right) not in keys:
+        raise InputError(f"{row.where}: the right choice should be one of {', '.join(keys)}, got {right!r}")
+    number = keys.index(str(right)) if keys else _number(right, row.where)
+    return context, [f"{lead}{choice}" for choice in choices], number
 
 
 def _number(right: Any, where: str) -> int:

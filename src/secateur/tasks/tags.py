@@ -1,6 +1,6 @@
 """A tag for each word: the share that is right, or F1 of the entities that tags mark."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from secateur.tasks.task import Share, f1, pad_batches
 
 __all__ = ["Entities", "Tags", "entities", "tags_task"]
 
+_INSIDE, _LAST = ("I", "E", "L"), ("E", "L", "S", "U")
+_MARKS = ("B", "S", "U", *_INSIDE)
 _NONE = -100  # the label of a token that is not judged
 _WORDS, _TAGS = ("tokens", "words"), ("tags", "ner_tags", "labels")
 
@@ -46,7 +48,7 @@ class Tags(Share):
 
 @dataclass(frozen=True, eq=False)
 class Entities(Tags):
-    """F1 of entities: runs of words that tags B-X and I-X mark, right where both ends and the kind are.
+    """F1 of entities: runs of words that tags such as B-X and I-X mark, right where both ends and the kind are.
 
     names: the tag of every class.
     """
@@ -71,16 +73,22 @@ class Entities(Tags):
 
 
 def entities(tags: Sequence[str]) -> set[tuple[int, int, str]]:
-    """First word, word after the last, and kind of every entity; I-X begins one where none of kind X goes on."""
+    """First word, word after the last, and kind of every entity; I-X begins one where none of kind X goes on.
+
+    E-X and L-X end one, S-X and U-X are one of a single word (BIOES, BILOU).
+    """
     found: set[tuple[int, int, str]] = set()
     start, kind = 0, ""
     for place, tag in enumerate([*tags, "O"]):
         mark, _, own = tag.partition("-")
-        if kind and (mark != "I" or own != kind):
+        if kind and (mark not in _INSIDE or own != kind):
             found.add((start, place, kind))
             kind = ""
-        if mark in ("B", "I") and not kind:
+        if mark in _MARKS and not kind:
             start, kind = place, own
+        if mark in _LAST and kind:
+            found.add((start, place + 1, kind))
+            kind = ""
     return found
 
 
@@ -115,22 +123,42 @@ def tags_task(
         check_ids(ids, model.config, "tagged sentences")
         labels = torch.full(ids.shape, _NONE)
         for place, row in enumerate(chosen):
-            words = read.word_ids(row)
-            for token, word in enumerate(words):
-                if word is not None and (not token or words[token - 1] != word):
-                    labels[place, token] = rows[row][1][word]
+            for token, word in _first_tokens(read.word_ids(row)):
+                labels[place, token] = rows[row][1][word]
         batches.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
-    names = {number: str(name) for number, name in (model.config.id2label or {}).items()}
-    if any(name[:2] in ("B-", "I-") for name in names.values()):
-        return Entities(batches, names=[names.get(number, "O") for number in range(model.config.num_labels)])
-    return Tags(batches)
+    if not any((made["labels"] != _NONE).any() for made in batches):
+        raise InputError(f"tagged sentences {str(path)!r} have no word within {length} tokens: nothing could be judged")
+    return _judged(batches, [tags for _, tags in rows], model.config, path)
+
+
+def _first_tokens(words: Sequence[int | None]) -> Iterator[tuple[int, int]]:
+    """Every word's first token, and the word."""
+    for token, word in enumerate(words):
+        if word is not None and (not token or words[token - 1] != word):
+            yield token, word
+
+
+def _judged(batches: Sequence[Batch], rows: Sequence[Sequence[int]], config: Any, path: Path) -> Tags:
+    """The task, of entities where classes are named so. Raises InputError where no row marks one."""
+    known = {number: str(name) for number, name in (config.id2label or {}).items()}
+    names = [known.get(number, "O") for number in range(config.num_labels)]
+    if not any(name[1:2] == "-" and name[0] in _MARKS for name in names):
+        return Tags(batches)
+    if not any(entities([names[tag] for tag in tags]) for tags in rows):
+        raise InputError(f"tagged sentences {str(path)!r} mark no entity: nothing could be judged")
+    return Entities(batches, names=names)
 
 
 def _tagged(row: Row, config: Any) -> tuple[list[str], list[int]]:
     words, tags = (_list(row, names) for names in (_WORDS, _TAGS))
     if len(words) != len(tags) or not words:
         raise InputError(f"{row.where} has {len(words)} words and {len(tags)} tags: give as many of each, one at least")
-    return [str(word) for word in words], [class_number(str(tag), config) for tag in tags]
+    if not all(isinstance(word, str) and word.strip() for word in words):
+        raise InputError(f"{row.where} has words that are blank or no text")
+    try:
+        return list(words), [class_number(str(tag), config) for tag in tags]
+    except InputError as error:
+        raise InputError(f"{row.where}: {error}") from error
 
 
 def _list(row: Row, names: Sequence[str]) -> list[Any]:

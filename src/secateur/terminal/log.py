@@ -47,14 +47,19 @@ class Scalars(logging.Handler):
         facts = dict(getattr(record, "facts", {}))
         step = facts.pop("step", None)
         for name, value in facts.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                self.writer.add_scalar(name, value, self.counts[name] if step is None else step)
+            if _drawn(value):
+                self.writer.add_scalar(name, value, step if _drawn(step) else self.counts[name])
                 self.counts[name] += 1
 
     def close(self) -> None:
         """Write what is held back."""
         self.writer.close()
         super().close()
+
+
+def _drawn(value: Any) -> bool:
+    """Whether a value is a number that a curve can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
 
 
 def set_up_log() -> None:
