@@ -200,6 +200,17 @@ class Attended(nn.Module):
         return self.head((x + self.down(relu(self.up(self.norm(x))))).mean(1))
 
 
+class Multiplied(Attended):
+    """The same where attention is two products: nobody's zero columns say that q and k lose a channel."""
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.place
+        q, k, v = self.qkv(self.norm(x)).reshape(len(x), 4, 3, 2, -1).permute(2, 0, 3, 1, 4)
+        mixed = ((0.5 * q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(len(x), 4, -1)
+        x = x + self.out(mixed)
+        return self.head((x + self.down(relu(self.up(self.norm(x))))).mean(1))
+
+
 class Plain(nn.Module):
     """A perceptron."""
 
@@ -216,7 +227,7 @@ NETWORKS = {
     kind.__name__: kind
     for kind in (
         Residual, Concatenated, Shuffled, Grouped, Gated, Scaled, Bare, Listed, Selected, Twice, Upsampled, Attended,
-        Plain,
+        Multiplied, Plain,
     )
 }  # fmt: skip
 EXAMPLE = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -28,6 +28,7 @@ SITES = {  # by hand: what can be removed of each, and how many units that is
     "Twice": {"stem": 6},
     "Upsampled": {"a": 6, "b": 8},
     "Attended": {"up": 20},
+    "Multiplied": {"up": 20},
     "Plain": {"body.1": 16, "body.4": 9},
 }
 

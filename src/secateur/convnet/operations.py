@@ -225,7 +225,10 @@ def _spatial(dims: int) -> Callable[[Call, Labels], Result]:
 
 
 def _product(call: Call, labels: Labels) -> Result:
-    """A product of two activations `[..., n, m] @ [..., m, p]`: what is summed over belongs together."""
+    """A product of two activations `[..., n, m] @ [..., m, p]`: what is summed over stays.
+
+    Without a channel of both the sum is another, and no column that would be zero says so (q and k of an attention).
+    """
     left, right = (call.labels_of(leaf) for leaf in call.args[-2:])
     if call.name in ("addmm", "baddbmm") and call.labels_of(call.args[0]) is not None:
         return _unknown(call, labels)
@@ -238,11 +241,8 @@ def _product(call: Call, labels: Labels) -> Result:
         None if given is None or not _varies(given, dim) else first_along(given, [other])
         for given, dim, other in ((left, -1, -2), (right, -2, -1))
     ]
-    if summed[0] is not None and summed[1] is not None:
-        labels.join(summed[0].transpose(-1, -2), summed[1])
-    else:
-        for part in summed:
-            labels.freeze(part, reason)
+    for part in summed:
+        labels.freeze(part, reason)
     kept = [
         None if given is None or not _varies(given, dim) else first_along(given, [other])
         for given, dim, other in ((left, -2, -1), (right, -1, -2))
