@@ -3,7 +3,7 @@ import importlib.util
 import pytest
 import torch
 
-from convnet.networks import NETWORKS, made
+from convnet.networks import made
 from secateur.core.errors import InputError
 from secateur.images.export import export_network, onnx_session
 from secateur.images.prune import prune_channels_
@@ -38,4 +38,4 @@ def test_onnx_runtime_computes_the_same_for_any_batch(kind, tmp_path):
 def test_without_the_extra_it_is_named(tmp_path):
     with pytest.raises(InputError, match=r"secateur\[onnx\]"):
         export_network(Network(made("Plain"), "plain"), tmp_path / "x.onnx")
-    assert not list(tmp_path.iterdir()) and len(NETWORKS) == 13
+    assert not list(tmp_path.iterdir())

@@ -224,8 +224,8 @@ def test_a_processor_of_another_size_is_refused_in_a_sentence(drawn, tmp_path):
 
 
 def test_heads_of_families_that_no_table_has_are_refused_by_name(drawn, tmp_path):
-    tiny_pictures("swin").save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="heads of SwinForImageClassification are not known"):
+    tiny_pictures("levit").save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="heads of LevitForImageClassification are not known"):
         open_task_model(tmp_path)
 
 

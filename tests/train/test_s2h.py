@@ -39,7 +39,7 @@ def trained(made_learner, batches):
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)
 def test_the_network_that_is_cut_out_computes_what_the_hard_one_does_within_the_target(kind):
-    target = 0.8 if kind in ("Scaled", "Attended") else 0.5  # most of theirs stays
+    target = 0.8 if kind in ("Scaled", "Attended", "Multiplied") else 0.5  # most of theirs stays
     learned = learner(kind, target=target)
     dense = costs(learned.structure).macs
     trained(learned, data(count=12))
