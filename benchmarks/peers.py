@@ -73,7 +73,7 @@ def _reference_block(stream: Any, block: Any, solver: Any, pattern: str) -> None
         for name, module in layers.items()
     ]
     for index in range(len(stream.batches)):
-        stream.call(block, index)
+        stream.call(block, stream.hidden[index], index)
     for handle in handles:
         handle.remove()
     n, m = (int(part) for part in pattern.split(":")) if ":" in pattern else (0, 0)
@@ -81,7 +81,7 @@ def _reference_block(stream: Any, block: Any, solver: Any, pattern: str) -> None
         each.fasterprune(0.5, prunen=m - n, prunem=m, percdamp=0.01, blocksize=128)
         each.free()
     for index in range(len(stream.batches)):
-        stream.hidden[index] = stream.call(block, index)
+        stream.hidden[index] = stream.call(block, stream.hidden[index], index)
 
 
 def llmcompressor(args: argparse.Namespace, ids: Tensor) -> None:

@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--llmcompressor", help="a Python that has llm-compressor")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "solve.json")
     args = parser.parse_args()
-    model, text = resolve(args.model), Perplexity(source=args.test, length=1024, limit=16)
+    model, text = resolve(args.model).folder, Perplexity(source=args.test, length=1024, limit=16)
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as room:
         ids = Path(room) / "ids.safetensors"
@@ -90,7 +90,8 @@ def main() -> None:
     machine = {"cpu": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
     machine |= {"capability": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
     command = f"python {' '.join(Path(part).name if '/' in part else part for part in sys.argv)}"
-    document = {"command": command, "setting": "50% unstructured, 16 x 1,024 tokens, float32", "machine": machine}
+    setting = "50% unstructured, 16 x 1,024 tokens, float32 or mixed"
+    document = {"command": command, "setting": setting, "machine": machine}
     args.out.write_text(json.dumps({**document, "rows": rows}, indent=2) + "\n")
 
 
