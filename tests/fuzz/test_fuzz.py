@@ -191,7 +191,8 @@ def opened_doors(room):
     if flag.exists():
         flag.unlink()
         yield "code of a planted module ran"
-    left = list((room / "temporary").iterdir())
+    # The first import of a model's class lets torch make a folder of its own there.
+    left = [path for path in (room / "temporary").iterdir() if not path.name.startswith("torchinductor")]
     if left:
         fresh(room / "temporary", None)
         yield f"left in the temporary folder: {left}"
