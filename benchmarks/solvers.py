@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 RECIPES: dict[str, dict[str, Any]] = {
     "wanda": {"method": "wanda"},
     "sparsegpt": {"method": "sparsegpt"},
+    "sparsegpt, mixed": {"method": "sparsegpt", "dtype": "mixed"},
     "sparsegpt + cg": {"method": "sparsegpt", "refit": "cg"},
     "slimgpt": {"method": "slimgpt"},
     "admm": {"method": "admm"},
@@ -72,9 +73,8 @@ def main() -> None:
                 key = f"{name}, {where}, {args.allocator}, seed {seed}"
                 if key in data["rows"]:
                     continue
-                recipe = Recipe(
-                    **RECIPES[name], **setting(where), allocator=args.allocator, calibration=drawn, dtype="float32"
-                )
+                own = {"dtype": "float32"} | RECIPES[name] | setting(where)
+                recipe = Recipe(**own, allocator=args.allocator, calibration=drawn)
                 with tempfile.TemporaryDirectory() as room:
                     result = prune(args.model, recipe, f"{room}/out")
                     row = {"removed": round(result.sparsity, 5), "seconds": round(result.seconds, 1)}

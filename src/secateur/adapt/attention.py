@@ -48,6 +48,11 @@ class Attention:
         return self.output.weight.shape[1] // self.width
 
     @property
+    def parts(self) -> int:
+        """How many of query, key and value one input layer holds: 3 where they are fused."""
+        return 3 // len(self.inputs)
+
+    @property
     def kv_heads(self) -> int:
         """Key-value heads: fewer than `heads` where several share one (GQA, MQA)."""
         rows = self.inputs[1 if len(self.inputs) == 3 else 0].weight.shape[0] // self.width

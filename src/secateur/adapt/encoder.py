@@ -118,9 +118,8 @@ def resize_heads_(blocks: Sequence[Block], config: PretrainedConfig) -> None:
             raise ModelError(f"the config lists heads of {len(counts.get(kind, ()))} {kind} layers, not {len(same)}")
         for attention, heads in zip(same, counts[kind], strict=True):
             inner = heads * attention.width
-            parts = 1 if len(attention.inputs) == 3 else 3  # a fused layer holds q, k and v
             for layer in attention.inputs:
-                layer.reshape_(parts * inner, layer.weight.shape[1])
+                layer.reshape_(attention.parts * inner, layer.weight.shape[1])
             for table in attention.tables:
                 table.reshape_(heads, table.weight.shape[1])
             attention.output.reshape_(attention.output.weight.shape[0], inner)
@@ -156,8 +155,8 @@ def settle_heads_(blocks: Sequence[Block]) -> None:
 
 def head_numbers(attention: Attention) -> dict[str, int]:
     """What an attention's module keeps that follows from its heads, by attribute."""
-    counts = {"num_attention_heads": attention.heads, "all_head_size": attention.heads * attention.width}
-    counts["num_heads"] = attention.heads
+    heads = attention.heads
+    counts = {"num_attention_heads": heads, "num_heads": heads, "all_head_size": heads * attention.width}
     return {name: value for name, value in counts.items() if hasattr(attention.module, name)}
 
 

@@ -80,14 +80,12 @@ def _vit(blocks: str) -> Stack:
     return Stack(kind="encoder", blocks=blocks, module="attention", inputs=inputs, output="attention.o_proj")
 
 
-def _bart(kind: Kind, side: str, module: str, *, needs_a_head: bool = False) -> Stack:
+def _bart(kind: Kind, side: str, module: str) -> Stack:
     inputs = (f"{module}.q_proj", f"{module}.k_proj", f"{module}.v_proj")
-    output = f"{module}.out_proj"
-    side = f"{side}.layers"
-    return Stack(kind=kind, blocks=side, module=module, inputs=inputs, output=output, needs_a_head=needs_a_head)
+    return Stack(kind=kind, blocks=f"{side}.layers", module=module, inputs=inputs, output=f"{module}.out_proj")
 
 
-def _t5(kind: Kind, side: str, module: str, *, needs_a_head: bool = False) -> Stack:
+def _t5(kind: Kind, side: str, module: str) -> Stack:
     return Stack(
         kind=kind,
         blocks=f"{side}.block",
@@ -95,7 +93,6 @@ def _t5(kind: Kind, side: str, module: str, *, needs_a_head: bool = False) -> St
         inputs=(f"{module}.q", f"{module}.k", f"{module}.v"),
         output=f"{module}.o",
         width_field="key_value_proj_dim",
-        needs_a_head=needs_a_head,
     )
 
 
@@ -109,16 +106,8 @@ _T5 = (
     _t5("decoder", "decoder", "layer.0.SelfAttention"),
     _t5("cross", "decoder", "layer.1.EncDecAttention"),
 )
-_UMT5 = (
-    _t5("encoder", "encoder", "layer.0.SelfAttention", needs_a_head=True),
-    _t5("decoder", "decoder", "layer.0.SelfAttention", needs_a_head=True),
-    _t5("cross", "decoder", "layer.1.EncDecAttention", needs_a_head=True),
-)
-_WHISPER = (
-    _bart("encoder", "encoder", "self_attn", needs_a_head=True),
-    _bart("decoder", "decoder", "self_attn", needs_a_head=True),
-    _bart("cross", "decoder", "encoder_attn", needs_a_head=True),
-)
+_UMT5 = tuple(replace(stack, needs_a_head=True) for stack in _T5)
+_WHISPER = tuple(replace(stack, needs_a_head=True) for stack in _BART)
 _MODERNBERT = Stack(
     kind="encoder", blocks="layers", module="attn", inputs=("attn.Wqkv",), output="attn.Wo", width_field="head_dim"
 )

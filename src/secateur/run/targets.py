@@ -56,7 +56,7 @@ def choose_targets(structure: Structure, recipe: Recipe, bytes_each: int) -> Tar
     ratios = allocate(recipe, problem, ratio_for(structure, recipe, bytes_each))
     if unit is None:
         return Targets(_single(recipe.shape(), ratios, problem.layers), weights, [])
-    every = [site for group in structure.sites_by_block(unit).values() for site in group]
+    every = structure.sites(unit)
     layers = unit_targets(structure, recipe, ratios)
     if not layers and any(ratios.values()):
         few = min(every, key=lambda site: site.count)

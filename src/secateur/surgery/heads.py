@@ -64,9 +64,8 @@ def add_silent_heads_(structure: Structure) -> None:
     for attention in structure.attentions:
         if attention.heads:
             continue
-        parts = 1 if len(attention.inputs) == 3 else 3  # a fused layer holds q, k and v
         for layer in attention.inputs:
-            rows = parts * attention.width
+            rows = attention.parts * attention.width
             bias = None if layer.bias is None else layer.bias.new_zeros(rows)
             layer.replace_(layer.weight.new_zeros(rows, layer.weight.shape[1]), bias)
         own: Any = attention.module

@@ -16,7 +16,7 @@ from secateur.core.errors import InputError, NumericalError, first_line
 from secateur.score.gates import Batch
 from secateur.storage.pictures import Pictures, load_preparation, read_prepared
 from secateur.storage.source import Source
-from secateur.tasks.task import Share, pad_batches
+from secateur.tasks.task import Share, pad_batches, segments
 
 __all__ = [
     "Classification",
@@ -122,11 +122,8 @@ def text_batches(
     for chosen, ids, mask in pad_batches(rows["input_ids"], batch, model.config.pad_token_id or 0):
         check_ids(ids, model.config, "labelled texts")
         made = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in rows and examples[0].pair is not None:
-            made["token_type_ids"] = torch.zeros_like(ids)
-            made["token_type_ids"][mask.bool()] = torch.tensor(
-                [t for row in chosen for t in rows["token_type_ids"][row]]
-            )
+        if examples[0].pair is not None:
+            made |= segments(rows, chosen, mask)
         yield chosen, made
 
 

@@ -21,7 +21,7 @@ from secateur.core.errors import InputError, NumericalError
 from secateur.core.files import parse_json
 from secateur.score.gates import Batch
 from secateur.tasks.classification import Classification
-from secateur.tasks.task import Share, pad_batches, pad_rows
+from secateur.tasks.task import Share, pad_batches, pad_rows, segments
 
 __all__ = ["Question", "Spans", "choices_task", "read_questions", "spans_task", "word_f1"]
 
@@ -173,7 +173,7 @@ def spans_task(
     batch: int = 32,
     length: int = 384,
 ) -> Spans:
-    """Batches of questions and contexts; a context beyond `length` tokens is cut, and an answer in it counts as missed.
+    """Batches of questions and contexts; a context is cut at `length` tokens, and an answer beyond is not found.
 
     Raises InputError on a tokenizer that does not tell the characters of its tokens, and on rows that cannot be used.
     """
@@ -192,7 +192,7 @@ def spans_task(
     texts: list[list[tuple[str, list[tuple[int, int] | None], list[str]]]] = []
     for chosen, ids, mask in pad_batches(read["input_ids"], batch, model.config.pad_token_id or 0):
         check_ids(ids, model.config, "questions")
-        made = {"input_ids": ids, "attention_mask": mask} | _segments(read, chosen, mask)
+        made = {"input_ids": ids, "attention_mask": mask} | segments(read, chosen, mask)
         own = [
             (questions[row].context, _places(read, row), [text for text, _ in questions[row].answers]) for row in chosen
         ]
@@ -200,15 +200,6 @@ def spans_task(
         batches.append(made | {"labels": torch.tensor(labels)})
         texts.append(own)
     return Spans(batches, texts=texts)
-
-
-def _segments(read: Any, chosen: Sequence[int], mask: Tensor) -> dict[str, Tensor]:
-    """Which tokens are the second text's, where the model reads that."""
-    if "token_type_ids" not in read:
-        return {}
-    made = torch.zeros_like(mask)
-    made[mask.bool()] = torch.tensor([kind for row in chosen for kind in read["token_type_ids"][row]])
-    return {"token_type_ids": made}
 
 
 def _places(read: Any, row: int) -> list[tuple[int, int] | None]:
@@ -268,7 +259,7 @@ def choices_task(
         places = [row * count + choice for row in chosen for choice in range(count)]
         ids, mask = pad_rows([read["input_ids"][place] for place in places], model.config.pad_token_id or 0)
         check_ids(ids, model.config, "questions")
-        made = {"input_ids": ids, "attention_mask": mask} | _segments(read, places, mask)
+        made = {"input_ids": ids, "attention_mask": mask} | segments(read, places, mask)
         made = {name: value.unflatten(0, (len(chosen), count)) for name, value in made.items()}  # [batch, choices, seq]
         batches.append(made | {"labels": torch.tensor([rows[row][2] for row in chosen])})
     return Classification(batches)

@@ -1,8 +1,8 @@
 """Task: labelled batches, their loss, and a score that is a function of sums over samples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,7 +12,18 @@ from torch import Tensor, nn
 from secateur.core.seed import generator
 from secateur.score.gates import Batch
 
-__all__ = ["Interval", "Share", "Task", "count_samples", "f1", "pad_batches", "pad_rows", "paired_bootstrap", "score"]
+__all__ = [
+    "Interval",
+    "Share",
+    "Task",
+    "count_samples",
+    "f1",
+    "pad_batches",
+    "pad_rows",
+    "paired_bootstrap",
+    "score",
+    "segments",
+]
 
 Parts = Float[np.ndarray, "samples parts"]
 
@@ -107,6 +118,15 @@ def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     ids = torch.full(mask.shape, pad)
     ids[mask] = torch.tensor([token for row in rows for token in row])
     return ids, mask.long()
+
+
+def segments(read: Mapping[str, Any], chosen: Sequence[int], mask: Tensor) -> dict[str, Tensor]:
+    """Which tokens of these rows are a second text's, `[rows, seq]`, where the tokenizer tells."""
+    if "token_type_ids" not in read:
+        return {}
+    kinds = torch.zeros_like(mask)
+    kinds[mask.bool()] = torch.tensor([kind for row in chosen for kind in read["token_type_ids"][row]])
+    return {"token_type_ids": kinds}
 
 
 def count_samples(task: Task) -> int:
